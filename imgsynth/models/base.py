@@ -1,0 +1,66 @@
+"""What a model promises: objectives that say what they may see, and a sampler that sees no data."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from imgsynth.types import PatientBatch
+
+# Shape legend: B images in a batch, P patients, K images of a patient, C channels, * the two or three spatial axes.
+
+
+@dataclass(frozen=True)
+class Private:
+    """An objective that sees real images. Its trainable parameters are stepped by the privacy plan and by nothing else.
+
+    ``module.forward(x_BC, y_B, *aux_B) -> loss_B`` returns one loss per image, never coupling the images of a batch.
+    ``aux(n, generator)`` draws the random inputs of n images (reparameterisation noise, real/fake targets); it must not
+    depend on data. ``companion(n, generator)`` makes n single-image units that are no patients (generated images) with
+    their aux tensors; their number is fixed beforehand, so they cost no privacy.
+    """
+
+    name: str
+    module: nn.Module
+    aux: Callable[[int, torch.Generator], tuple[Tensor, ...]]
+    companion: Callable[[int, torch.Generator], tuple[PatientBatch, tuple[Tensor, ...]]] | None = None
+
+
+@dataclass(frozen=True)
+class PostProcessing:
+    """An objective that is handed no real data: a function of what the private steps already released.
+
+    ``loss(n, generator)`` returns a scalar; only ``module``'s parameters are stepped, after every ``every`` private steps.
+    """
+
+    name: str
+    module: nn.Module
+    loss: Callable[[int, torch.Generator], Tensor]
+    every: int = 1
+
+
+class GenerativeModel(nn.Module, ABC):
+    """A conditional image generator, in 2D and 3D from the same code. Subclasses are final: no model inherits another.
+
+    Constructed with ``shape`` (spatial, two or three axes) and ``classes`` (the number of public classes, at least 1).
+    """
+
+    shape: tuple[int, ...]
+    classes: int
+
+    @abstractmethod
+    def objectives(self) -> Sequence[Private | PostProcessing]:
+        """What to train; exactly one ``Private`` objective."""
+
+    @property
+    @abstractmethod
+    def generator(self) -> nn.Module:
+        """The part of the network that sampling needs: what EMA averages and what a release may ship."""
+
+    @abstractmethod
+    def sample(self, y_B: Tensor, random: torch.Generator) -> Tensor:
+        """Images [B, 1, *shape] in [-1, 1] for the class indices ``y_B``, from the generator alone."""

@@ -1,0 +1,149 @@
+"""The closed part of the configuration, as plain dataclasses. Behind the door (``imgsynth.config``) everybody reads these.
+
+Comments give units and meanings; ranges are checked at the door, which reports all faults at once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Optional
+
+# omegaconf reads the annotations at run time and knows Optional[X] and plain generics only.
+# ruff: noqa: UP006, UP007, UP035, UP045
+
+
+@dataclass
+class PhantomConfig:
+    """The procedural thorax-CT cohort that imgsynth makes itself (public, no patient behind it)."""
+
+    patients: int = 600
+    size: int = 32  # voxels along each axis of every volume
+    lesion_share: float = 0.4  # share of patients with a lesion
+    extra_studies: float = 0.25  # share of patients with more than one study
+    traps: bool = True  # shuffled file names, localizers, mixed slopes: what clinical exports have
+    seed: int = 0
+
+
+@dataclass
+class SplitsConfig:
+    """Shares of patients that training never sees: holdout for the audit, test for the evaluation."""
+
+    holdout: float = 0.15
+    test: float = 0.15
+    seed: int = 0
+
+
+@dataclass
+class DataConfig:
+    kind: str = "phantom"  # phantom | dicom | nifti | npz | medmnist | images
+    root: Optional[str] = None  # folder of scans, or the npz file
+    cohort: Optional[str] = None  # the cohort's name in the privacy ledger; default: its content fingerprint
+    unit: str = "patient"  # privacy unit; "image" only where the source has no patient ids
+    table: Optional[str] = None  # csv or tsv with ids and labels: one row per file, patient or npz row
+    key: Optional[str] = None  # column of the table that names the file or the patient; default: found
+    patient: Optional[str] = None  # table column or npz array with patient ids
+    label: Optional[str] = None  # table column, npz array or DICOM keyword with the label
+    site: Optional[str] = None  # table column with the site or scanner
+    sex: Optional[str] = None  # table column; default: "sex" or "gender", or DICOM PatientSex
+    age: Optional[str] = None  # table column; default: "age", or DICOM PatientAge
+    pattern: Optional[str] = None  # regular expression on the relative path with (?P<patient>…), (?P<label>…)
+    images: str = "images"  # npz: name of the array of images
+    classes: Optional[list[str]] = None  # the public list of labels, in order; needed as soon as there is a label
+    modality: Optional[str] = None  # for sources that do not say: CT, MR, DX, CR
+    images_per_patient: int = 1  # K: how many images of a patient one step uses at most
+    cache: str = "memory"  # of preprocessed images: memory | disk | none
+    phantom: PhantomConfig = field(default_factory=PhantomConfig)
+    splits: SplitsConfig = field(default_factory=SplitsConfig)
+
+
+@dataclass
+class PreprocessConfig:
+    """How an image is brought to the public grid. All of it is declared here, none of it is fitted to the cohort."""
+
+    shape: list[int] = field(default_factory=lambda: [32, 32, 32])  # voxels; two or three axes
+    spacing: Optional[list[float]] = None  # mm; null with fit=resize: nominal
+    orientation: str = "RAS"
+    fit: str = "crop_pad"  # crop_pad (keeps the spacing) | resize (keeps the field of view)
+    intensity: str = "window"  # window (fixed low..high) | percentile (per image) | minmax (per image)
+    low: float = 0.0  # window: the intensity that becomes -1
+    high: float = 1.0  # window: the intensity that becomes +1; otherwise the scale that releases are written in
+    extra: list[Any] = field(default_factory=list)  # further MONAI transforms, {_target_: monai.transforms.…}
+
+
+@dataclass
+class PrivacyConfig:
+    mode: str = "dp"  # dp | none (ε = ∞; the release is marked not releasable)
+    epsilon: Optional[float] = 8.0  # the run's total ε: training and label histogram together
+    delta: float = 1e-5
+    noise_multiplier: Optional[float] = None  # σ; default: calibrated from (ε, δ, n, rate, steps)
+    clipping_norm: float = 1.0  # C, of a patient's weighted-mean gradient
+    batch_patients: int = 64  # expected patients in a batch; sampling rate = batch_patients / n
+    n: Optional[int] = None  # declared public size of the training cohort; default: the count, declared public thereby
+    engine: str = "functional"  # functional | loop
+    physical_batch: int = 32  # patients whose gradients are held at once; changes memory, not privacy
+    budget_epsilon: Optional[float] = None  # the cohort's budget over all runs; null: none beyond each run's own
+    ledger: Optional[str] = None  # folder; default: $IMGSYNTH_LEDGER or ~/.imgsynth/ledger
+    seed: Optional[int] = None  # makes noise and sampling repeatable, for tests; such a run is not releasable
+
+
+@dataclass
+class TrainerConfig:
+    steps: int = 300  # private steps
+    learning_rate: float = 1e-3  # of Adam, for the private networks
+    generator_learning_rate: float = 1e-3  # of Adam, for the post-processing networks
+    beta1: float = 0.9
+    beta2: float = 0.999
+    ema: float = 0.99  # decay of the weight average per step
+    checkpoint_every: int = 50  # steps
+    sheet_every: int = 100  # steps
+    device: str = "auto"  # auto | cpu | cuda
+    threads: Optional[int] = None  # CPU threads; default: torch's own
+
+
+@dataclass
+class SampleConfig:
+    n: int = 64  # synthetic patients, one volume each
+    formats: list[str] = field(default_factory=lambda: ["dicom", "nifti"])
+    labels: str = "uniform"  # uniform | histogram (noisy counts of the training labels, charged to the ledger)
+    histogram_epsilon: float = 0.5  # ε of that histogram, part of privacy.epsilon
+
+
+@dataclass
+class EncoderConfig:
+    name: str = "random_conv"  # efficientnet_lite | random_conv
+    seed: int = 0  # random_conv: of its weights
+
+
+@dataclass
+class EvaluateConfig:
+    n: int = 512  # real and synthetic images used at most
+    bootstrap: int = 200
+    classifier_seeds: int = 3
+    seed: int = 0
+
+
+@dataclass
+class AuditConfig:
+    n: int = 512  # synthetic images generated for the attack
+    spaces: list[str] = field(default_factory=lambda: ["raw", "pca", "encoder"])
+    primary: str = "raw"  # the space whose result is the verdict, fixed before the audit runs
+    alpha: float = 0.05
+    bootstrap: int = 500
+    seed: int = 0
+
+
+@dataclass
+class Config:
+    """One run, whole."""
+
+    output: Optional[str] = None  # the run's folder; default: runs/<date>-<experiment>
+    experiment: str = "run"
+    data: DataConfig = field(default_factory=DataConfig)
+    preprocess: PreprocessConfig = field(default_factory=PreprocessConfig)
+    model: Any = None  # {_target_: imgsynth.models.VAE, …}: an open set
+    privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    sample: SampleConfig = field(default_factory=SampleConfig)
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+    audit: AuditConfig = field(default_factory=AuditConfig)
