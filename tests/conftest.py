@@ -1,0 +1,33 @@
+"""Fixtures of the whole suite."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+# Before torch and numpy are imported: tests run in parallel processes, so each gets one thread.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import pytest
+from hypothesis import settings
+
+ROOT = Path(__file__).resolve().parent.parent
+
+settings.register_profile("default", deadline=None, max_examples=40)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real medical data (public, not part of the project), or a skip that says why."""
+    folder = Path(os.environ.get("IMGSYNTH_TEST_DATA", ROOT.parent / "shared" / "data"))
+    if not (folder / "README.md").is_file():
+        pytest.skip(f"no real data at {folder}; set IMGSYNTH_TEST_DATA to a folder that has them")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def own_ledger_and_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test ever spends from, or reads, the user's own privacy ledger and cache."""
+    monkeypatch.setenv("IMGSYNTH_LEDGER", str(tmp_path_factory.mktemp("ledger")))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
