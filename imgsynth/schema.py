@@ -1,4 +1,6 @@
-"""The closed part of the configuration, as plain dataclasses. Behind the door (``imgsynth.config``) everybody reads these.
+"""The closed part of the configuration, as plain dataclasses.
+
+Behind the door (``imgsynth.config``) everybody reads these.
 
 Comments give units and meanings; ranges are checked at the door, which reports all faults at once.
 """
@@ -6,10 +8,7 @@ Comments give units and meanings; ranges are checked at the door, which reports 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Optional
-
-# omegaconf reads the annotations at run time and knows Optional[X] and plain generics only.
-# ruff: noqa: UP006, UP007, UP035, UP045
+from typing import Any
 
 
 @dataclass
@@ -36,20 +35,20 @@ class SplitsConfig:
 @dataclass
 class DataConfig:
     kind: str = "phantom"  # phantom | dicom | nifti | npz | medmnist | images
-    root: Optional[str] = None  # folder of scans, or the npz file
-    cohort: Optional[str] = None  # the cohort's name in the privacy ledger; default: its content fingerprint
+    root: str | None = None  # folder of scans, or the npz file
+    cohort: str | None = None  # the cohort's name in the privacy ledger; default: its content fingerprint
     unit: str = "patient"  # privacy unit; "image" only where the source has no patient ids
-    table: Optional[str] = None  # csv or tsv with ids and labels: one row per file, patient or npz row
-    key: Optional[str] = None  # column of the table that names the file or the patient; default: found
-    patient: Optional[str] = None  # table column or npz array with patient ids
-    label: Optional[str] = None  # table column, npz array or DICOM keyword with the label
-    site: Optional[str] = None  # table column with the site or scanner
-    sex: Optional[str] = None  # table column; default: "sex" or "gender", or DICOM PatientSex
-    age: Optional[str] = None  # table column; default: "age", or DICOM PatientAge
-    pattern: Optional[str] = None  # regular expression on the relative path with (?P<patient>…), (?P<label>…)
+    table: str | None = None  # csv or tsv with ids and labels: one row per file, patient or npz row
+    key: str | None = None  # column of the table that names the file or the patient; default: found
+    patient: str | None = None  # table column or npz array with patient ids
+    label: str | None = None  # table column, npz array or DICOM keyword with the label
+    site: str | None = None  # table column with the site or scanner
+    sex: str | None = None  # table column; default: "sex" or "gender", or DICOM PatientSex
+    age: str | None = None  # table column; default: "age", or DICOM PatientAge
+    pattern: str | None = None  # regular expression on the relative path with (?P<patient>…), (?P<label>…)
     images: str = "images"  # npz: name of the array of images
-    classes: Optional[list[str]] = None  # the public list of labels, in order; needed as soon as there is a label
-    modality: Optional[str] = None  # for sources that do not say: CT, MR, DX, CR
+    classes: list[str] | None = None  # the public list of labels, in order; needed as soon as there is a label
+    modality: str | None = None  # for sources that do not say: CT, MR, DX, CR
     images_per_patient: int = 1  # K: how many images of a patient one step uses at most
     cache: str = "memory"  # of preprocessed images: memory | disk | none
     phantom: PhantomConfig = field(default_factory=PhantomConfig)
@@ -61,7 +60,7 @@ class PreprocessConfig:
     """How an image is brought to the public grid. All of it is declared here, none of it is fitted to the cohort."""
 
     shape: list[int] = field(default_factory=lambda: [32, 32, 32])  # voxels; two or three axes
-    spacing: Optional[list[float]] = None  # mm; null with fit=resize: nominal
+    spacing: list[float] | None = None  # mm; null with fit=resize: nominal
     orientation: str = "RAS"
     fit: str = "crop_pad"  # crop_pad (keeps the spacing) | resize (keeps the field of view)
     intensity: str = "window"  # window (fixed low..high) | percentile (per image) | minmax (per image)
@@ -73,17 +72,17 @@ class PreprocessConfig:
 @dataclass
 class PrivacyConfig:
     mode: str = "dp"  # dp | none (ε = ∞; the release is marked not releasable)
-    epsilon: Optional[float] = 8.0  # the run's total ε: training and label histogram together
+    epsilon: float | None = 8.0  # the run's total ε: training and label histogram together
     delta: float = 1e-5
-    noise_multiplier: Optional[float] = None  # σ; default: calibrated from (ε, δ, n, rate, steps)
+    noise_multiplier: float | None = None  # σ; default: calibrated from (ε, δ, n, rate, steps)
     clipping_norm: float = 1.0  # C, of a patient's weighted-mean gradient
     batch_patients: int = 64  # expected patients in a batch; sampling rate = batch_patients / n
-    n: Optional[int] = None  # declared public size of the training cohort; default: the count, declared public thereby
+    n: int | None = None  # declared public size of the training cohort; default: the count, declared public thereby
     engine: str = "functional"  # functional | loop
     physical_batch: int = 32  # patients whose gradients are held at once; changes memory, not privacy
-    budget_epsilon: Optional[float] = None  # the cohort's budget over all runs; null: none beyond each run's own
-    ledger: Optional[str] = None  # folder; default: $IMGSYNTH_LEDGER or ~/.imgsynth/ledger
-    seed: Optional[int] = None  # makes noise and sampling repeatable, for tests; such a run is not releasable
+    budget_epsilon: float | None = None  # the cohort's budget over all runs; null: none beyond each run's own
+    ledger: str | None = None  # folder; default: $IMGSYNTH_LEDGER or ~/.imgsynth/ledger
+    seed: int | None = None  # makes noise and sampling repeatable, for tests; such a run is not releasable
 
 
 @dataclass
@@ -97,7 +96,7 @@ class TrainerConfig:
     checkpoint_every: int = 50  # steps
     sheet_every: int = 100  # steps
     device: str = "auto"  # auto | cpu | cuda
-    threads: Optional[int] = None  # CPU threads; default: torch's own
+    threads: int | None = None  # CPU threads; default: torch's own
 
 
 @dataclass
@@ -136,7 +135,7 @@ class AuditConfig:
 class Config:
     """One run, whole."""
 
-    output: Optional[str] = None  # the run's folder; default: runs/<date>-<experiment>
+    output: str | None = None  # the run's folder; default: runs/<date>-<experiment>
     experiment: str = "run"
     data: DataConfig = field(default_factory=DataConfig)
     preprocess: PreprocessConfig = field(default_factory=PreprocessConfig)

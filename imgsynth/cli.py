@@ -1,0 +1,204 @@
+"""The command line: one verb a stage, Hydra overrides after it."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from imgsynth import __version__, console
+from imgsynth.types import Fault, ImgsynthError, InputError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    help="""From a folder of scans to a verified synthetic release, with patient-level differential privacy.
+
+Every verb takes Hydra overrides, `key=value` or `group=choice`, and `output=DIR`, the run's folder (default: below
+`runs/`). A verb can be run again: it goes on where it stopped.
+
+    imgsynth run experiment=demo                                   phantoms, the whole path, minutes on a laptop
+    imgsynth inspect data=nifti data.root=DIR                      what is in there, what is wrong, what ε costs
+    imgsynth run data=nifti data.root=DIR privacy.epsilon=8 output=DIR2
+    imgsynth verify DIR2/release
+
+Exit codes: 0 done, 1 a check failed, 2 the input or the configuration is wrong.""",
+)
+
+
+def _groups() -> dict[str, list[str]]:
+    from imgsynth.config import config_folder
+
+    return {g.name: sorted(f.stem for f in g.glob("*.yaml")) for g in sorted(config_folder().iterdir()) if g.is_dir()}
+
+
+def _keys() -> list[str]:
+    from imgsynth.schema import Config
+
+    keys, config = [], Config()
+    for section in dataclasses.fields(config):
+        value = getattr(config, section.name)
+        inner = dataclasses.fields(value) if dataclasses.is_dataclass(value) else ()
+        keys += [f"{section.name}.{field.name}=" for field in inner] or [f"{section.name}="]
+    return keys
+
+
+def complete(incomplete: str) -> list[str]:
+    """Shell completion of ``group=choice`` and ``section.key=``."""
+    choices = [f"{group}={choice}" for group, names in _groups().items() for choice in names]
+    return [word for word in [*choices, *_keys()] if word.startswith(incomplete)]
+
+
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(help="Hydra overrides: key=value or group=choice.", autocompletion=complete, metavar="OVERRIDE…"),
+]
+
+
+def _verb(name: str, overrides: list[str] | None, following: str | None) -> None:
+    from imgsynth import config, pipeline
+
+    started = time.monotonic()
+    checked = config.from_overrides(name, overrides or [])
+    result = getattr(pipeline, name)(checked)
+    console.say(f"{name}: done in {time.monotonic() - started:.0f} s")
+    if name == "run":
+        console.say(f"Release: {pipeline.folder(checked) / 'release'}")
+    console.done(result, following.format(output=checked.output) if following else None)
+
+
+@app.command()
+def inspect(overrides: Overrides = None) -> None:
+    """Look at a cohort: who and what is in it, what is wrong with it, and which noise which ε would need.
+
+    Example: `imgsynth inspect data=dicom data.root=/data/export`
+    """
+    _verb("inspect", overrides, "imgsynth run, with the same overrides and those proposed above")
+
+
+@app.command()
+def train(overrides: Overrides = None) -> None:
+    """Train a generator, or go on with the run in `output=`.
+
+    Example: `imgsynth train data=nifti data.root=DIR model=vae privacy.epsilon=8 privacy.delta=1e-5 output=RUN`
+    """
+    _verb("train", overrides, "imgsynth sample output={output}")
+
+
+@app.command()
+def sample(overrides: Overrides = None) -> None:
+    """Write the release: synthetic volumes, privacy card, checksums.
+
+    Example: `imgsynth sample output=RUN sample.n=200 sample.formats=[dicom]`
+    """
+    _verb("sample", overrides, "imgsynth evaluate output={output}")
+
+
+@app.command()
+def evaluate(overrides: Overrides = None) -> None:
+    """Measure fidelity, diversity and utility against the real test patients.
+
+    Example: `imgsynth evaluate output=RUN encoder=random_conv`
+    """
+    _verb("evaluate", overrides, "imgsynth audit output={output}")
+
+
+@app.command()
+def audit(overrides: Overrides = None) -> None:
+    """Attack the generator's images: membership inference with controls, and a copy check.
+
+    Example: `imgsynth audit output=RUN audit.n=2000`
+    """
+    _verb("audit", overrides, "imgsynth report output={output}")
+
+
+@app.command()
+def report(overrides: Overrides = None) -> None:
+    """Write the HTML report of a run, whole (local) and public.
+
+    Example: `imgsynth report output=RUN`
+    """
+    _verb("report", overrides, "imgsynth verify {output}/release")
+
+
+@app.command()
+def run(overrides: Overrides = None) -> None:
+    """All of it: train, sample, evaluate, audit, report.
+
+    Example: `imgsynth run data=nifti data.root=DIR model=vae privacy.epsilon=8 privacy.delta=1e-5 trainer.steps=200
+    sample.n=64 output=RUN`
+    """
+    _verb("run", overrides, "imgsynth verify {output}/release")
+
+
+@app.command()
+def verify(release: Annotated[Path, typer.Argument(help="A release folder.")]) -> None:
+    """Check a release from its own files: checksums, privacy card against the accountant, DICOM and NIfTI.
+
+    Example: `imgsynth verify RUN/release`
+    """
+    from imgsynth import pipeline
+
+    console.done(pipeline.verify(release), "hand over the folder, whole")
+
+
+@app.command()
+def groups() -> None:
+    """List the configuration groups and their choices."""
+    console.table("Groups (group=choice)", ("group", "choices"), [(g, ", ".join(c)) for g, c in _groups().items()])
+
+
+@app.callback(invoke_without_command=True)
+def _version(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        console.say(__version__)
+        raise typer.Exit
+
+
+def tell(error: ImgsynthError) -> int:
+    """Print every fault of ``error``; its exit code."""
+    console.err.print(f"{len(error.faults)} fault{'s' * (len(error.faults) != 1)}:", style="bold red")
+    for fault in error.faults:
+        console.err.print(f"- {fault.where}", style="bold", markup=False)
+        console.err.print(
+            f"    got      {fault.got}\n    expected {fault.expected}\n    try      {fault.remedy}", markup=False
+        )
+    return error.exit_code
+
+
+def as_fault(error: OSError) -> InputError:
+    """A full disk or a read-only folder, said as what it is."""
+    remedy = (
+        "free some space and run the same command again"
+        if error.errno == errno.ENOSPC
+        else "output=<a folder that you may write>"
+    )
+    return InputError(
+        Fault(
+            str(error.filename or "a file"), error.strerror or str(error), "a file that can be read or written", remedy
+        )
+    )
+
+
+def main() -> None:
+    try:
+        app(standalone_mode=False)
+    except ImgsynthError as error:
+        sys.exit(tell(error))
+    except OSError as error:
+        sys.exit(tell(as_fault(error)))
+    except (typer.Abort, KeyboardInterrupt):
+        console.err.print("Stopped. The same command goes on where it stopped.")
+        sys.exit(130)
+    except Exception as error:
+        usage = getattr(error, "format_message", None)  # a click usage error: unknown verb or option
+        if usage is None:
+            raise
+        console.err.print(f"{usage()}\nTry: imgsynth --help", markup=False)
+        sys.exit(2)

@@ -1,0 +1,269 @@
+"""The one door: raw configuration in, checked ``Config`` out, or *all* that is wrong with it in one error.
+
+Behind this door nobody imports omegaconf. Closed sections become the dataclasses of ``imgsynth.schema``; ``_target_``
+is read in two places only, the model and further MONAI transforms.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import difflib
+import inspect
+import re
+import types
+import typing
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import hydra
+import yaml
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from imgsynth.config_rules import range_faults
+from imgsynth.files import write_text
+from imgsynth.models.base import GenerativeModel, Private
+from imgsynth.privacy.refuse import check_private_network
+from imgsynth.schema import Config
+from imgsynth.types import Fault, InputError
+
+# A command that names one of these groups describes a whole configuration; one that names none goes on with the run's.
+TRAINING_GROUPS = ("experiment", "data", "preprocess", "model", "privacy", "trainer")
+
+# Registered without types: Hydra refuses unknown keys on its command line, the door reports everything else together.
+ConfigStore.instance().store(name="schema", node=OmegaConf.create(dataclasses.asdict(Config())))
+
+
+def config_folder() -> Path:
+    """The configs that come with imgsynth: inside an installed wheel, or beside the package in a clone."""
+    package = Path(__file__).parent
+    return package / "configs" if (package / "configs").is_dir() else package.parent / "configs"
+
+
+def compose(verb: str, overrides: list[str]) -> DictConfig:
+    """Hydra's composition of ``configs/<verb>.yaml`` and overrides; ``./configs`` of the user is searched first.
+
+    Values are upserted, so that unknown keys reach the door and are reported with everything else.
+    """
+    own = Path.cwd() / "configs"
+    packaged = config_folder()
+    first = own if own.is_dir() else packaged
+    search = [f"hydra.searchpath=[file://{packaged}]"] if first != packaged else []
+    GlobalHydra.instance().clear()
+    try:
+        with hydra.initialize_config_dir(str(first), version_base="1.3", job_name=verb):
+            return hydra.compose(verb, search + [_upsert(override) for override in _parse(overrides)])
+    except (HydraException, OmegaConfBaseException) as error:
+        raise InputError(
+            Fault(
+                "command line",
+                " ".join(overrides) or "no override",
+                "names of files in configs/ and key=value",
+                " ".join(str(error).split()),
+            )
+        ) from error
+
+
+def from_overrides(verb: str, overrides: list[str]) -> Config:
+    """The checked configuration of a command: a new one, or the run's in ``output=`` with overrides on top."""
+    parsed = _parse(overrides)
+    values = {o.key_or_group: o.value() for o in parsed}
+    saved = Path(str(values["output"])) / "config.yaml" if values.get("output") else None
+    continues = saved is not None and saved.is_file() and not set(values) & set(TRAINING_GROUPS)
+    if not continues:
+        return check(compose(verb, overrides))
+    raw = OmegaConf.create(yaml.safe_load(saved.read_text(encoding="utf-8")))  # type: ignore[union-attr]
+    for override in parsed:
+        key = override.key_or_group
+        if key in ("encoder", "audit"):
+            raw[key] = compose(verb, [override.input_line])[key]  # type: ignore[list-item]
+        else:
+            OmegaConf.update(raw, key, override.value(), force_add=True)
+    return check(raw)
+
+
+def check(raw: DictConfig | dict[str, Any]) -> Config:
+    """Resolve, coerce, range-check and bind. Raises ``InputError`` with every fault that was found.
+
+    A run that lacks ``output`` gets ``runs/<date>-<experiment>``.
+    """
+    try:
+        plain = OmegaConf.to_container(OmegaConf.create(raw), resolve=True)
+    except OmegaConfBaseException as error:
+        raise InputError(
+            Fault(
+                "configuration", " ".join(str(error).split()), "interpolations that resolve", "mend the ${…} named here"
+            )
+        ) from error
+    assert isinstance(plain, dict)
+    faults: list[Fault] = []
+    config = _build(Config, {str(k): v for k, v in plain.items()}, "", faults)
+    unreadable = {fault.where for fault in faults}
+    faults += [fault for fault in range_faults(config) if fault.where not in unreadable]
+    faults += model_faults(config)
+    faults += _transform_faults(config)
+    if faults:
+        raise InputError(*faults)
+    if config.output is None:
+        config.output = f"runs/{datetime.date.today().isoformat()}-{config.experiment}"
+    return config
+
+
+def save(config: Config, path: Path) -> Path:
+    """The resolved configuration as YAML, readable by ``check`` and by people."""
+    return write_text(path, OmegaConf.to_yaml(OmegaConf.create(dataclasses.asdict(config))))
+
+
+def model_factory(config: Config) -> Callable[[tuple[int, ...], int], GenerativeModel]:
+    """The model's constructor with its hyper-parameters bound; the cohort's grid and classes are passed when known."""
+    target = _locate(config.model["_target_"])
+    arguments = {k: v for k, v in config.model.items() if k != "_target_"}
+    return lambda shape, classes: target(shape=shape, classes=classes, **arguments)
+
+
+def extra_transforms(config: Config) -> list[Callable[[Any], Any]]:
+    """The further MONAI transforms, instantiated."""
+    return [hydra.utils.instantiate(entry, _convert_="all") for entry in config.preprocess.extra]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def _parse(overrides: list[str]) -> list[Override]:
+    try:
+        return OverridesParser.create().parse_overrides(overrides)
+    except HydraException as error:
+        raise InputError(
+            Fault("command line", " ".join(overrides), "key=value", " ".join(str(error).split()))
+        ) from error
+
+
+def _upsert(override: Override) -> str:
+    """``a.b=c`` as ``++a.b=c``; group choices (no dot, a folder in configs) and Hydra's own prefixes stay."""
+    line, key = override.input_line or "", override.key_or_group
+    is_group = (config_folder() / key).is_dir() or (Path.cwd() / "configs" / key).is_dir()
+    return line if is_group or line[0] in "+~" or key.startswith("hydra") else f"++{line}"
+
+
+def _build(cls: type, values: dict[str, Any], where: str, faults: list[Fault]) -> Any:
+    """An instance of the dataclass ``cls``; unknown keys and wrong types go to ``faults`` and the default stays."""
+    hints = typing.get_type_hints(cls)
+    known: dict[str, Any] = {}
+    for key, value in values.items():
+        path = f"{where}.{key}" if where else key
+        if key not in hints:
+            near = difflib.get_close_matches(key, hints, n=1)
+            faults.append(
+                Fault(
+                    path,
+                    "an unknown key",
+                    f"one of {', '.join(sorted(hints))}",
+                    f"{near[0]!r}?" if near else "remove it",
+                )
+            )
+        elif dataclasses.is_dataclass(hints[key]):
+            if isinstance(value, dict):
+                known[key] = _build(typing.cast(type, hints[key]), value, path, faults)
+            else:
+                faults.append(Fault(path, repr(value), "a group of keys", f"{path}.<key>=<value>"))
+        else:
+            try:
+                known[key] = _coerce(hints[key], value)
+            except (TypeError, ValueError):
+                faults.append(Fault(path, f"{value!r} ({type(value).__name__})", _say(hints[key]), f"{path}=<value>"))
+    return cls(**known)
+
+
+def _coerce(hint: Any, value: Any) -> Any:
+    """``value`` as the type ``hint``; raises TypeError or ValueError. Numbers written as text are numbers."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if hint is Any:
+        return value
+    if origin in (typing.Union, types.UnionType):
+        return None if value is None else _coerce(next(a for a in arguments if a is not type(None)), value)
+    if origin is list:
+        if not isinstance(value, list):
+            raise TypeError
+        return [_coerce(arguments[0], item) for item in value]
+    if value is None or isinstance(value, (dict, list)) or (isinstance(value, bool) and hint is not bool):
+        raise TypeError
+    if hint is bool and not isinstance(value, bool):
+        raise TypeError
+    if hint is int and isinstance(value, float) and value != int(value):
+        raise ValueError
+    return hint(value)
+
+
+def _say(hint: Any) -> str:
+    return re.sub(r"typing\.|<class '|'>", "", str(hint)).replace("Optional[", "null or [")
+
+
+def _locate(target: str) -> Callable[..., Any]:
+    try:
+        return hydra.utils.get_object(target)
+    except Exception as error:  # hydra wraps whatever the import raised
+        raise ImportError(str(error)) from error
+
+
+def model_faults(config: Config) -> list[Fault]:
+    """Bind the model's arguments, build it once on the declared grid, and refuse networks that break the guarantee."""
+    model = config.model
+    if not isinstance(model, dict) or "_target_" not in model:
+        return [Fault("model", repr(model), "a model with a _target_", "model=vae or model=gan")]
+    try:
+        target = _locate(model["_target_"])
+    except ImportError as error:
+        return [Fault("model._target_", model["_target_"], "an importable class", str(error).splitlines()[0])]
+    if not (inspect.isclass(target) and issubclass(target, GenerativeModel)):
+        return [
+            Fault("model._target_", model["_target_"], "a subclass of imgsynth.models.GenerativeModel", "model=vae")
+        ]
+    arguments = {k: v for k, v in model.items() if k != "_target_"}
+    allowed = [p for p in inspect.signature(target).parameters if p not in ("shape", "classes")]
+    unknown = [
+        Fault(
+            f"model.{k}",
+            "an unknown argument",
+            f"one of {', '.join(allowed)}",
+            next(iter(difflib.get_close_matches(k, allowed, n=1)), "remove it"),
+        )
+        for k in arguments
+        if k not in allowed
+    ]
+    if unknown:
+        return unknown
+    try:
+        built = target(shape=tuple(config.preprocess.shape), classes=len(config.data.classes or ["all"]), **arguments)
+    except (TypeError, ValueError) as error:
+        return [Fault("model", str(arguments), "arguments that build a model", str(error))]
+    if config.privacy.mode == "none":
+        return []
+    try:
+        for objective in built.objectives():
+            if isinstance(objective, Private):
+                check_private_network(objective.module)
+    except InputError as error:
+        return list(error.faults)
+    return []
+
+
+def _transform_faults(config: Config) -> list[Fault]:
+    faults = []
+    for index, entry in enumerate(config.preprocess.extra):
+        where = f"preprocess.extra[{index}]"
+        if not isinstance(entry, dict) or "_target_" not in entry:
+            faults.append(Fault(where, repr(entry), "{_target_: monai.transforms.…, …}", "name the transform"))
+            continue
+        try:
+            arguments = {k: v for k, v in entry.items() if k != "_target_"}
+            inspect.signature(_locate(entry["_target_"])).bind(**arguments)
+        except (ImportError, TypeError) as error:
+            faults.append(Fault(where, str(entry), "a MONAI transform and its arguments", str(error).splitlines()[0]))
+    return faults

@@ -1,0 +1,168 @@
+"""What values the configuration may take, one line a rule."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from imgsynth.schema import Config
+from imgsynth.types import Fault
+
+Rule = tuple[str, Callable[[Any], bool], str]
+
+
+def _one_of(*options: str) -> tuple[Callable[[Any], bool], str]:
+    return lambda v: v in options, "one of " + ", ".join(options)
+
+
+_at_least_one: tuple[Callable[[Any], bool], str] = (lambda v: v >= 1, "1 or more")
+_positive: tuple[Callable[[Any], bool], str] = (lambda v: v > 0 and math.isfinite(v), "a finite number above 0")
+_not_negative: tuple[Callable[[Any], bool], str] = (lambda v: v >= 0, "0 or more")
+_decay: tuple[Callable[[Any], bool], str] = (lambda v: 0 <= v < 1, "in [0, 1)")
+_share: tuple[Callable[[Any], bool], str] = (lambda v: 0 < v < 0.5, "a share in (0, 0.5)")
+_level: tuple[Callable[[Any], bool], str] = (lambda v: 0 < v < 0.5, "a level in (0, 0.5), 0.05 say")
+
+RULES: tuple[Rule, ...] = (
+    ("data.kind", *_one_of("phantom", "dicom", "nifti", "npz", "medmnist", "images")),
+    ("data.unit", *_one_of("patient", "image")),
+    ("data.images_per_patient", *_at_least_one),
+    ("data.cache", *_one_of("memory", "disk", "none")),
+    ("data.modality", *_one_of("CT", "MR", "DX", "CR")),
+    ("data.phantom.patients", lambda v: v >= 3, "3 or more, so that each split has one"),
+    ("data.phantom.size", lambda v: 8 <= v <= 256, "8 to 256 voxels"),
+    ("data.phantom.lesion_share", lambda v: 0 <= v <= 1, "a share in [0, 1]"),
+    ("data.phantom.extra_studies", lambda v: 0 <= v <= 1, "a share in [0, 1]"),
+    ("data.splits.holdout", *_share),
+    ("data.splits.test", *_share),
+    ("preprocess.shape", lambda v: len(v) in (2, 3) and min(v) >= 8, "two or three axes of 8 voxels or more"),
+    ("preprocess.spacing", lambda v: min(v) > 0, "millimetres above 0"),
+    (
+        "preprocess.orientation",
+        lambda v: re.fullmatch("[RL][AP][SI]", v) is not None,
+        "RAS, LPS or the like, with the axes in this order",
+    ),
+    ("preprocess.fit", *_one_of("crop_pad", "resize")),
+    ("preprocess.intensity", *_one_of("window", "percentile", "minmax")),
+    ("privacy.mode", *_one_of("dp", "none")),
+    ("privacy.epsilon", *_positive),
+    ("privacy.delta", lambda v: 0 < v < 1, "in (0, 1), and below 1/n"),
+    ("privacy.noise_multiplier", *_positive),
+    ("privacy.clipping_norm", *_positive),
+    ("privacy.batch_patients", *_at_least_one),
+    ("privacy.n", *_at_least_one),
+    ("privacy.engine", *_one_of("functional", "loop")),
+    ("privacy.physical_batch", *_at_least_one),
+    ("privacy.budget_epsilon", *_positive),
+    ("trainer.steps", *_at_least_one),
+    ("trainer.learning_rate", *_positive),
+    ("trainer.generator_learning_rate", *_positive),
+    ("trainer.beta1", *_decay),
+    ("trainer.beta2", *_decay),
+    ("trainer.ema", *_decay),
+    ("trainer.checkpoint_every", *_at_least_one),
+    ("trainer.sheet_every", *_at_least_one),
+    ("trainer.device", *_one_of("auto", "cpu", "cuda")),
+    ("trainer.threads", *_at_least_one),
+    ("sample.n", *_at_least_one),
+    ("sample.formats", lambda v: bool(v) and set(v) <= {"dicom", "nifti"}, "a list of dicom, nifti"),
+    ("sample.labels", *_one_of("uniform", "histogram")),
+    ("sample.histogram_epsilon", *_positive),
+    ("encoder.name", *_one_of("efficientnet_lite", "random_conv")),
+    ("evaluate.n", *_at_least_one),
+    ("evaluate.bootstrap", *_at_least_one),
+    ("evaluate.classifier_seeds", *_at_least_one),
+    ("audit.n", *_at_least_one),
+    ("audit.spaces", lambda v: bool(v) and set(v) <= {"raw", "pca", "encoder"}, "a list of raw, pca, encoder"),
+    ("audit.alpha", *_level),
+    ("audit.bootstrap", *_at_least_one),
+)
+
+
+def range_faults(config: Config) -> list[Fault]:
+    """Every value out of its range, every file that is not there, every pair of settings that exclude each other."""
+    faults = []
+    for path, holds, expected in RULES:
+        value: Any = config
+        for name in path.split("."):
+            value = getattr(value, name)
+        if value is not None and not holds(value):
+            faults.append(Fault(path, repr(value), expected, f"{path}=<value>"))
+    return faults + list(_together(config))
+
+
+def _together(config: Config) -> Iterator[Fault]:
+    data, pre, privacy = config.data, config.preprocess, config.privacy
+    if data.kind != "phantom" and data.root is None:
+        yield Fault("data.root", "nothing", f"the {data.kind} source's folder or file", "data.root=PATH")
+    if data.kind != "phantom" and data.root is not None and not Path(data.root).exists():
+        yield Fault(
+            "data.root",
+            data.root,
+            "an existing folder or file",
+            "check the path (it is taken from the folder that you are in)",
+        )
+    if data.table is not None and not Path(data.table).is_file():
+        yield Fault("data.table", data.table, "an existing csv or tsv file", "check the path")
+    if data.classes is not None and (not data.classes or len(set(data.classes)) != len(data.classes)):
+        yield Fault("data.classes", repr(data.classes), "distinct names", "data.classes=[normal,lesion]")
+    if data.pattern is not None:
+        try:
+            re.compile(data.pattern)
+        except re.error as error:
+            yield Fault("data.pattern", data.pattern, "a regular expression", str(error))
+    if pre.spacing is not None and len(pre.spacing) != len(pre.shape):
+        yield Fault(
+            "preprocess.spacing",
+            repr(pre.spacing),
+            f"{len(pre.shape)} numbers, as in preprocess.shape",
+            "preprocess.spacing=[…]",
+        )
+    if pre.spacing is None and pre.fit == "crop_pad":
+        yield Fault(
+            "preprocess.spacing",
+            "null",
+            "millimetres, because fit=crop_pad keeps sizes",
+            "preprocess.spacing=[…] (public numbers) or preprocess.fit=resize",
+        )
+    if not pre.low < pre.high:
+        yield Fault("preprocess.low", repr(pre.low), f"less than preprocess.high={pre.high}", "preprocess.low=<value>")
+    if config.audit.primary not in config.audit.spaces:
+        yield Fault(
+            "audit.primary", config.audit.primary, f"one of audit.spaces={config.audit.spaces}", "audit.primary=raw"
+        )
+    if privacy.mode == "dp" and (privacy.epsilon is None) == (privacy.noise_multiplier is None):
+        yield Fault(
+            "privacy.epsilon",
+            f"epsilon={privacy.epsilon}, noise_multiplier={privacy.noise_multiplier}",
+            "exactly one of the two",
+            "leave one out: privacy.epsilon=null, say",
+        )
+    if privacy.mode == "none" and (privacy.epsilon is not None or privacy.noise_multiplier is not None):
+        yield Fault(
+            "privacy.mode",
+            "none, with an epsilon or a noise multiplier",
+            "no ε where there is no noise",
+            "privacy=none, or privacy=dp privacy.epsilon=<ε>",
+        )
+    if privacy.n is not None and privacy.delta >= 1 / privacy.n:
+        yield Fault(
+            "privacy.delta", repr(privacy.delta), f"below 1/n = {1 / privacy.n:.3g}", "privacy.delta=1e-6 or so"
+        )
+    if privacy.n is not None and privacy.batch_patients > privacy.n:
+        yield Fault(
+            "privacy.batch_patients",
+            repr(privacy.batch_patients),
+            f"at most n = {privacy.n} patients",
+            "privacy.batch_patients=<fewer>",
+        )
+    histogram = config.sample.labels == "histogram" and privacy.mode == "dp" and privacy.epsilon is not None
+    if histogram and config.sample.histogram_epsilon >= (privacy.epsilon or 0):
+        yield Fault(
+            "sample.histogram_epsilon",
+            repr(config.sample.histogram_epsilon),
+            f"below privacy.epsilon={privacy.epsilon}, of which it is a part",
+            "sample.histogram_epsilon=0.1",
+        )

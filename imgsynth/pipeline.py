@@ -1,0 +1,88 @@
+"""The verbs: one function each, from a checked configuration to the path of what it made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from imgsynth import config as door
+from imgsynth import console
+from imgsynth.audit.run import audit_run
+from imgsynth.cohort.build import build_manifest
+from imgsynth.cohort.inspect import inspect_cohort, print_inspection
+from imgsynth.evaluate.run import evaluate_run
+from imgsynth.files import write_json
+from imgsynth.release.card import update_card
+from imgsynth.release.sample import sample_release
+from imgsynth.release.verify import verify_release
+from imgsynth.report.write import write_report
+from imgsynth.schema import Config
+from imgsynth.training.loop import train as train_loop
+from imgsynth.training.propose import print_proposal
+
+
+def folder(config: Config) -> Path:
+    assert config.output is not None  # the door names one
+    return Path(config.output)
+
+
+def inspect(config: Config) -> Path:
+    """Look at the cohort and say what is wrong with it, and what ε it can attain. Trains nothing."""
+    manifest, faults = build_manifest(config.data)
+    inspection = inspect_cohort(manifest, faults, config.preprocess)
+    print_inspection(inspection)
+    n = config.privacy.n or len(manifest.patients("train"))
+    inspection["proposal"] = print_proposal(n, config.privacy, config.trainer)
+    return write_json(folder(config) / "inspect.json", inspection)
+
+
+def train(config: Config) -> Path:
+    """Train, or go on with the run in ``output``; the run's folder."""
+    run_dir = folder(config)
+    train_loop(config, run_dir, door.model_factory(config), door.extra_transforms(config))
+    door.save(config, run_dir / "config.yaml")
+    return run_dir
+
+
+def sample(config: Config) -> Path:
+    """Write the release of a trained run."""
+    return sample_release(folder(config), config)
+
+
+def evaluate(config: Config) -> Path:
+    """Measure fidelity, diversity and utility against the real test patients (local)."""
+    evaluate_run(folder(config), config)
+    return folder(config) / "evaluation.json"
+
+
+def audit(config: Config) -> Path:
+    """Attack the release as an adversary would, and set the lower bound beside the proven ε in the privacy card."""
+    audit_run(folder(config), config)
+    update_card(folder(config))
+    return folder(config) / "audit.json"
+
+
+def report(config: Config) -> Path:
+    """One self-contained HTML file, and a second one with the public part alone."""
+    return write_report(folder(config))
+
+
+def verify(release: Path) -> Path:
+    """Check a release offline, from its own files alone; raises ``CheckFailed`` with all that is wrong."""
+    verify_release(release)
+    return release
+
+
+def run(config: Config) -> Path:
+    """Every stage; the report."""
+    stages: tuple[tuple[str, Callable[[Config], Path]], ...] = (
+        ("train", train),
+        ("sample", sample),
+        ("evaluate", evaluate),
+        ("audit", audit),
+        ("report", report),
+    )
+    for number, (name, stage) in enumerate(stages, 1):
+        console.say(f"[{number}/{len(stages)}] {name}")
+        result = stage(config)
+    return result

@@ -1,0 +1,157 @@
+"""The door: everything that is wrong is reported together, and nothing misspelt gets through."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from imgsynth import config
+from imgsynth.config_rules import RULES
+from imgsynth.schema import Config
+from imgsynth.types import InputError
+
+
+def faults(*overrides: str) -> dict[str, str]:
+    with pytest.raises(InputError) as caught:
+        config.from_overrides("train", list(overrides))
+    return {fault.where: str(fault) for fault in caught.value.faults}
+
+
+@pytest.fixture(autouse=True)
+def away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def test_defaults_pass_and_name_an_output() -> None:
+    checked = config.from_overrides("train", [])
+    assert checked.privacy.epsilon == 8.0 and checked.output is not None and checked.output.startswith("runs/")
+
+
+@pytest.mark.parametrize("group", ["data", "preprocess", "model", "privacy", "trainer", "encoder", "audit"])
+def test_every_choice_of_every_group_composes(group: str) -> None:
+    Path("scans").mkdir()
+    for choice in (config.config_folder() / group).glob("*.yaml"):
+        config.from_overrides("train", [f"{group}={choice.stem}", "data.root=scans"])
+
+
+def test_every_experiment_composes_to_known_keys() -> None:
+    for choice in (config.config_folder() / "experiment").glob("*.yaml"):
+        found = {}
+        try:
+            config.from_overrides("run", [f"experiment={choice.stem}"])
+        except InputError as error:
+            found = {fault.where for fault in error.faults}
+        assert set(found) <= {"data.root", "data.table"}, choice.stem  # these depend on the machine
+
+
+def test_all_faults_are_reported_at_once() -> None:
+    found = faults(
+        "privacy.noise_multplier=4",
+        "privacy.epsilon=-1",
+        "trainer.steps=many",
+        "model.latnet=8",
+        "data=nifti",
+        "data.root=/nowhere",
+        "preprocess.extra=[{_target_: monai.transforms.RandFlip, porb: 0.5}]",
+        "privacy.n=100",
+        "privacy.delta=0.02",
+        "privacy.batch_patients=200",
+    )
+    assert set(found) == {
+        "privacy.noise_multplier", "privacy.epsilon", "trainer.steps", "model.latnet", "data.root", "preprocess.extra[0]",
+        "privacy.delta", "privacy.batch_patients",
+    }  # fmt: skip
+    assert "noise_multiplier" in found["privacy.noise_multplier"]  # the right spelling is offered
+    assert "below 1/n" in found["privacy.delta"]
+
+
+def test_a_misspelt_key_in_a_file_is_refused_too() -> None:
+    raw = OmegaConf.to_container(config.compose("train", []))
+    assert isinstance(raw, dict)
+    raw["privacy"]["noise_multplier"] = 4.0
+    raw["privcy"] = {}
+    with pytest.raises(InputError) as caught:
+        config.check(raw)
+    assert {fault.where for fault in caught.value.faults} == {"privacy.noise_multplier", "privcy"}
+
+
+def test_numbers_written_as_text_are_numbers_and_nonsense_is_not() -> None:
+    checked = config.from_overrides("train", ["privacy.delta='1e-6'", "trainer.steps='20'", "privacy.clipping_norm=1"])
+    assert (checked.privacy.delta, checked.trainer.steps, checked.privacy.clipping_norm) == (1e-6, 20, 1.0)
+    found = faults("trainer.steps=1.5", "data.images_per_patient=true", "data.classes=lesion", "sample.n=null")
+    assert set(found) == {"trainer.steps", "data.images_per_patient", "data.classes", "sample.n"}
+
+
+def test_epsilon_and_noise_multiplier_exclude_each_other() -> None:
+    assert set(faults("privacy.noise_multiplier=1.0")) == {"privacy.epsilon"}
+    checked = config.from_overrides("train", ["privacy.noise_multiplier=1.0", "privacy.epsilon=null"])
+    assert checked.privacy.noise_multiplier == 1.0
+    assert set(faults("privacy=none", "privacy.epsilon=3")) == {"privacy.mode"}
+
+
+def test_unknown_groups_and_grammar_are_input_errors() -> None:
+    assert "nifty" in next(iter(faults("data=nifty").values()))
+    assert faults("privacy.epsilon")
+    assert faults("trainer.steps=${nowhere}")
+
+
+def test_a_network_that_breaks_the_guarantee_is_refused_at_the_door(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    from imgsynth.models import VAE
+
+    original = VAE.__init__
+
+    def with_batch_norm(self: VAE, *args: object, **kwargs: object) -> None:
+        original(self, *args, **kwargs)  # type: ignore[arg-type]
+        objective = self.objectives()[0]
+        objective.module.add_module("norm", torch.nn.BatchNorm3d(1))
+
+    monkeypatch.setattr(VAE, "__init__", with_batch_norm)
+    assert "BatchNorm" in next(iter(faults("model._target_=imgsynth.models.VAE").values()))
+    assert config.from_overrides("train", ["privacy=none"]).privacy.mode == "none"
+
+
+def test_the_users_configs_are_found_first() -> None:
+    folder = Path("configs/privacy")
+    folder.mkdir(parents=True)
+    (folder / "strict.yaml").write_text("epsilon: 0.5\ndelta: 1.0e-6\n")
+    (folder / "dp.yaml").write_text("epsilon: 2.0\n")
+    assert config.from_overrides("train", ["privacy=strict"]).privacy.epsilon == 0.5
+    assert config.from_overrides("train", []).privacy.epsilon == 2.0
+
+
+def test_saved_configuration_is_the_base_of_later_verbs() -> None:
+    first = config.from_overrides("train", ["privacy.epsilon=3", "trainer.steps=7", "output=run"])
+    config.save(first, Path("run/config.yaml"))
+    assert config.from_overrides("sample", ["output=run"]) == first
+    later = config.from_overrides("evaluate", ["output=run", "sample.n=5", "encoder=random_conv"])
+    assert (later.trainer.steps, later.sample.n, later.encoder.name) == (7, 5, "random_conv")
+    anew = config.from_overrides("train", ["output=run", "privacy=none"])  # names a group: a configuration of its own
+    assert anew.trainer.steps == Config().trainer.steps
+    assert set(faults("output=run", "sample.m=5")) == {"sample.m"}
+
+
+def test_every_rule_names_a_key_that_exists() -> None:
+    for path, _, _ in RULES:
+        value = Config()
+        for name in path.split("."):
+            assert name in {field.name for field in dataclasses.fields(value)}, path  # type: ignore[arg-type]
+            value = getattr(value, name)
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "data.kind=tape", "data.splits.holdout=0.9", "preprocess.shape=[4,4]", "preprocess.low=900", "privacy.delta=2",
+        "preprocess.orientation=XYZ", "trainer.ema=1", "sample.formats=[png]", "audit.primary=soul", "audit.alpha=0.7",
+        "preprocess.spacing=[1]", "preprocess.spacing=null", "data.classes=[a,a]", "data.pattern='('",
+        "sample={n: 3, labels: histogram, histogram_epsilon: 9}", "privacy.epsilon=inf", "privacy.epsilon=0",
+        "data.phantom.patients=2", "model=null", "model._target_=os.system", "model._target_=imgsynth.models.Nothing",
+    ],
+)  # fmt: skip
+def test_out_of_range_values_are_refused(override: str) -> None:
+    assert len(faults(override)) == 1
