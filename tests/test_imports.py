@@ -13,6 +13,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("cohort", "models", "privacy"),
     ("training",),
     ("release",),
+    ("measure",),
     ("evaluate", "audit"),
     ("report",),
     ("config_rules",),
