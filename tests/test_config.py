@@ -61,8 +61,8 @@ def test_all_faults_are_reported_at_once() -> None:
         "privacy.batch_patients=200",
     )
     assert set(found) == {
-        "privacy.noise_multplier", "privacy.epsilon", "trainer.steps", "model.latnet", "data.root", "preprocess.extra[0]",
-        "privacy.delta", "privacy.batch_patients",
+        "privacy.noise_multplier", "privacy.epsilon", "trainer.steps", "model.latnet", "data.root",
+        "preprocess.extra[0]", "privacy.delta", "privacy.batch_patients",
     }  # fmt: skip
     assert "noise_multiplier" in found["privacy.noise_multplier"]  # the right spelling is offered
     assert "below 1/n" in found["privacy.delta"]
