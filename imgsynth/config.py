@@ -241,6 +241,8 @@ def model_faults(config: Config) -> list[Fault]:
         return unknown
     try:
         built = target(shape=tuple(config.preprocess.shape), classes=len(config.data.classes or ["all"]), **arguments)
+    except InputError as error:
+        return list(error.faults)
     except (TypeError, ValueError) as error:
         return [Fault("model", str(arguments), "arguments that build a model", str(error))]
     if config.privacy.mode == "none":

@@ -22,9 +22,9 @@ FILES = ("report.html", "report_public.html", "release/privacy_card.json", "rele
          "release/checksums.sha256", "evaluation.json", "audit.json", "config.yaml", "manifest.json")  # fmt: skip
 
 
-def run(tmp_path: Path, *overrides: str) -> Path:
+def run(tmp_path: Path, overrides: str) -> Path:
     output = tmp_path / "run"
-    report = pipeline.run(config.from_overrides("run", [*SMALL, *overrides, f"output={output}"]))
+    report = pipeline.run(config.from_overrides("run", [*SMALL, *overrides.split(), f"output={output}"]))
     assert report == output / "report.html"
     for name in FILES:
         assert (output / name).is_file(), name
@@ -40,8 +40,11 @@ def phantom_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         patch.setenv("IMGSYNTH_LEDGER", str(tmp_path_factory.mktemp("ledger")))
-        return run(tmp_path_factory.mktemp("phantom"), "data.phantom.patients=60", "data.phantom.size=16",
-                   "preprocess.shape=[16,16,16]", "preprocess.spacing=[24,24,24]", "privacy.delta=1e-3")  # fmt: skip
+        return run(
+            tmp_path_factory.mktemp("phantom"),
+            "data.phantom.patients=60 data.phantom.size=16 preprocess.shape=[16,16,16] "
+            "preprocess.spacing=[24,24,24] privacy.delta=1e-3",
+        )
 
 
 def test_phantoms_to_a_release_that_verifies(phantom_run: Path) -> None:
@@ -74,24 +77,31 @@ def test_inspect_proposes_a_plan(tmp_path: Path, phantom_run: Path, capsys: pyte
 
 @pytest.mark.parametrize("model", ["vae", "gan"])
 def test_no_privacy_is_marked_not_releasable(tmp_path: Path, model: str) -> None:
-    output = run(tmp_path, "privacy=none", f"model={model}", "data.phantom.patients=40", "data.phantom.size=16",
-                 "preprocess.shape=[16,16,16]", "preprocess.spacing=[24,24,24]")  # fmt: skip
+    output = run(
+        tmp_path,
+        f"privacy=none model={model} data.phantom.patients=40 data.phantom.size=16 "
+        "preprocess.shape=[16,16,16] preprocess.spacing=[24,24,24]",
+    )
     assert card(output)["releasable"] is False
     assert "NOT RELEASABLE" in (output / "release" / "privacy_card.md").read_text()
 
 
 def test_hippocampus_nifti(tmp_path: Path, real_data: Path) -> None:
-    output = run(tmp_path, "data=nifti", f"data.root={real_data / 'msd_hippocampus'}", "privacy.delta=1e-3",
-                 "preprocess.shape=[16,24,16]")  # fmt: skip
+    output = run(
+        tmp_path,
+        f"data=nifti data.root={real_data / 'msd_hippocampus'} privacy.delta=1e-3 preprocess.shape=[16,24,16]",
+    )
     assert card(output)["unit"] == "patient"
     masks = [item["mask"] for item in json.loads((output / "manifest.json").read_text())["items"]]
     assert len(masks) == 180 and all(masks)
 
 
 def test_brains_bids(tmp_path: Path, real_data: Path) -> None:
-    output = run(tmp_path, "data=nifti", f"data.root={real_data / 'brain_t1w_2mm'}", "privacy.delta=1e-3",
-                 "data.label=group", "data.classes=[control,depr]", "model=gan",
-                 "preprocess.shape=[16,16,16]")  # fmt: skip
+    output = run(
+        tmp_path,
+        f"data=nifti data.root={real_data / 'brain_t1w_2mm'} privacy.delta=1e-3 data.label=group "
+        "data.classes=[control,depr] model=gan preprocess.shape=[16,16,16]",
+    )
     assert {item["label"] for item in json.loads((output / "manifest.json").read_text())["items"]} == {
         "control",
         "depr",
@@ -99,16 +109,22 @@ def test_brains_bids(tmp_path: Path, real_data: Path) -> None:
 
 
 def test_chest_radiographs_npz(tmp_path: Path, real_data: Path) -> None:
-    output = run(tmp_path, "data=npz", f"data.root={real_data / 'nih_cxr_256.npz'}", "data.patient=patient_ids",
-                 f"data.table={real_data / 'nih_cxr_256.csv'}", "data.label=label",
-                 "data.classes=[no_finding,pneumonia]",                 "data.images_per_patient=2", "preprocess.shape=[32,32]", "privacy.delta=1e-3")  # fmt: skip
+    output = run(
+        tmp_path,
+        f"data=npz data.root={real_data / 'nih_cxr_256.npz'} data.patient=patient_ids "
+        f"data.table={real_data / 'nih_cxr_256.csv'} data.label=label data.classes=[no_finding,pneumonia] "
+        "data.images_per_patient=2 preprocess.shape=[32,32] privacy.delta=1e-3",
+    )
     items = json.loads((output / "manifest.json").read_text())["items"]
     assert len(items) == 686 and len({item["patient"] for item in items}) == 478
 
 
 def test_medmnist_says_that_the_unit_is_the_image(tmp_path: Path, real_data: Path) -> None:
-    output = run(tmp_path, "data=medmnist", f"data.root={real_data / 'pneumoniamnist_28.npz'}",
-                 "data.classes=[normal,pneumonia]", "privacy.delta=1e-5")  # fmt: skip
+    output = run(
+        tmp_path,
+        f"data=medmnist data.root={real_data / 'pneumoniamnist_28.npz'} data.classes=[normal,pneumonia] "
+        "privacy.delta=1e-5",
+    )
     assert card(output)["unit"] == "image"
     for name in ("release/privacy_card.md", "report.html", "report_public.html"):
         assert "image" in (output / name).read_text()
@@ -117,8 +133,11 @@ def test_medmnist_says_that_the_unit_is_the_image(tmp_path: Path, real_data: Pat
 def test_clinical_ct_slices_dicom(tmp_path: Path, real_data: Path) -> None:
     with zipfile.ZipFile(real_data / "dicom" / "nysbu_ct_dev.zip") as archive:
         archive.extractall(tmp_path / "scans")
-    output = run(tmp_path, "data=dicom", f"data.root={tmp_path / 'scans'}", "privacy.delta=1e-2",
-                 "preprocess.shape=[32,32]",                  "preprocess.spacing=[14,14]", "privacy.batch_patients=2")  # fmt: skip
+    output = run(
+        tmp_path,
+        f"data=dicom data.root={tmp_path / 'scans'} privacy.delta=1e-2 preprocess.shape=[32,32] "
+        "preprocess.spacing=[14,14] privacy.batch_patients=2",
+    )
     assert len({item["patient"] for item in json.loads((output / "manifest.json").read_text())["items"]}) == 6
 
 
@@ -126,7 +145,10 @@ def test_one_mr_series_is_one_patient_and_refused(tmp_path: Path, real_data: Pat
     with zipfile.ZipFile(real_data / "dicom" / "studyforrest_t1_series.zip") as archive:
         archive.extractall(tmp_path / "scans")
     with pytest.raises(InputError, match="patient"):
-        run(tmp_path, "data=dicom", "preprocess=mr", f"data.root={tmp_path / 'scans'}")
+        run(
+            tmp_path,
+            f"data=dicom preprocess=mr data.root={tmp_path / 'scans'}",
+        )
     assert not (tmp_path / "run" / "checkpoints").exists()
 
 
