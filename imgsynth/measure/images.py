@@ -1,0 +1,66 @@
+"""Images with their labels and patients: what every measurement is computed on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+# Shape legend: N images, P patients, C = 1 channel, * the two or three spatial axes.
+
+
+@dataclass(frozen=True, eq=False)
+class Images:
+    """``x_NC`` [N, 1, *spatial] float32 in [-1, 1]; ``y_N`` class indices; ``patients_N`` whose image each one is.
+
+    A synthetic image counts as a patient of its own: given the generator, the samples are independent.
+    """
+
+    x_NC: np.ndarray
+    y_N: np.ndarray
+    patients_N: np.ndarray
+
+    def __post_init__(self) -> None:
+        if not len(self.x_NC) == len(self.y_N) == len(self.patients_N):
+            raise ValueError(
+                f"Expected as many labels and patients as images, got {len(self.x_NC)} images, {len(self.y_N)} labels "
+                f"and {len(self.patients_N)} patients."
+            )
+
+    def __len__(self) -> int:
+        return len(self.x_NC)
+
+    @property
+    def names_P(self) -> np.ndarray:
+        """The patients, sorted; index p below means ``names_P[p]``."""
+        return np.unique(self.patients_N)
+
+    @property
+    def owner_N(self) -> np.ndarray:
+        """Index of each image's patient in ``names_P``."""
+        return np.unique(self.patients_N, return_inverse=True)[1]
+
+    @property
+    def n_patients(self) -> int:
+        return len(self.names_P)
+
+    def select(self, keep_N: np.ndarray) -> Images:
+        """The images that an index array or a mask picks."""
+        return Images(self.x_NC[keep_N], self.y_N[keep_N], self.patients_N[keep_N])
+
+    def of_patients(self, names: np.ndarray) -> Images:
+        """All images of the patients in ``names``."""
+        return self.select(np.isin(self.patients_N, names))
+
+    def draw_patients(self, n: int, random: np.random.Generator) -> Images:
+        """All images of ``n`` patients drawn without replacement (of all of them when there are no more than ``n``)."""
+        names = self.names_P
+        return self if n >= len(names) else self.of_patients(random.choice(names, n, replace=False))
+
+    def with_images(self, x_NC: np.ndarray) -> Images:
+        return Images(x_NC, self.y_N, self.patients_N)
+
+
+def synthetic_images(x_NC: np.ndarray, y_N: np.ndarray) -> Images:
+    """Generated images, each of them its own patient."""
+    return Images(x_NC, y_N, np.array([f"synthetic-{i:06d}" for i in range(len(x_NC))]))

@@ -1,0 +1,51 @@
+"""The images of a run: its patients by split, and fresh samples from its generator. Everything read here is local."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from imgsynth.cohort.dataset import PatientDataset
+from imgsynth.measure.images import Images, synthetic_images
+from imgsynth.release.generate import generate
+from imgsynth.training.run import Run
+from imgsynth.types import Split
+
+
+def real_images(run: Run, split: Split, n: int, seed: int) -> Images:
+    """All images of patients of ``split``, drawn at random (seeded) until the next patient would exceed ``n`` images."""
+    of_patient = {p: items for p, items in run.manifest.by_patient.items() if items[0].split == split}
+    order = np.random.default_rng(seed).permutation(np.array(sorted(of_patient), dtype=object))
+    kept, images = set(), 0
+    for patient in order:
+        if images + len(of_patient[patient]) > n:
+            break
+        kept.add(patient)
+        images += len(of_patient[patient])
+    grid = run.grid
+    if not kept:
+        return Images(np.empty((0, 1, *grid.shape), np.float32), np.empty(0, np.int64), np.empty(0, dtype=str))
+    subset = replace(run.manifest, items=tuple(item for p in sorted(kept) for item in of_patient[p]))
+    dataset = PatientDataset(subset, split, run.config.preprocess, images_per_patient=1, cache="none", cache_dir=None)
+    patients, x, y = zip(*dataset.all_images(), strict=True)
+    return Images(np.stack([np.asarray(image) for image in x]), np.array(y, dtype=np.int64), np.array(patients))
+
+
+def class_mix(counts: list[int], n: int, random: np.random.Generator) -> np.ndarray:
+    """[n] class indices in the proportions of ``counts`` (largest remainders), in random order."""
+    exact = np.array(counts) / sum(counts) * n
+    whole = np.floor(exact).astype(np.int64)
+    short = n - whole.sum()
+    whole[np.argsort(whole - exact, kind="stable")[:short]] += 1
+    return random.permutation(np.repeat(np.arange(len(counts)), whole))
+
+
+def fresh_samples(run: Run, n: int, seed: int) -> Images:
+    """``n`` new samples, labels in the proportions of the training patients (so that no metric measures a label shift).
+
+    They are for measurement on the spot: seeded, and with private label counts, so they must not be released.
+    """
+    labels_N = class_mix(run.manifest.class_counts("train"), n, np.random.default_rng(seed))
+    return synthetic_images(generate(run, labels_N, torch.Generator().manual_seed(seed)), labels_N)
