@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import dp_accounting as dp
+from dp_accounting import dp_event as dp
 
 from imgsynth.types import Fault, InputError
 

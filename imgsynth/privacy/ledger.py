@@ -19,7 +19,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Literal
 
-import dp_accounting as dp
+from dp_accounting import dp_event as dp
 
 from imgsynth.files import write_text
 from imgsynth.privacy import accounting

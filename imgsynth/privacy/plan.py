@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from typing import Any, Literal
 
-import dp_accounting as dp
+from dp_accounting import dp_event as dp
 
 from imgsynth.privacy import accounting
 from imgsynth.privacy.engines import ENGINES
