@@ -1,0 +1,87 @@
+"""What both convolutional models are made of: a pyramid of grids, labels as vectors, blocks that halve or double.
+
+No normalisation over the batch, nothing in place, no buffer that changes: every layer treats an image by itself, so
+that ``torch.func`` can take per-patient gradients through it (privacy contract, point 5).
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from monai.networks.layers import Act, Conv, Norm
+from torch import Tensor, nn
+
+from imgsynth.types import Fault, InputError
+
+SLOPE = 0.2  # of every LeakyReLU, left of zero
+SMALLEST_AXIS = 4  # voxels: below this a 3-voxel kernel sees mostly padding
+
+
+def pyramid(shape: tuple[int, ...], levels: int | None = None) -> list[tuple[int, ...]]:
+    """The grids from ``shape`` down, each half of the one before along every axis.
+
+    Args:
+        shape: voxels along two or three axes.
+        levels: how often to halve; ``None``: as long as every axis is even and stays at ``SMALLEST_AXIS`` or more.
+
+    Raises:
+        InputError: not two or three axes; the shape cannot be halved once, or not ``levels`` times.
+    """
+    if len(shape) not in (2, 3):
+        raise InputError(Fault("preprocess.shape", f"{list(shape)}", "two or three axes", "[64, 64] or [32, 32, 32]"))
+    grids = [tuple(int(side) for side in shape)]
+    while all(side % 2 == 0 and side // 2 >= SMALLEST_AXIS for side in grids[-1]) and len(grids) - 1 != levels:
+        grids.append(tuple(side // 2 for side in grids[-1]))
+    halvings = len(grids) - 1
+    if halvings == 0 or (levels is not None and halvings != levels):
+        unit = 2 ** (levels or 2)
+        near = [max(SMALLEST_AXIS * unit, -(-side // unit) * unit) for side in shape]
+        raise InputError(
+            Fault(
+                "preprocess.shape",
+                f"{list(shape)}, which can be halved {halvings} times",
+                f"axes that are even, and at least {SMALLEST_AXIS} voxels after halving {levels or 'at least 1'} times",
+                f"preprocess.shape={near}",
+            )
+        )
+    return grids
+
+
+def widths(channels: int, widest: int, grids: list[tuple[int, ...]]) -> list[int]:
+    """Channels on each grid: ``channels`` on the finest, doubled at each halving, at most ``widest``."""
+    return [min(channels * 2**level, widest) for level in range(len(grids))]
+
+
+def voxels(grid: tuple[int, ...]) -> int:
+    """How many voxels the grid has."""
+    return math.prod(grid)
+
+
+def one_hot(y_B: Tensor, classes: int) -> Tensor:
+    """Class indices [B] as vectors [B, classes]; written as a comparison, which ``torch.func.vmap`` can batch."""
+    return (y_B[:, None] == torch.arange(classes, device=y_B.device)).to(torch.get_default_dtype())
+
+
+def halve(dims: int, inputs: int, outputs: int) -> nn.Module:
+    """A strided convolution and a LeakyReLU: [B, inputs, *2s] to [B, outputs, *s].
+
+    Kernel 4, so that all voxels count alike. There is no norm to set the scale, so the weights do (He et al. 2015).
+    """
+    conv = Conv["conv", dims](inputs, outputs, kernel_size=4, stride=2, padding=1)
+    nn.init.kaiming_normal_(conv.weight, a=SLOPE)
+    nn.init.zeros_(conv.bias)
+    return nn.Sequential(conv, Act["leakyrelu"](negative_slope=SLOPE))
+
+
+def double(dims: int, inputs: int, outputs: int) -> nn.Module:
+    """Convolve, normalise over groups of channels, then double the grid: [B, inputs, *s] to [B, outputs, *2s].
+
+    Linear interpolation instead of a transposed convolution: no checkerboards (Odena, Dumoulin, Olah 2016).
+    """
+    return nn.Sequential(
+        Conv["conv", dims](inputs, outputs, kernel_size=3, padding=1),
+        Norm["group", dims](num_groups=max(1, outputs // 8), num_channels=outputs),
+        Act["leakyrelu"](negative_slope=SLOPE),
+        nn.Upsample(scale_factor=2, mode="bilinear" if dims == 2 else "trilinear"),
+    )
