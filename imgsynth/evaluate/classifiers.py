@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -54,7 +55,7 @@ class SmallCNN(nn.Module):
         channels = (1, 16, 32, 64)
         blocks = [
             nn.Sequential(conv(a, b, 3, stride=2, padding=1), nn.GroupNorm(4, b), nn.ReLU())
-            for a, b in zip(channels, channels[1:], strict=False)
+            for a, b in pairwise(channels)
         ]
         self.features = nn.Sequential(*blocks)
         self.head = nn.Linear(2 * channels[-1], classes)
@@ -96,7 +97,5 @@ class ConvolutionalNetwork(Classifier):
 
     def _shrunk(self, x_NC: np.ndarray) -> Tensor:
         x = torch.from_numpy(np.ascontiguousarray(x_NC, dtype=np.float32))
-        size = [min(axis, self.longest) for axis in x.shape[2:]]
-        if list(x.shape[2:]) == size:
-            return x
-        return F.adaptive_avg_pool2d(x, size) if x.ndim == 4 else F.adaptive_avg_pool3d(x, size)
+        pool = nn.AdaptiveAvgPool2d if x.ndim == 4 else nn.AdaptiveAvgPool3d
+        return pool(tuple(min(axis, self.longest) for axis in x.shape[2:]))(x)

@@ -82,7 +82,7 @@ def random_projection(features: int, dimensions: int) -> np.ndarray:
 def frechet_distance(c: Comparison) -> Measurement:
     """d² between synthetic and test features, floor between train and test, in as many dimensions as n allows.
 
-    The statistic is biased upward by small samples, so the synthetic and the train side get the same number of patients.
+    The statistic is biased upward by small samples, so synthetic and train get the same number of patients.
     """
     n = min(c.train.n_patients, c.synthetic.n_patients)
     smallest = min(n, c.test.n_patients)

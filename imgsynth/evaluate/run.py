@@ -55,10 +55,12 @@ def evaluate(c: Comparison, class_names: Sequence[str], classifier_seeds: int) -
     }
 
 
-def evaluate_run(run_dir: Path, cfg: Config) -> dict[str, Any]:
+def evaluate_run(run_dir: Path, cfg: Config, extra_transforms: Sequence[Any] = ()) -> dict[str, Any]:
     """Evaluate the run in ``run_dir`` and write ``evaluation.json`` there (whole or not at all).
 
     Real images are the test patients, and train patients for floors and ceiling; synthetic ones are fresh samples.
+
+    ``extra_transforms`` are those of ``cfg.preprocess.extra``, instantiated.
 
     Raises:
         InputError: if the encoder is unknown or not installed (before anything is loaded), or the run cannot be read.
@@ -67,8 +69,8 @@ def evaluate_run(run_dir: Path, cfg: Config) -> dict[str, Any]:
     run = load_run(run_dir)
     settings = cfg.evaluate
     comparison = Comparison(
-        train=real_images(run, "train", settings.n, settings.seed),
-        test=real_images(run, "test", settings.n, settings.seed),
+        train=real_images(run, "train", settings.n, settings.seed, extra_transforms),
+        test=real_images(run, "test", settings.n, settings.seed, extra_transforms),
         synthetic=fresh_samples(run, settings.n, settings.seed),
         encoder=encoder,
         grid=run.grid,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,8 +16,15 @@ from imgsynth.training.run import Run
 from imgsynth.types import Split
 
 
-def real_images(run: Run, split: Split, n: int, seed: int) -> Images:
-    """All images of patients of ``split``, drawn at random (seeded) until the next patient would exceed ``n`` images."""
+def real_images(run: Run, split: Split, n: int, seed: int, extra_transforms: Sequence[Any] = ()) -> Images:
+    """All images of patients of ``split``, drawn at random (seeded) until the next would exceed ``n`` images.
+
+    ``extra_transforms`` are those of ``run.config.preprocess.extra``, instantiated; images are measured as trained on.
+    """
+    if len(extra_transforms) != len(run.config.preprocess.extra):
+        raise ValueError(
+            f"Expected the {len(run.config.preprocess.extra)} extra transforms of the run, got {extra_transforms}."
+        )
     of_patient = {p: items for p, items in run.manifest.by_patient.items() if items[0].split == split}
     order = np.random.default_rng(seed).permutation(np.array(sorted(of_patient), dtype=object))
     kept, images = set(), 0
@@ -28,7 +37,9 @@ def real_images(run: Run, split: Split, n: int, seed: int) -> Images:
     if not kept:
         return Images(np.empty((0, 1, *grid.shape), np.float32), np.empty(0, np.int64), np.empty(0, dtype=str))
     subset = replace(run.manifest, items=tuple(item for p in sorted(kept) for item in of_patient[p]))
-    dataset = PatientDataset(subset, split, run.config.preprocess, images_per_patient=1, cache="none", cache_dir=None)
+    dataset = PatientDataset(
+        subset, split, run.config.preprocess, images_per_patient=1, cache="memory", extra=extra_transforms
+    )
     patients, x, y = zip(*dataset.all_images(), strict=True)
     return Images(np.stack([np.asarray(image) for image in x]), np.array(y, dtype=np.int64), np.array(patients))
 

@@ -1,0 +1,36 @@
+"""Full black-box attack by nearest neighbour (GAN-Leaks FBB: Chen et al. 2020, arXiv:1909.03935, section 4.2).
+
+An image's score is −min over synthetic samples of its distance; a patient's score is the maximum over the patient's
+images, a rule fixed beforehand (one copied image is a leak about the patient).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from imgsynth.audit.spaces import Embed, fit_space
+from imgsynth.measure.distances import nearest
+from imgsynth.measure.encoders import Encoder
+from imgsynth.measure.images import Images
+
+
+class NearestNeighbour:
+    """FBB in ``space``: raw, pca or encoder."""
+
+    name = "nearest_neighbour"
+
+    def __init__(self, space: str, encoder: Encoder):
+        self.space = space
+        self.encoder = encoder
+        self._embed: Embed
+        self._synthetic_MD: np.ndarray
+
+    def prepare(self, synthetic: Images) -> None:
+        self._embed = fit_space(self.space, synthetic.x_NC, self.encoder)
+        self._synthetic_MD = self._embed(synthetic.x_NC)
+
+    def scores(self, patients: Images) -> np.ndarray:
+        distance_N, _ = nearest(self._embed(patients.x_NC), self._synthetic_MD)
+        score_P = np.full(patients.n_patients, -np.inf)
+        np.maximum.at(score_P, patients.owner_N, -distance_N)
+        return score_P

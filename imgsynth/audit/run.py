@@ -1,0 +1,162 @@
+"""Audit a run: attack, controls, copy check, verdict, into audit.json. A private-data output: it stays local."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from imgsynth.audit.attacks.attack import Attack
+from imgsynth.audit.attacks.nearest_neighbour import NearestNeighbour
+from imgsynth.audit.controls import NOISE, Control, blind_baseline, negative_control, positive_control
+from imgsynth.audit.copies import MIN_PATIENTS as MIN_COPY_PATIENTS
+from imgsynth.audit.copies import copy_counts, write_copy_sheet
+from imgsynth.audit.epsilon import MIN_PATIENTS, EpsilonBound, ceiling, epsilon_lower_bound
+from imgsynth.audit.roc import FPR_TARGETS, Roc, auc, auc_interval, tpr_at
+from imgsynth.audit.spaces import NAMES
+from imgsynth.audit.verdict import verdict
+from imgsynth.files import write_json
+from imgsynth.measure.encoders import Encoder, get_encoder
+from imgsynth.measure.images import Images
+from imgsynth.measure.source import fresh_samples, real_images
+from imgsynth.schema import AuditConfig, Config
+from imgsynth.training.run import load_run
+from imgsynth.types import Fault, InputError
+
+FORMAT = "imgsynth-audit-1"
+MEANING = (
+    "A lower bound says what this attack found, not that there is no more to find; a small one is no evidence of "
+    "privacy. Only the primary space decides; the others are exploratory and not corrected for multiplicity."
+)
+
+
+def attack_result(attack: Attack, in_P: np.ndarray, out_Q: np.ndarray, primary: str) -> dict[str, Any]:
+    """ROC, AUC and TPR at low FPR of one attack, with intervals over patients."""
+    area = auc(in_P, out_Q)
+    low, high = auc_interval(area, len(in_P), len(out_Q))
+    return {
+        "name": attack.name,
+        "space": attack.space,
+        "role": "primary" if attack.space == primary else "exploratory",
+        "auc": area,
+        "auc_low": low,
+        "auc_high": high,
+        "tpr_at": {f"{fpr:g}": tpr_at(in_P, out_Q, fpr) for fpr in FPR_TARGETS},
+        "roc": Roc.of(in_P, out_Q).to_json(),
+        "n_members": len(in_P),
+        "n_nonmembers": len(out_Q),
+    }
+
+
+def run_controls(
+    attack: Attack, out_Q: np.ndarray, members: Images, nonmembers: Images, synthetic: Images, encoder: Encoder,
+    settings: AuditConfig,
+) -> list[Control]:  # fmt: skip
+    """The controls that the verdict rests on, through the primary attack's own code."""
+    random = np.random.default_rng(settings.seed)
+    found = [positive_control(attack, members, nonmembers, synthetic, noise, random) for noise in (0.0, NOISE)]
+    found.append(negative_control(out_Q, settings.alpha, random))
+    features = encoder.encode(members.x_NC), encoder.encode(nonmembers.x_NC)
+    found.append(blind_baseline(features[0], members, features[1], nonmembers))
+    return found
+
+
+def audit(
+    members: Images, nonmembers: Images, synthetic: Images, encoder: Encoder, settings: AuditConfig,
+    proven_epsilon: float | None, delta: float,
+) -> dict[str, Any]:  # fmt: skip
+    """Attack ``synthetic`` with patients that were (``members``) and were not (``nonmembers``) trained on. JSON-able.
+
+    ``proven_epsilon`` is None for a run without a proof (ε = ∞).
+    """
+    smallest = min(members.n_patients, nonmembers.n_patients)
+    attacks: list[dict[str, Any]] = []
+    controls: list[Control] = []
+    copies: dict[str, Any] = {}
+    not_done: list[dict[str, str]] = []
+    bound: EpsilonBound | None = None
+    if smallest < MIN_PATIENTS:
+        why = f"{members.n_patients} members and {nonmembers.n_patients} non-members; it takes {MIN_PATIENTS} of each"
+        not_done += [{"what": what, "why": why} for what in ("nearest-neighbour attack", "ε lower bound", "controls")]
+    else:
+        for space in settings.spaces:
+            attack = NearestNeighbour(space, encoder)
+            attack.prepare(synthetic)
+            in_P, out_Q = attack.scores(members), attack.scores(nonmembers)
+            attacks.append(attack_result(attack, in_P, out_Q, settings.primary))
+            if space == settings.primary:
+                random = np.random.default_rng(settings.seed)
+                bound = epsilon_lower_bound(in_P, out_Q, settings.alpha, delta, random)
+                controls = run_controls(attack, out_Q, members, nonmembers, synthetic, encoder, settings)
+    if smallest < MIN_COPY_PATIENTS:
+        not_done.append({"what": "copy check", "why": f"{smallest} patients on one side; it takes {MIN_COPY_PATIENTS}"})
+    else:
+        random = np.random.default_rng(settings.seed)
+        copies = copy_counts(synthetic, members, nonmembers, settings.bootstrap, random)
+    primary = next((a for a in attacks if a["role"] == "primary"), None)
+    lower = bound.epsilon if bound else None
+    return {
+        "verdict": verdict(primary, controls, lower, proven_epsilon, settings.alpha),
+        "meaning": MEANING,
+        "proven_epsilon": proven_epsilon,
+        "epsilon_lower_bound": lower,
+        "delta": delta,
+        "alpha": settings.alpha,
+        "ceiling": bound.ceiling if bound else None,
+        "ceiling_all_patients": ceiling(members.n_patients, nonmembers.n_patients, settings.alpha, delta),
+        "threshold": "chosen on a random half of the patients, errors counted on the other half",
+        "primary": settings.primary,
+        "encoder": encoder.name,
+        "n_synthetic": len(synthetic),
+        "attacks": attacks,
+        "controls": [control.to_json() for control in controls],
+        "copies": copies,
+        "not_done": not_done,
+    }
+
+
+def check_settings(settings: AuditConfig) -> None:
+    """Refuse spaces that do not exist, and a primary space that would not be run: all faults at once."""
+    faults = [
+        Fault("audit.spaces", repr(space), f"some of {', '.join(NAMES)}", "audit.spaces=[raw,pca,encoder]")
+        for space in settings.spaces
+        if space not in NAMES
+    ]
+    if settings.primary not in settings.spaces:
+        spaces = ", ".join(settings.spaces)
+        faults.append(Fault("audit.primary", repr(settings.primary), f"one of {spaces}", "audit.primary=raw"))
+    if faults:
+        raise InputError(*faults)
+
+
+def audit_run(run_dir: Path, cfg: Config, extra_transforms: Sequence[Any] = ()) -> dict[str, Any]:
+    """Audit the run in ``run_dir``; write ``audit.json`` and ``local/copy_sheet.png`` there (each whole or not at all).
+
+    Members are train patients, non-members the holdout patients, that were set aside before training at random.
+
+    ``extra_transforms`` are those of ``cfg.preprocess.extra``, instantiated.
+
+    Raises:
+        InputError: if the settings or the encoder are wrong (before anything is loaded), or the run cannot be read.
+    """
+    check_settings(cfg.audit)
+    encoder = get_encoder(cfg.encoder.name, len(cfg.preprocess.shape), cfg.encoder.seed)
+    run = load_run(run_dir)
+    settings = cfg.audit
+    members = real_images(run, "train", settings.n, settings.seed, extra_transforms)
+    nonmembers = real_images(run, "holdout", settings.n, settings.seed, extra_transforms)
+    synthetic = fresh_samples(run, settings.n, settings.seed)
+    proven = run.plan.epsilon if math.isfinite(run.plan.epsilon) else None
+    result = audit(members, nonmembers, synthetic, encoder, settings, proven, run.plan.delta)
+    if len(members) and len(nonmembers):
+        sheet = write_copy_sheet(run_dir / "local" / "copy_sheet.png", synthetic, members, nonmembers, run.grid)
+        result["copies"]["sheet"] = str(sheet.relative_to(run_dir))
+    else:
+        result["not_done"].append({"what": "copy sheet", "why": "no train or no holdout patients"})
+    header = {"format": FORMAT, "scope": "local", "unit": run.manifest.unit, "cohort_notes": list(run.manifest.notes)}
+    result = header | result
+    write_json(run_dir / "audit.json", result)
+    return result
