@@ -1,0 +1,51 @@
+"""BIDS derivative layout (BIDS 1.10, "BIDS Derivatives") for synthetic MR volumes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from imgsynth import __version__
+from imgsynth.files import write_json, write_text
+from imgsynth.release.patients import bids_subject
+
+BIDS_VERSION = "1.10.0"
+
+
+def bids_path(number: int, suffix: str) -> str:
+    """Where the image of synthetic patient ``number`` lies in the dataset; ``suffix`` names the contrast, T1w say."""
+    subject = f"sub-{bids_subject(number)}"
+    return f"{subject}/anat/{subject}_desc-synthetic_{suffix}.nii.gz"
+
+
+def write_bids_dataset(folder: Path, labels: Sequence[str | None], description: str) -> None:
+    """Write what makes ``folder`` a dataset: description, README, participants and the meaning of ``desc-``."""
+    write_json(
+        folder / "dataset_description.json",
+        {
+            "Name": "Synthetic volumes",
+            "BIDSVersion": BIDS_VERSION,
+            "DatasetType": "derivative",
+            "GeneratedBy": [{"Name": "imgsynth", "Version": __version__, "Description": description}],
+        },
+    )
+    write_text(folder / "README", README.format(description=description))
+    rows = [f"sub-{bids_subject(i)}\t{label or 'n/a'}" for i, label in enumerate(labels, 1)]
+    write_text(folder / "participants.tsv", "\n".join(["participant_id\tlabel", *rows]) + "\n")
+    write_json(
+        folder / "participants.json",
+        {
+            "participant_id": {"Description": "Synthetic subject; it is no person."},
+            "label": {"Description": "Class that the generator was asked for; n/a where the cohort has none."},
+        },
+    )
+    write_text(folder / "descriptions.tsv", f"desc_id\tdescription\nsynthetic\t{description}\n")
+
+
+README = """Synthetic volumes
+=================
+
+No image in this dataset is of a person. {description}
+
+Not for diagnostic use. The privacy card, the README and the checksums are in the folder above.
+"""

@@ -1,0 +1,181 @@
+"""The privacy card: what is proven about a release, what an audit found, and what neither covers."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from imgsynth import __version__
+from imgsynth.files import read_json, write_json, write_text
+from imgsynth.privacy import accounting
+from imgsynth.privacy.cross_check import cross_check
+from imgsynth.privacy.events import event_to_json, training_event
+from imgsynth.privacy.ledger import Ledger
+from imgsynth.privacy.plan import PrivacyPlan
+from imgsynth.release.attacker import members_found_at_most
+from imgsynth.release.card_text import (
+    IMAGE_UNIT,
+    declared_public,
+    group_of_two,
+    not_covered,
+    round_down,
+    round_up,
+)
+from imgsynth.release.folder import write_checksums
+from imgsynth.training.run import Run, load_run
+
+FORMAT = "imgsynth-privacy-card-1"
+CARD_JSON = "privacy_card.json"
+CARD_MD = "privacy_card.md"
+
+# The first words of a verdict. What follows them in audit.json (counts, details of controls) stays local.
+VERDICTS = {
+    "VIOLATION": "the attack contradicts the proof",
+    "LEAK FOUND": "the attack told members from non-members better than chance, within what ε allows",
+    "NO LEAK FOUND": "this attack did not tell members from non-members, and its controls worked",
+    "INCONCLUSIVE": "the audit could not decide: a control failed, or there were too few patients",
+}
+NOT_AUDITED = {"status": "not audited yet", "epsilon_lower_bound": None, "alpha": None, "verdict": None}
+AUDIT_NOTE = (
+    "This is an output of real patients without noise, and no part of the proven guarantee. It is shown rounded down to "
+    "one decimal, with a verdict of a few words, because a proof that was never tested is worth less to whoever relies "
+    "on it. It says what was found; a low number does not say that no more is there."
+)
+
+
+def build_card(plan: PrivacyPlan, labels: str, ledger: dict[str, Any], audit: dict[str, Any] | None) -> dict[str, Any]:
+    """The card as a JSON-able dict; null ε means ∞. A function of public facts, but for the marked ``audit`` part.
+
+    ``labels`` is sample.labels, ``ledger`` what ``cohort_ledger`` returned, ``audit`` the content of audit.json.
+    """
+    tested = audit_part(audit)
+    reasons = not_releasable_because(plan, tested)
+    return {
+        "format": FORMAT,
+        "imgsynth": __version__,
+        "releasable": not reasons,
+        "not_releasable_because": reasons,
+        "statement": plan.statement(),
+        "unit": plan.unit,
+        "unit_warning": IMAGE_UNIT if plan.unit == "image" else None,
+        "adjacency": "add or remove one image" if plan.unit == "image" else "add or remove all data of one patient",
+        "guarantee": guarantee(plan),
+        "accountants_training_only": cross_check(plan),
+        "plan": plan.to_json(),
+        "event": event_to_json(plan.event()),
+        "cohort_ledger": ledger,
+        "audit": tested,
+        "any_attacker_at_most": [
+            {"false_alarm_rate": rate, "members_found_at_most": found}
+            for rate, found in members_found_at_most(plan).items()
+        ],
+        "two_units": _two_units(plan),
+        "synthetic_labels": labels,
+        "declared_public": declared_public(plan, labels),
+        "not_covered": not_covered(plan, labels),
+    }
+
+
+def guarantee(plan: PrivacyPlan) -> dict[str, float | None]:
+    """The proven upper bounds at δ; ε null is ∞."""
+    training = training_event(plan.sampling_rate, plan.noise_multiplier, plan.steps)
+    alone = accounting.epsilon(training, plan.delta) if plan.mode == "dp" else math.inf
+    return {
+        "epsilon": _finite(plan.epsilon),
+        "epsilon_training": _finite(alone),
+        "epsilon_histogram": plan.histogram_epsilon,
+        "delta": plan.delta,
+    }
+
+
+def cohort_ledger(run: Run) -> dict[str, Any]:
+    """ε of everything that was ever run on this cohort, as the ledger has it now. Names neither cohort nor runs."""
+    ledger = Ledger(run.config.privacy.ledger)
+    cohort = run.config.data.cohort or run.manifest.fingerprint
+    entries = ledger.entries(cohort)
+    budgets = [entry.budget_epsilon for entry in entries if entry.budget_epsilon is not None]
+    return {
+        "epsilon": _finite(ledger.composed_epsilon(cohort, run.plan.delta)) if entries else None,
+        "delta": run.plan.delta,
+        "runs": len(entries),
+        "budget_epsilon": budgets[-1] if budgets else None,
+    }
+
+
+def not_releasable_because(plan: PrivacyPlan, audit: dict[str, Any]) -> list[str]:
+    """Why this release must not leave; empty when nothing stands against it but the custodian's judgement of ε."""
+    reasons = []
+    if plan.mode == "none":
+        reasons.append("training was not differentially private (privacy.mode=none): ε = ∞, images may copy patients")
+    elif not math.isfinite(plan.epsilon):
+        reasons.append("the noise multiplier is 0: ε = ∞, images may copy patients")
+    if plan.seeded:
+        reasons.append("noise and sampling came from a seed (privacy.seed): whoever knows or guesses it can remove them")
+    if audit["verdict"] == "VIOLATION":
+        reasons.append(
+            f"the audit found more than the proof allows (ε at least {audit['epsilon_lower_bound']:g}): the proof, the "
+            "program or the flow of data is broken"
+        )
+    return reasons
+
+
+def audit_part(audit: dict[str, Any] | None) -> dict[str, Any]:
+    """What the card says of audit.json: one rounded number, α and one of VERDICTS, marked as a private-data output."""
+    if audit is None:
+        return dict(NOT_AUDITED)
+    lower = audit["epsilon_lower_bound"]
+    return {
+        "status": "audited",
+        "epsilon_lower_bound": None if lower is None else round_down(lower),
+        "alpha": audit["alpha"],
+        "verdict": next(name for name in VERDICTS if audit["verdict"].startswith(name)),
+        "private_data_output": True,
+        "note": AUDIT_NOTE,
+    }
+
+
+def write_card(folder: Path, card: dict[str, Any]) -> None:
+    """Write ``privacy_card.json`` and ``.md`` into ``folder``."""
+    write_json(folder / CARD_JSON, card)
+    write_text(folder / CARD_MD, card_markdown(card))
+
+
+def card_markdown(card: dict[str, Any]) -> str:
+    """The card for people to read: everything in it comes from ``card``."""
+    pages = Environment(
+        loader=PackageLoader("imgsynth.release"), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    pages.filters["up"] = lambda value: "∞" if value is None else round_up(value)
+    return pages.get_template("privacy_card.md.j2").render(card=card, verdicts=VERDICTS)
+
+
+def read_audit(run_dir: Path) -> dict[str, Any] | None:
+    path = run_dir / "audit.json"
+    return read_json(path) if path.is_file() else None
+
+
+def update_card(run_dir: Path) -> Path | None:
+    """Bring the card of ``run_dir/release`` up to date with audit.json and the ledger, and then its checksums.
+
+    Returns the card's path, or None where there is no release yet (its card will have the audit when it is written).
+    """
+    release = run_dir / "release"
+    if not (release / CARD_JSON).is_file():
+        return None
+    run = load_run(run_dir)
+    labels = read_json(release / CARD_JSON)["synthetic_labels"]
+    write_card(release, build_card(run.plan, labels, cohort_ledger(run), read_audit(run_dir)))
+    write_checksums(release)
+    return release / CARD_JSON
+
+
+def _two_units(plan: PrivacyPlan) -> dict[str, float] | None:
+    pair = group_of_two(plan.epsilon, plan.delta)
+    return None if pair is None else {"epsilon": pair[0], "delta": pair[1]}
+
+
+def _finite(epsilon: float) -> float | None:
+    return epsilon if math.isfinite(epsilon) else None

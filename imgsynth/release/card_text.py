@@ -1,0 +1,78 @@
+"""What ε means and what it does not cover, in sentences that a privacy officer can hold us to."""
+
+from __future__ import annotations
+
+import math
+from decimal import ROUND_CEILING, ROUND_FLOOR, Context
+
+from imgsynth.privacy.plan import PrivacyPlan
+
+IMAGE_UNIT = (
+    "THE UNIT IS THE IMAGE, NOT THE PATIENT: the source has no patient ids. Somebody with m images in the cohort is "
+    "protected only by a guarantee that weakens with m (mε, and a δ that grows even faster)."
+)
+
+
+def round_up(value: float, digits: int = 3) -> str:
+    """``value`` to ``digits`` significant digits, never below it: for upper bounds."""
+    return f"{Context(prec=digits, rounding=ROUND_CEILING).create_decimal(repr(value)):g}"
+
+
+def round_down(value: float, decimals: int = 1) -> float:
+    """``value`` to ``decimals`` decimals, never above it: for lower bounds, and for saying no more than is needed."""
+    scale = 10**decimals
+    return float(Context(prec=17, rounding=ROUND_FLOOR).create_decimal(math.floor(value * scale)) / scale)
+
+
+def group_of_two(epsilon: float, delta: float) -> tuple[float, float] | None:
+    """(ε, δ) for two units at once (Dwork and Roth 2014, thm 2.2: 2ε, (1 + e^ε)δ); None where that δ is 1 or more."""
+    if not math.isfinite(epsilon) or epsilon > 700:
+        return None
+    joint = (1 + math.exp(epsilon)) * delta
+    return (2 * epsilon, joint) if joint < 1 else None
+
+
+def declared_public(plan: PrivacyPlan, labels: str) -> list[str]:
+    """Facts that the guarantee does not protect because the custodian declares them public by releasing."""
+    unit = f"{plan.unit}s"
+    facts = [
+        f"n = {plan.n}, the size of the training cohort in {unit} (taken from the configuration, or the count of the "
+        "training split, which is declared public by using it)",
+        "the names and the order of the classes, the modality, and the grid: shape, spacing, orientation, intensity range",
+        "the model, its hyper-parameters, the number of steps and every other setting of the run",
+    ]
+    if labels == "uniform":
+        facts.append("nothing about how frequent each class is: synthetic labels are drawn uniformly over the classes")
+    return facts
+
+
+def not_covered(plan: PrivacyPlan, labels: str) -> list[str]:
+    """The limits of the statement, the gravest first."""
+    limits = [IMAGE_UNIT] if plan.unit == "image" else []
+    limits += [
+        "Choices guided by what was computed on patients without noise. Where somebody looked at an evaluation, an audit "
+        "or real images of this cohort and then chose hyper-parameters, preprocessing or which run to release, that "
+        "choice is an output of the data that no ε here counts. (Choosing among runs by their public outputs alone is "
+        "covered by the cohort's composed ε.)",
+        "Evaluation and audit results. They are measured on real patients without noise, stay in the run's folder and are "
+        "no part of the release; the one exception, the audit's verdict in this card, is marked as such.",
+        "Mistaken identity. If one person is in the cohort under two ids, or two relatives are as alike as one person, "
+        "the pair has the weaker guarantee for two units that this card states.",
+        "What is true of patients in general. The release may teach that a disease looks so and so, and that can concern "
+        "people whether or not they are in the cohort. No method of release prevents that.",
+        "How patients were put into the training split. Neighbouring datasets differ in one unit of the training split "
+        "as it was fixed; with stratified splits a patient who joins the cohort can move one other patient.",
+        "Labels that a person wrote. Each patient's own label is part of that patient's data and is protected with it; "
+        "a table that mixes one patient's facts into another's row is not something we can see.",
+        "The machine. The proof is of real-number Gaussian noise; the noise here is made in double precision from the "
+        "operating system's entropy and rounded to a fixed grid, which deviates by amounts that no accountant counts. "
+        "Timing and other traces on the computer that trained are not covered.",
+        "Mistakes in the program. The proof is of the algorithm; the audit tests the program, and finds only what its "
+        "attacks can find.",
+    ]
+    if labels == "histogram":
+        limits.append(
+            "Exact label frequencies are not shown: synthetic labels follow a histogram with noise, whose ε is part of the "
+            "total above."
+        )
+    return limits
