@@ -1,0 +1,1 @@
+"""Volumes: one type, and readers and writers for DICOM series, NIfTI, npz rows and image files."""

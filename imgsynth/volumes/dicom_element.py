@@ -1,0 +1,99 @@
+"""Elements of a DICOM data set, read with suspicion: every error names the file, the element and its tag."""
+
+from __future__ import annotations
+
+import struct
+import warnings
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+from pydicom import Dataset
+from pydicom.datadict import dictionary_description, tag_for_keyword
+from pydicom.errors import BytesLengthException, InvalidDicomError
+
+from imgsynth.types import Fault, InputError
+
+# What pydicom and its decoders raise over bytes that are not what they say.
+BROKEN = (InvalidDicomError, BytesLengthException, OSError, EOFError, ValueError, TypeError, KeyError, IndexError,
+          AttributeError, NotImplementedError, AssertionError, RecursionError, MemoryError, OverflowError, RuntimeError,
+          struct.error, zlib.error)  # fmt: skip
+
+
+def element(keyword: str) -> str:
+    """An element by name and tag, "Pixel Spacing (0028,0030)"."""
+    tag = tag_for_keyword(keyword)
+    assert tag is not None, keyword
+    return f"{dictionary_description(tag)} ({tag >> 16:04X},{tag & 0xFFFF:04X})"
+
+
+def refuse(path: Path | str, keyword: str, got: str, expected: str, remedy: str) -> NoReturn:
+    raise InputError(Fault(str(path), f"{element(keyword)} {got}", expected, remedy))
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """pydicom warns of values that break their representation; those that we use are checked one by one here."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def value(dataset: Dataset, keyword: str, path: Path) -> Any:
+    """The value of an element, or None when it is absent or empty."""
+    try:
+        found = dataset.get(keyword)
+    except BROKEN as error:
+        refuse(path, keyword, f"unreadable ({error})", "a value of its type", "repair or remove the file")
+    return None if found is None or found == "" else found
+
+
+def text(dataset: Dataset, keyword: str, path: Path) -> str:
+    found = value(dataset, keyword, path)
+    return "" if found is None else str(found).strip()
+
+
+def words(dataset: Dataset, keyword: str, path: Path) -> tuple[str, ...]:
+    """The values of a multi-valued element of text, in capitals."""
+    found = value(dataset, keyword, path)
+    if found is None:
+        return ()
+    return tuple(str(part).strip().upper() for part in ([found] if isinstance(found, str) else found))
+
+
+def numbers(dataset: Dataset, keyword: str, path: Path, count: int) -> np.ndarray | None:
+    """``count`` finite numbers, or None when the element is absent or empty."""
+    found = value(dataset, keyword, path)
+    if found is None:
+        return None
+    try:
+        array = np.atleast_1d(np.asarray(found, dtype=float))
+    except BROKEN:
+        array = np.full(count, np.nan)
+    if array.shape != (count,) or not np.isfinite(array).all():
+        refuse(path, keyword, f"{found!r}", f"{count} finite number(s)", "repair or remove the file")
+    return array
+
+
+def number(dataset: Dataset, keyword: str, path: Path) -> float | None:
+    array = numbers(dataset, keyword, path, 1)
+    return None if array is None else float(array[0])
+
+
+def whole(dataset: Dataset, keyword: str, path: Path) -> int | None:
+    """A whole number, or None when the element is absent or empty."""
+    found = number(dataset, keyword, path)
+    if found is not None and found != int(found):
+        refuse(path, keyword, str(found), "a whole number", "repair or remove the file")
+    return None if found is None else int(found)
+
+
+def items(dataset: Dataset, keyword: str, path: Path) -> list[Dataset]:
+    found = value(dataset, keyword, path)
+    try:
+        return [] if found is None else list(found)
+    except BROKEN as error:
+        refuse(path, keyword, f"unreadable ({error})", "a sequence of items", "repair or remove the file")

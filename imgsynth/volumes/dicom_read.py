@@ -1,0 +1,65 @@
+"""A DICOM series as a Volume."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from imgsynth.types import Fault, InputError, IntensityUnit
+from imgsynth.volumes.dicom_element import element, quietly
+from imgsynth.volumes.dicom_index import Series, index_files
+from imgsynth.volumes.dicom_pixels import CT_FLOOR, read_frames
+from imgsynth.volumes.volume import Volume
+
+
+def read_dicom_series(source: Series | Sequence[Path]) -> Volume:
+    """Read a series of an index, or files that must make exactly one.
+
+    The array is float32 [column, row, slice] with slices in the order of space; the slope, intercept and padding of
+    every slice are its own. Padding becomes -1024 HU in CT (so does all that lies below the scale), elsewhere the
+    lowest value that is not padding. Values are as measured: no window (VOI LUT) is applied.
+
+    Raises InputError with all faults, each naming file and tag.
+    """
+    series = source if isinstance(source, Series) else _only_series(source)
+    with quietly():
+        array, unit = _assemble(series)
+    padding = np.isnan(array)
+    if unit == "HU":
+        array[padding] = CT_FLOOR
+        np.maximum(array, CT_FLOOR, out=array)
+    elif padding.any():
+        array[padding] = array[~padding].min() if not padding.all() else 0.0
+    return Volume(array, series.affine.copy(), series.modality, unit, dict(series.meta))
+
+
+def _only_series(paths: Sequence[Path]) -> Series:
+    index = index_files([Path(path) for path in paths])
+    remarks = {fault for series in index.series for fault in series.faults}
+    if faults := [fault for fault in index.faults if fault not in remarks]:
+        raise InputError(*faults)
+    if len(index.series) != 1:
+        got = f"{len(index.series)} stacks of {element('SeriesInstanceUID')}"
+        remedy = "index the folder with read_dicom_folder and read its series one by one"
+        raise InputError(Fault(f"{len(paths)} file(s)", got, "one", remedy))
+    return index.series[0]
+
+
+def _assemble(series: Series) -> tuple[np.ndarray, IntensityUnit]:
+    """Fill [column, row, slice] file by file; all slices must be in one unit."""
+    array = np.empty(series.shape, dtype=np.float32)
+    units: dict[IntensityUnit, Path] = {}
+    frames: dict[Path, np.ndarray] = {}
+    for k, part in enumerate(series.slices):
+        if part.path not in frames:
+            pixels, unit = read_frames(part.path)
+            frames = {part.path: pixels}  # one file at a time: the frames of a multi-frame file follow each other
+            units.setdefault(unit, part.path)
+        array[:, :, k] = frames[part.path][part.frame].T
+    if len(units) != 1:
+        where = " and ".join(f"{path}: {unit}" for unit, path in units.items())
+        raise InputError(Fault(where, f"{element('RescaleType')} that differs from slice to slice", "one unit",
+                               "export one unit per series"))  # fmt: skip
+    return array, next(iter(units))

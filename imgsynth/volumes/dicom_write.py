@@ -1,0 +1,216 @@
+"""A synthetic Volume as a single-frame DICOM series, written element by element from an allow-list."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from pydicom import Dataset, dcmwrite
+from pydicom.dataset import FileMetaDataset
+from pydicom.uid import UID, ExplicitVRLittleEndian
+from pydicom.valuerep import format_number_as_ds
+
+from imgsynth.types import Fault, InputError
+from imgsynth.volumes.dicom_modules import (
+    IMAGE_TYPES,
+    SOP_CLASSES,
+    modality_elements,
+    patient_elements,
+    provenance_elements,
+)
+from imgsynth.volumes.geometry import LETTERS, LPS_TO_RAS, is_square, right_handed
+from imgsynth.volumes.provenance import Provenance, SyntheticIdentity, fresh_uid
+from imgsynth.volumes.volume import Volume
+
+PLANAR = ("DX", "CR")
+CT_RANGE = (-1024, 3071)  # HU, the scale of 12 bits
+IMPLEMENTATION_UID = UID("2.25.285071494632346163297441254139640530945")  # imgsynth's own, fixed
+
+
+def write_dicom_series(
+    volume: Volume,
+    folder: Path,
+    identity: SyntheticIdentity,
+    provenance: Provenance,
+    window: tuple[float, float] | None = None,
+) -> list[Path]:
+    """Write ``volume`` as one single-frame series into the new folder ``folder``; returns its files in spatial order.
+
+    CT (in HU) becomes int16 with slope 1, intercept 0, clamped to [-1024, 3071]. MR is written exactly when its values
+    are whole numbers of 16 bits, else on 65,536 levels with slope and intercept declared, the same for the series.
+    DX and CR (one image each) are whole numbers 0..65535, without a place in the patient. Geometry is the affine's,
+    at any orientation; slices run along the right-handed normal, so a left-handed volume reads back as
+    ``right_handed(volume)``. ``window`` (low, high, in the volume's unit) is the display window and defaults to the
+    range of the values. Nothing of ``volume.meta`` is written.
+
+    The folder appears by one rename, whole or not at all. Raises InputError before anything is written: another
+    modality or unit, NaN, sheared axes, a folder that is not empty, grey levels that rounding would lose.
+    """
+    folder = Path(folder)
+    if faults := _faults(volume, folder, window):
+        raise InputError(*faults)
+    volume = right_handed(volume)
+    low, high = window or (float(volume.array.min()), float(volume.array.max()))
+    stored, slope, intercept = _stored(volume)
+    dataset = Dataset()
+    dataset.SOPClassUID = SOP_CLASSES[volume.modality]
+    dataset.ImageType = IMAGE_TYPES[volume.modality]
+    dataset.update(patient_elements(identity))
+    dataset.update(provenance_elements(provenance))
+    dataset.update(modality_elements(volume.modality))
+    dataset.update(_pixel_elements(volume, stored, slope, intercept, (low, high)))
+    dataset.update(_plane_elements(volume, identity))
+    positions = None if volume.modality in PLANAR else _positions(volume)
+    return write_frames(dataset, stored.transpose(2, 1, 0), positions, folder)
+
+
+def write_frames(dataset: Dataset, frames_KRC: np.ndarray, positions_K3: np.ndarray | None, folder: Path) -> list[Path]:
+    """Write one file per frame, ``dataset`` being what they have in common; the folder appears by one rename.
+
+    ``frames_KRC`` [K, rows, columns] are stored values of 16 bits, ``positions_K3`` [K, 3] Image Positions (LPS+ mm).
+    Each file gets its own SOP Instance UID and Instance Number. ``dataset`` is changed in place.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    try:
+        names = [_write_frame(dataset, frame, position, number, partial)
+                 for number, (frame, position) in enumerate(_pairs(frames_KRC, positions_K3), start=1)]  # fmt: skip
+        partial.replace(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return [folder / name for name in names]
+
+
+def _pairs(frames_KRC: np.ndarray, positions_K3: np.ndarray | None) -> zip:
+    return zip(frames_KRC, [None] * len(frames_KRC) if positions_K3 is None else positions_K3, strict=True)
+
+
+def _write_frame(dataset: Dataset, frame: np.ndarray, position: np.ndarray | None, number: int, folder: Path) -> str:
+    dataset.SOPInstanceUID = fresh_uid()
+    dataset.InstanceNumber = number
+    if position is not None:
+        dataset.ImagePositionPatient = decimals(position)
+    dataset.PixelData = np.ascontiguousarray(frame, dtype=frame.dtype.newbyteorder("<")).tobytes()
+    dataset["PixelData"].VR = "OW"
+    meta = FileMetaDataset()
+    meta.FileMetaInformationVersion = b"\x00\x01"
+    meta.MediaStorageSOPClassUID = dataset.SOPClassUID
+    meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    meta.ImplementationClassUID = IMPLEMENTATION_UID
+    meta.ImplementationVersionName = "IMGSYNTH"
+    dataset.file_meta = meta
+    name = f"{number:06d}.dcm"
+    dcmwrite(folder / name, dataset, enforce_file_format=True)
+    return name
+
+
+def decimals(values: np.ndarray | Sequence[float]) -> list[str]:
+    """Decimal strings of at most 16 bytes (VR DS, PS3.5 6.2), as near to the values as those allow."""
+    return [format_number_as_ds(float(value) + 0.0) for value in values]
+
+
+def _faults(volume: Volume, folder: Path, window: tuple[float, float] | None) -> list[Fault]:
+    """All that is wrong, before anything is written."""
+    array, where = volume.array, f"DICOM series {folder}"
+    faults = []
+    if volume.modality not in ("CT", "MR", *PLANAR):
+        faults.append(Fault(where, f"modality {volume.modality}", "CT, MR, DX or CR", "set data.modality"))
+    if (volume.modality == "CT") != (volume.unit == "HU"):
+        faults.append(Fault(where, f"{volume.modality} in {volume.unit}", "CT in HU, all else in a.u.",
+                            "set the preprocess window in the unit of the modality"))  # fmt: skip
+    if array.size == 0 or not np.isfinite(array).all():
+        faults.append(Fault(where, "no voxels, NaN or infinite values", "finite values", "check the generator"))
+    elif volume.modality in PLANAR:
+        faults.extend(_planar_faults(volume, where, window))
+    if not is_square(volume.affine):
+        faults.append(Fault(where, "an affine with sheared axes", "axes at right angles", "resample the volume first"))
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        faults.append(Fault(str(folder), "something there already", "a new or empty folder", "choose another output"))
+    return faults
+
+
+def _planar_faults(volume: Volume, where: str, window: tuple[float, float] | None) -> list[Fault]:
+    """A DX image has no scale (its Rescale Slope is 1): values must be grey levels already, and of one image."""
+    array, faults = volume.array, []
+    if array.shape[2] != 1:
+        faults.append(Fault(where, f"{array.shape[2]} slices", "one image for DX and CR", "write each image by itself"))
+    low, high = window or (float(array.min()), float(array.max()))
+    if (array != np.rint(array)).any() and high - low < 32:
+        faults.append(Fault(where, f"fractions in a range of {high - low:g}", "grey levels, at least 32 of them",
+                            "scale to 0..255, say (preprocess.low and preprocess.high)"))  # fmt: skip
+    if array.min() < -0.5 or array.max() >= 65535.5:
+        faults.append(Fault(where, f"values {array.min():g} to {array.max():g}", "0 to 65535",
+                            "scale to grey levels (preprocess.low and preprocess.high)"))  # fmt: skip
+    axes = np.abs(volume.affine[:3, :3] / np.linalg.norm(volume.affine[:3, :3], axis=0))
+    if axes.max(axis=0).min() < 1 - 1e-4:
+        faults.append(Fault(where, "an oblique affine", "axes along the patient's, which is all a radiograph can tell",
+                            "use geometry.projection_affine"))  # fmt: skip
+    return faults
+
+
+def _stored(volume: Volume) -> tuple[np.ndarray, float, float]:
+    """Values as 16 bits with slope and intercept."""
+    array = volume.array.astype(np.float64)
+    if volume.modality == "CT":
+        return np.clip(np.rint(array), *CT_RANGE).astype(np.int16), 1.0, 0.0
+    if volume.modality in PLANAR:
+        return np.rint(array).astype(np.uint16), 1.0, 0.0
+    low, high = float(array.min()), float(array.max())
+    if (array == np.rint(array)).all() and low >= 0 and high <= 65535:
+        return array.astype(np.uint16), 1.0, 0.0
+    intercept = float(format_number_as_ds(low))
+    slope = float(format_number_as_ds((high - low) / 65535)) or 1.0
+    return np.clip(np.rint((array - intercept) / slope), 0, 65535).astype(np.uint16), slope, intercept
+
+
+def _pixel_elements(
+    volume: Volume, stored: np.ndarray, slope: float, intercept: float, window: tuple[float, float]
+) -> Dataset:
+    """Image Pixel, rescale and window (PS3.3 C.7.6.3, C.11.1, C.11.2)."""
+    dataset = Dataset()
+    dataset.SamplesPerPixel = 1
+    dataset.PhotometricInterpretation = "MONOCHROME2"
+    dataset.Columns, dataset.Rows = stored.shape[:2]
+    dataset.BitsAllocated = dataset.BitsStored = 16
+    dataset.HighBit = 15
+    dataset.PixelRepresentation = 1 if stored.dtype.kind == "i" else 0
+    dataset.RescaleSlope, dataset.RescaleIntercept = decimals([slope, intercept])
+    dataset.RescaleType = "HU" if volume.unit == "HU" else "US"
+    low, high = window
+    dataset.WindowCenter, dataset.WindowWidth = decimals(
+        [(low + high) / 2, max(high - low, 1.0 if slope == 1 else slope)]
+    )
+    dataset.LossyImageCompression = "00"
+    return dataset
+
+
+def _plane_elements(volume: Volume, identity: SyntheticIdentity) -> Dataset:
+    """Image Plane and Frame of Reference (C.7.6.2, C.7.4.1) of CT and MR; orientation and pixel size of DX and CR."""
+    dataset = Dataset()
+    i, j, k = volume.spacing
+    axes = LPS_TO_RAS @ volume.affine[:3, :3] / np.array([i, j, k])
+    if volume.modality in PLANAR:
+        letters = {direction: letter for letter, direction in LETTERS.items()}
+        dataset.PatientOrientation = [letters[tuple(np.rint(axes[:, n]).astype(int).tolist())] for n in (0, 1)]
+        dataset.ImagerPixelSpacing = decimals([j, i])
+        return dataset
+    dataset.ImageOrientationPatient = decimals(axes[:, :2].T.reshape(-1))
+    dataset.PixelSpacing = decimals([j, i])
+    dataset.SliceThickness = decimals([k])[0]
+    dataset.FrameOfReferenceUID = identity.frame_of_reference_uid
+    dataset.PositionReferenceIndicator = ""
+    if volume.modality == "MR":
+        dataset.SpacingBetweenSlices = decimals([k])[0]
+    return dataset
+
+
+def _positions(volume: Volume) -> np.ndarray:
+    """Image Positions [K, 3] in LPS+ mm."""
+    k = np.arange(volume.array.shape[2])[:, None]
+    return (volume.affine[:3, 3] + k * volume.affine[:3, 2]) @ LPS_TO_RAS.T
