@@ -6,12 +6,15 @@ at once.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, vmap
 
 from imgsynth.privacy.engines.base import Aux, Clipped, Engine, Parameters, check_losses, clip_factors
-from imgsynth.types import PatientBatch
+from imgsynth.types import Fault, InputError, PatientBatch
 
 
 class FunctionalEngine(Engine):
@@ -44,12 +47,31 @@ class FunctionalEngine(Engine):
             x_PKC, y_PK, *aux = _without_padding(
                 batch.w_PK[chunk], batch.x_PKC[chunk], batch.y_PK[chunk], aux_PK, chunk
             )
-            grads, loss_P = gradients(values, x_PKC, y_PK, batch.w_PK[chunk], *aux)
+            with _explained(module):
+                grads, loss_P = gradients(values, x_PKC, y_PK, batch.w_PK[chunk], *aux)
             norms_P = torch.stack([g.reshape(len(g), -1).norm(dim=1) for g in grads.values()]).norm(dim=0)
             _add_clipped(sums, grads, norms_P, clipping_norm)
             norms.append(norms_P)
             losses.append(loss_P)
         return Clipped(sums, torch.cat(norms), torch.cat(losses))
+
+
+@contextmanager
+def _explained(module: nn.Module) -> Iterator[None]:
+    """Say what to do where torch.func cannot follow a network: writing to buffers, branching on values."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "vmap" not in str(error) and "transform" not in str(error):
+            raise
+        raise InputError(
+            Fault(
+                where=f"private network {type(module).__name__}",
+                got=str(error),
+                expected="a forward pass that torch.func can follow: no writing to buffers, no branching on values",
+                remedy="rewrite that layer, or privacy.engine=loop, which differentiates image after image",
+            )
+        ) from error
 
 
 def _without_padding(w_PK: Tensor, x_PKC: Tensor, y_PK: Tensor, aux_PK: Aux, chunk: slice) -> tuple[Tensor, ...]:

@@ -1,0 +1,383 @@
+"""Every gradient engine answers the same question. An engine joins this suite by being listed in ``ENGINES``.
+
+The oracle below is naive on purpose and shares no code with the package: ordinary ``.backward()`` on a copy.
+"""
+
+import copy
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch.func import grad
+
+from imgsynth.privacy.engines import ENGINES, get_engine
+from imgsynth.types import InputError, PatientBatch
+
+CLASSES = 3
+SIDE = 6
+TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
+
+
+class Critic(nn.Module):
+    """Conv, GroupNorm, label embedding, Linear."""
+
+    def __init__(self, dims):
+        super().__init__()
+        conv = (nn.Conv2d, nn.Conv3d)[dims - 2]
+        self.body = nn.Sequential(
+            conv(1, 4, 3, stride=2, padding=1), nn.GroupNorm(2, 4), nn.LeakyReLU(0.2), conv(4, 4, 3, padding=1)
+        )
+        self.label = nn.Embedding(CLASSES, 4)
+        self.head = nn.Linear(4, 1)
+
+    def forward(self, x, y, target):
+        h = self.body(x).flatten(2).mean(2) + self.label(y)
+        return nn.functional.softplus(target * self.head(torch.tanh(h)).squeeze(1))
+
+
+class Autoencoder(nn.Module):
+    """Conv down, transposed conv up, InstanceNorm, reparameterisation noise from aux."""
+
+    def __init__(self, dims):
+        super().__init__()
+        conv = (nn.Conv2d, nn.Conv3d)[dims - 2]
+        up = (nn.ConvTranspose2d, nn.ConvTranspose3d)[dims - 2]
+        norm = (nn.InstanceNorm2d, nn.InstanceNorm3d)[dims - 2]
+        self.down = conv(1, 4, 4, stride=2, padding=1, bias=False)  # a bias would be normalised away
+        self.norm = norm(4, affine=True)
+        self.up = up(4, 1, 4, stride=2, padding=1)
+
+    def forward(self, x, y, noise):
+        h = torch.tanh(self.norm(self.down(x)))
+        scale = noise.reshape(-1, *(1 for _ in x.shape[1:]))
+        return (self.up(h * (1 + 0.1 * scale)) - x).square().flatten(1).mean(1)
+
+
+class Shared(nn.Module):
+    """One layer used twice, one weight tied across two modules, an in-place activation, weight normalisation."""
+
+    def __init__(self, dims):
+        super().__init__()
+        conv = (nn.Conv2d, nn.Conv3d)[dims - 2]
+        self.twice = conv(1, 1, 3, padding=1)
+        self.inplace = nn.ReLU(inplace=True)
+        self.first = nn.Linear(SIDE, SIDE)
+        self.second = nn.Linear(SIDE, SIDE)
+        self.second.weight = self.first.weight
+        self.normed = nn.utils.parametrizations.weight_norm(nn.Linear(SIDE, 2))
+
+    def forward(self, x, y, shift):
+        h = self.twice(torch.sin(self.twice(x)))
+        h = self.inplace(h + 1)
+        h = self.normed(self.second(torch.tanh(self.first(h))))
+        return (h.flatten(1).mean(1) - shift).square()
+
+
+class GradientPenalty(nn.Module):
+    """A loss with the gradient of the network with respect to its input inside (WGAN-GP, arXiv 1704.00028)."""
+
+    def __init__(self, dims):
+        super().__init__()
+        conv = (nn.Conv2d, nn.Conv3d)[dims - 2]
+        self.net = nn.Sequential(conv(1, 3, 3, padding=1), nn.Softplus(), nn.Flatten(), nn.Linear(3 * SIDE**dims, 1))
+
+    def forward(self, x, y, t):
+        slope = grad(lambda v: self.net(v).sum())(x).flatten(1).norm(dim=1)
+        return t * self.net(x).squeeze(1) + 10 * (slope - 1).square()
+
+
+class PartlyFrozen(nn.Module):
+    """A frozen layer before a trained one, and a scalar parameter."""
+
+    def __init__(self, dims):
+        super().__init__()
+        conv = (nn.Conv2d, nn.Conv3d)[dims - 2]
+        self.frozen = conv(1, 2, 3, padding=1).requires_grad_(False)
+        self.trained = conv(2, 1, 1)
+        self.temperature = nn.Parameter(torch.tensor(0.7))
+
+    def forward(self, x, y, t):
+        return (self.temperature * self.trained(torch.tanh(self.frozen(x)))).flatten(1).mean(1).sub(t).square()
+
+
+NETWORKS = (Critic, Autoencoder, Shared, GradientPenalty, PartlyFrozen)
+
+
+def make_network(kind, dims, dtype=torch.float64):
+    torch.manual_seed(0)
+    return kind(dims).to(dtype)
+
+
+def make_batch(patients, images, dims, seed=0, dtype=torch.float64):
+    """Patients with 0 to K-1 images of padding (zeros, weight zero) and unequal weights."""
+    random = torch.Generator().manual_seed(seed)
+    x = torch.randn(patients, images, 1, *([SIDE] * dims), generator=random, dtype=dtype)
+    y = torch.randint(0, CLASSES, (patients, images), generator=random)
+    w = 0.1 + torch.rand(patients, images, generator=random, dtype=dtype)
+    for p in range(patients):
+        padding = int(torch.randint(0, images, (), generator=random))
+        w[p, images - padding :] = 0
+        x[p, images - padding :] = 0
+    aux = (torch.randn(patients * images, generator=random, dtype=dtype),)
+    return PatientBatch(x, y, w / w.sum(1, keepdim=True)), aux
+
+
+def oracle(module, batch, aux, clipping_norm, *, unit="patient", leave_out=None):
+    """Σ_p of clipped gradients by ordinary backward passes. ``unit="image"`` and ``leave_out`` (the name of a parameter
+    that is forgotten in the norm) are the mistakes that the suite must notice."""
+    module = copy.deepcopy(module)
+    names = [n for n, p in module.named_parameters() if p.requires_grad]
+    sums = {n: torch.zeros_like(p) for n, p in module.named_parameters() if n in names}
+    norms = []
+    patients, images = batch.w_PK.shape
+    for p in range(patients):
+        groups = [[k] for k in range(images)] if unit == "image" else [list(range(images))]
+        for group in groups:
+            module.zero_grad()
+            for k in group:
+                if batch.w_PK[p, k] > 0:
+                    b = p * images + k
+                    x, y = batch.x_PKC[p, k][None].clone(), batch.y_PK[p, k][None]
+                    (batch.w_PK[p, k] * module(x, y, *(a[b : b + 1] for a in aux))[0]).backward()
+            g = {n: q.grad for n, q in module.named_parameters() if q.grad is not None}
+            norm = sum(v.square().sum() for n, v in g.items() if n != leave_out) ** 0.5
+            norms.append(float(norm))
+            for n, v in g.items():
+                sums[n] += v * min(1.0, clipping_norm / max(float(norm), 1e-300))
+    return sums, norms
+
+
+def disagreement(got, expected):
+    """The largest error of any parameter, relative to that parameter's largest entry."""
+    assert got.keys() == expected.keys()
+    return max(float((got[n] - e).abs().max() / e.abs().max().clamp(min=1e-12)) for n, e in expected.items())
+
+
+def median_norm(module, batch, aux):
+    """A clipping norm that some patients reach and some do not."""
+    return float(torch.tensor(oracle(module, batch, aux, 1.0)[1]).median())
+
+
+@pytest.fixture(params=sorted(ENGINES))
+def engine(request):
+    return get_engine(request.param)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+@pytest.mark.parametrize("dims", [2, 3])
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_equals_the_oracle(engine, kind, dims, dtype):
+    module = make_network(kind, dims, dtype)
+    batch, aux = make_batch(4, 3, dims, dtype=dtype)
+    clip = median_norm(module, batch, aux)
+    expected, norms = oracle(module, batch, aux, clip)
+    assert all(v.abs().max() > 1e-4 for v in expected.values()), "a parameter without gradient tests nothing"
+    got = engine.clipped_sum(module, batch, aux, clip, physical_batch=3)
+    assert disagreement(got.sums, expected) < TOLERANCE[dtype]
+    torch.testing.assert_close(got.norms_P, torch.tensor(norms, dtype=dtype), rtol=TOLERANCE[dtype], atol=0)
+
+
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    kind=st.sampled_from(NETWORKS),
+    dims=st.sampled_from([2, 3]),
+    patients=st.integers(0, 5),
+    images=st.integers(1, 3),
+    physical_batch=st.integers(1, 6),
+    clip=st.floats(1e-3, 1e3),
+    seed=st.integers(0, 10**6),
+)
+def test_equals_the_oracle_for_any_batch(engine, kind, dims, patients, images, physical_batch, clip, seed):
+    module = make_network(kind, dims)
+    batch, aux = make_batch(patients, images, dims, seed)
+    got = engine.clipped_sum(module, batch, aux, clip, physical_batch)
+    assert disagreement(got.sums, oracle(module, batch, aux, clip)[0]) < 1e-9
+    assert got.norms_P.shape == got.loss_P.shape == (patients,)
+
+
+@pytest.mark.parametrize("mistake", [{"unit": "image"}, {"leave_out": "head.weight"}], ids=str)
+def test_the_suite_notices_broken_clipping(engine, mistake):
+    module = make_network(Critic, 2)
+    batch, aux = make_batch(6, 3, 2)
+    clip = min(oracle(module, batch, aux, 1.0)[1]) / 2
+    got = engine.clipped_sum(module, batch, aux, clip, 4).sums
+    broken, _ = oracle(module, batch, aux, clip, **mistake)
+    assert disagreement(got, oracle(module, batch, aux, clip)[0]) < 1e-9
+    assert disagreement(got, broken) > 1e-2
+
+
+def test_physical_batch_changes_nothing(engine):
+    module, (batch, aux) = make_network(Autoencoder, 2), make_batch(7, 2, 2)
+    one, many = (engine.clipped_sum(module, batch, aux, 0.1, size) for size in (1, 100))
+    assert disagreement(one.sums, many.sums) < 1e-12
+
+
+def test_losses_are_the_weighted_means(engine):
+    module, (batch, aux) = make_network(Critic, 2), make_batch(3, 2, 2)
+    with torch.no_grad():
+        loss_PK = module(batch.x_PKC.flatten(0, 1), batch.y_PK.flatten(), *aux).view(3, 2)
+    got = engine.clipped_sum(module, batch, aux, 1.0, 8).loss_P
+    torch.testing.assert_close(got, (batch.w_PK * loss_PK).sum(1))
+
+
+def test_empty_batch_gives_zeros(engine):
+    module, (batch, aux) = make_network(PartlyFrozen, 2), make_batch(0, 2, 2)
+    got = engine.clipped_sum(module, batch, aux, 1.0, 8)
+    assert {n: v.abs().sum().item() for n, v in got.sums.items()} == {
+        "trained.weight": 0.0,
+        "trained.bias": 0.0,
+        "temperature": 0.0,
+    }
+
+
+def test_padding_contributes_nothing_even_when_it_is_not_a_number(engine):
+    module, (batch, aux) = make_network(Critic, 2), make_batch(4, 3, 2)
+    expected = engine.clipped_sum(module, batch, aux, 0.1, 8).sums
+    padding_PK = batch.w_PK == 0
+    assert padding_PK.any()
+    batch.x_PKC[padding_PK] = torch.nan
+    aux[0][padding_PK.flatten()] = torch.inf
+    got = engine.clipped_sum(module, batch, aux, 0.1, 8)
+    assert disagreement(got.sums, expected) < 1e-12
+    assert got.norms_P.isfinite().all()
+
+
+@pytest.mark.parametrize("poison", [torch.nan, torch.inf, 1e200])
+def test_a_patient_with_a_non_finite_gradient_contributes_zero(engine, poison):
+    module, (batch, aux) = make_network(Shared, 2), make_batch(4, 1, 2)
+    keep = [0, 1, 3]
+    rest = PatientBatch(batch.x_PKC[keep], batch.y_PK[keep], batch.w_PK[keep])
+    expected = engine.clipped_sum(module, rest, (aux[0][keep],), 0.1, 8).sums
+    aux[0][2] = poison  # (h - 1e200)² overflows
+    got = engine.clipped_sum(module, batch, aux, 0.1, 8)
+    assert not got.norms_P[2].isfinite()
+    assert disagreement(got.sums, expected) < 1e-12
+
+
+def test_a_patient_without_images_contributes_zero(engine):
+    module, (batch, aux) = make_network(Critic, 2), make_batch(2, 2, 2)
+    expected = engine.clipped_sum(
+        module, PatientBatch(batch.x_PKC[:1], batch.y_PK[:1], batch.w_PK[:1]), (aux[0][:2],), 0.1, 8
+    ).sums
+    batch.w_PK[1] = 0
+    assert disagreement(engine.clipped_sum(module, batch, aux, 0.1, 8).sums, expected) < 1e-12
+
+
+def test_neither_module_nor_batch_is_changed(engine):
+    module, (batch, aux) = make_network(PartlyFrozen, 2), make_batch(3, 2, 2)
+    before = copy.deepcopy((module.state_dict(), batch.x_PKC, aux))
+    engine.clipped_sum(module, batch, aux, 0.1, 8)
+    torch.testing.assert_close((module.state_dict(), batch.x_PKC, aux), before, rtol=0, atol=0)
+    assert all(p.grad is None for p in module.parameters())
+
+
+class EatsItsInput(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.eat, self.net = nn.ReLU(inplace=True), nn.Conv2d(1, 1, 3)
+
+    def forward(self, x, y, t):
+        return self.net(self.eat(x)).flatten(1).mean(1)
+
+
+def test_an_in_place_first_layer_leaves_the_batch_alone(engine):
+    batch, aux = make_batch(3, 2, 2)
+    before = batch.x_PKC.clone()
+    engine.clipped_sum(EatsItsInput().double(), batch, aux, 1.0, 8)
+    assert torch.equal(batch.x_PKC, before)
+
+
+class OddLoss(nn.Module):
+    def __init__(self, shape):
+        super().__init__()
+        self.net, self.shape = nn.Linear(1, 1), shape
+
+    def forward(self, x, y, t):
+        loss = self.net(x.flatten(1).mean(1, keepdim=True)).square()
+        return {"(B, 1)": loss, "()": loss.mean()}[self.shape]
+
+
+@pytest.mark.parametrize("shape", ["(B, 1)", "()"])
+@pytest.mark.parametrize("images", [1, 2])
+def test_losses_of_another_shape_are_refused(engine, shape, images):
+    batch, aux = make_batch(3, images, 2)
+    with pytest.raises(InputError, match=r"one loss for each image.*\.mean\(1\)"):
+        engine.clipped_sum(OddLoss(shape).double(), batch, aux, 1.0, 8)
+
+
+class Counts(nn.Module):
+    """Keeps a running number in a buffer: not of the data, but how should an engine know."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Linear(1, 1)
+        self.register_buffer("seen", torch.zeros(()))
+
+    def forward(self, x, y, t):
+        self.seen += 1
+        return self.net(x.flatten(1).mean(1, keepdim=True)).squeeze(1).square()
+
+
+def test_a_buffer_that_changes_is_refused(engine):
+    batch, aux = make_batch(2, 1, 2)
+    with pytest.raises(InputError, match="buffer.*Counts|Counts.*buffer"):
+        engine.clipped_sum(Counts().double(), batch, aux, 1.0, 8)
+
+
+class Branches(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Linear(1, 1)
+
+    def forward(self, x, y, t):
+        loss = self.net(x.flatten(1).mean(1, keepdim=True)).squeeze(1).square()
+        return loss if loss.max() > 1 else 2 * loss
+
+
+def test_what_torch_func_cannot_follow_is_explained():
+    batch, aux = make_batch(2, 1, 2)
+    with pytest.raises(InputError, match="privacy.engine=loop"):
+        get_engine("functional").clipped_sum(Branches().double(), batch, aux, 1.0, 8)
+    get_engine("loop").clipped_sum(Branches().double(), batch, aux, 1.0, 8)
+
+
+def test_a_frozen_network_is_refused(engine):
+    module, (batch, aux) = make_network(Critic, 2).requires_grad_(False), make_batch(2, 1, 2)
+    with pytest.raises(InputError, match="no trainable parameter"):
+        engine.clipped_sum(module, batch, aux, 1.0, 8)
+
+
+def test_dropout_draws_anew_for_every_patient(engine):
+    class Dropped(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net, self.drop = nn.Linear(SIDE * SIDE, 1), nn.Dropout(0.5)
+
+        def forward(self, x, y, t):
+            return self.net(self.drop(x.flatten(1))).squeeze(1)
+
+    batch, aux = make_batch(2, 1, 2)
+    batch.x_PKC[1] = batch.x_PKC[0]
+    assert len(set(engine.clipped_sum(Dropped().double(), batch, aux, 1.0, 8).norms_P.tolist())) == 2
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(images=st.integers(1, 4), scale=st.floats(1e-6, 1e6), clip=st.floats(1e-2, 10), seed=st.integers(0, 10**6))
+def test_one_more_patient_moves_the_sum_by_at_most_C(engine, images, scale, clip, seed):
+    module = make_network(Shared, 2)
+    batch, aux = make_batch(3, images, 2, seed)
+    batch.x_PKC[2] *= scale
+    aux[0][2 * images :] *= scale
+    fewer = PatientBatch(batch.x_PKC[:2], batch.y_PK[:2], batch.w_PK[:2])
+    with_all = engine.clipped_sum(module, batch, aux, clip, 8)
+    without = engine.clipped_sum(module, fewer, (aux[0][: 2 * images],), clip, 8).sums
+    moved = sum(float((with_all.sums[n] - v).square().sum()) for n, v in without.items()) ** 0.5
+    assert moved <= clip * (1 + 1e-9)
+    torch.testing.assert_close(moved, min(clip, float(with_all.norms_P[2])), rtol=1e-6, atol=1e-9 * clip)
+
+
+def test_an_unknown_engine_is_refused_by_name():
+    with pytest.raises(InputError, match="one of functional, loop"):
+        get_engine("fast")
