@@ -1,0 +1,110 @@
+"""From a configuration to a run that is allowed to start: cohort, plan and ledger entry, in that order, once."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+from imgsynth import console
+from imgsynth.cohort.build import build_manifest
+from imgsynth.cohort.manifest import Manifest
+from imgsynth.files import read_json, write_json
+from imgsynth.privacy.histogram import noisy_histogram
+from imgsynth.privacy.ledger import Entry, Ledger
+from imgsynth.privacy.plan import PrivacyPlan, make_plan
+from imgsynth.schema import Config
+from imgsynth.training.disk import writing
+from imgsynth.training.folder import RunFolder
+from imgsynth.types import Fault, InputError
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run whose spend is on record."""
+
+    manifest: Manifest
+    plan: PrivacyPlan
+    ledger: Ledger
+    cohort: str  # the cohort's name in the ledger
+    entry: Entry
+
+    @property
+    def finished(self) -> bool:
+        """Every step is taken and the label histogram, if any, is drawn: nothing may be released any more."""
+        return self.entry.state == "closed"
+
+
+def settle(folder: RunFolder, cfg: Config) -> tuple[Manifest, PrivacyPlan]:
+    """The run's cohort and plan: those stored when it was begun, else made now (and stored by ``open_spend``)."""
+    if folder.begun:
+        return Manifest.load(folder.manifest), PrivacyPlan.from_json(read_json(folder.plan))
+    manifest, faults = build_manifest(cfg.data)
+    for fault in faults:
+        console.warn(str(fault))
+    plan = make_plan(
+        cfg.privacy,
+        n=len(manifest.patients("train")),
+        steps=cfg.trainer.steps,
+        images_per_patient=cfg.data.images_per_patient,
+        unit=manifest.unit,
+        epsilon_for_histogram=cfg.sample.histogram_epsilon if cfg.sample.labels == "histogram" else 0.0,
+    )
+    return manifest, plan
+
+
+def open_spend(folder: RunFolder, cfg: Config, manifest: Manifest, plan: PrivacyPlan) -> Job:
+    """Record the run's whole ε in the ledger, then store what it was begun with. No image was opened before.
+
+    The configuration is stored last: with it the folder holds a begun run, and before it nothing that binds. Killed
+    anywhere in between, the same command finds the same entry. Raises InputError when the budget does not allow it.
+    """
+    ledger = Ledger(cfg.privacy.ledger)
+    cohort = cfg.data.cohort or manifest.fingerprint
+    with writing(folder.root):
+        run = folder.run_id()
+    entry = ledger.open_entry(
+        cohort,
+        plan.event(),
+        run=run,
+        epsilon=plan.epsilon,
+        delta=plan.delta,
+        budget_epsilon=cfg.privacy.budget_epsilon,
+    )
+    if not folder.begun:
+        with writing(folder.root):
+            manifest.save(folder.manifest)
+            write_json(folder.plan, plan.to_json())
+            write_json(folder.config, dataclasses.asdict(cfg))
+    job = Job(manifest, plan, ledger, cohort, entry)
+    if job.finished:
+        _check_finished(folder, plan)
+    return job
+
+
+def close(folder: RunFolder, cfg: Config, job: Job) -> None:
+    """Release the noisy label histogram where the plan has one, and note in the ledger that the run is done.
+
+    The histogram is drawn once: until its file is in place nobody has seen a draw, and from then on the file is used.
+    """
+    plan = job.plan
+    if plan.histogram_epsilon > 0 and not folder.label_histogram.is_file():
+        of_patient, classes = job.manifest.patient_classes("train"), job.manifest.classes
+        counts = noisy_histogram(of_patient, len(classes), plan.histogram_epsilon, cfg.privacy.seed)
+        with writing(folder.root):
+            write_json(
+                folder.label_histogram,
+                {"classes": list(classes), "counts": counts, "epsilon": plan.histogram_epsilon},
+            )
+    job.ledger.close_entry(job.cohort, job.entry.run)
+
+
+def _check_finished(folder: RunFolder, plan: PrivacyPlan) -> None:
+    needed = [folder.checkpoint] + ([folder.label_histogram] if plan.histogram_epsilon > 0 else [])
+    faults = [
+        Fault(str(path), "no such file in a finished run", "the file, which cannot be made twice on one spend",
+              "restore it, or train into a new output=DIR (a new entry in the ledger)")
+        for path in needed
+        if not path.is_file()
+    ]  # fmt: skip
+    if faults:
+        raise InputError(*faults)

@@ -1,0 +1,133 @@
+"""The run folder: whose it is, what it was begun with, and that only one process works in it."""
+
+from __future__ import annotations
+
+import dataclasses
+import fcntl
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from imgsynth.files import read_json, write_text
+from imgsynth.schema import Config
+from imgsynth.training.disk import writing
+from imgsynth.types import Fault, InputError
+
+# What a run is made of. A folder holds one run: these cannot change in it once it has begun.
+BINDING = ("data", "preprocess", "model", "privacy", "trainer", "sample.labels", "sample.histogram_epsilon")
+# Where and how fast it is computed, and the cohort's budget over all runs, which is a policy and not part of the run.
+FREE = ("data.cache", "privacy.physical_batch", "privacy.budget_epsilon", "trainer.device", "trainer.threads")
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Where everything is in a run's folder."""
+
+    root: Path
+
+    @property
+    def config(self) -> Path:
+        return self.root / "config.json"
+
+    @property
+    def begun(self) -> bool:
+        """Whether a run was begun here: its configuration is stored after its manifest, plan and ledger entry."""
+        return self.config.is_file()
+
+    @property
+    def manifest(self) -> Path:
+        return self.root / "manifest.json"
+
+    @property
+    def plan(self) -> Path:
+        return self.root / "plan.json"
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.root / "checkpoints" / "last.pt"
+
+    @property
+    def label_histogram(self) -> Path:
+        return self.root / "label_histogram.json"
+
+    @property
+    def cache(self) -> Path:
+        """Preprocessed images of patients, with ``data.cache=disk``."""
+        return self.root / "local" / "cache"
+
+    def sheet(self, step: int) -> Path:
+        return self.root / "samples" / f"step-{step:06d}.png"
+
+    def run_id(self) -> str:
+        """The id under which the ledger knows this run; drawn once, on disk before any spend is recorded."""
+        path = self.root / "run_id.txt"
+        if not path.is_file():
+            write_text(path, uuid.uuid4().hex + "\n")
+        return path.read_text(encoding="utf-8").strip()
+
+    def refuse_lost_checkpoint(self) -> None:
+        """Outputs without their checkpoint: going on would release a second time what the ledger counts once."""
+        if not self.checkpoint.is_file() and (self.root / "metrics.jsonl").is_file():
+            if (self.root / "metrics.jsonl").stat().st_size == 0:
+                return
+            raise InputError(
+                Fault(
+                    str(self.checkpoint),
+                    "no checkpoint beside metrics that were already shown",
+                    "the checkpoint that belongs to them, because its steps are spent",
+                    "restore the checkpoint, or train into a new output=DIR (a new entry in the ledger)",
+                )
+            )
+
+
+@contextmanager
+def claimed(root: Path) -> Iterator[RunFolder]:
+    """Make the folder if it is new and hold it: two processes in one run would release twice what is counted once.
+
+    The lock is the operating system's, so that it ends with the process however that ends.
+    """
+    with writing(root):
+        root.mkdir(parents=True, exist_ok=True)
+        handle = (root / ".lock").open("w")
+    with handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InputError(
+                Fault(str(root), "a folder that another process trains in", "one process for a run",
+                      "wait for it to end, or choose another output=DIR")
+            ) from error  # fmt: skip
+        yield RunFolder(root)
+
+
+def refuse_other_run(folder: RunFolder, cfg: Config) -> None:
+    """Raises InputError naming every binding key in which the folder's run, if one was begun, differs from ``cfg``."""
+    if not folder.begun:
+        return
+    old, new = flatten(read_json(folder.config)), flatten(dataclasses.asdict(cfg))
+    faults = [
+        Fault(key, f"{new.get(key, 'nothing')!r}", f"{old.get(key, 'nothing')!r}, with which {folder.root} was begun",
+              "the same value, or another output=DIR")
+        for key in sorted(old.keys() | new.keys())
+        if binding(key) and old.get(key, "nothing") != new.get(key, "nothing")
+    ]  # fmt: skip
+    if faults:
+        raise InputError(*faults)
+
+
+def binding(key: str) -> bool:
+    return any(key == b or key.startswith(b + ".") for b in BINDING) and key not in FREE
+
+
+def flatten(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested dicts as one dict with dotted keys; lists are values, and an empty dict is one too."""
+    flat: dict[str, Any] = {}
+    for key, item in value.items():
+        if isinstance(item, dict) and item:
+            flat.update(flatten(item, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = item
+    return flat

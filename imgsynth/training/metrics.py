@@ -1,0 +1,94 @@
+"""What training writes down, in two places.
+
+``metrics.jsonl`` and ``tensorboard/`` hold only what may be shown to anyone: functions of the noisy weights and of the
+plan. ``local/metrics.jsonl`` holds what was measured on patients without noise (losses, gradient norms, batch sizes,
+and times, which follow the batch size) and must stay where the data are.
+
+Rows wait in memory until the checkpoint that contains their step is on disk. A run that is killed has therefore shown
+nothing of the steps it lost, and taking those steps again with fresh noise is no second release.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from torch.utils.tensorboard import SummaryWriter
+
+from imgsynth.files import write_text
+
+Row = dict[str, Any]  # "step" and numbers
+
+LOCAL_ONLY = """LOCAL ONLY
+
+What is in this folder was measured on, or shows, real patients without any privacy protection.
+It must not leave the place that the data are kept in, and it is no part of a release.
+"""
+
+
+class Metrics:
+    """The two files and TensorBoard of one run folder, brought to the state of a checkpoint.
+
+    ``unpublished`` are the public rows that the checkpoint carried: those since the checkpoint before. Where the
+    process was killed between the checkpoint and the files, they are written now; rows after ``step`` are dropped.
+    """
+
+    def __init__(self, run_dir: Path, step: int, unpublished: list[Row]):
+        self.public_path = run_dir / "metrics.jsonl"
+        self.local_path = run_dir / "local" / "metrics.jsonl"
+        self.waiting: list[Row] = []
+        self.waiting_local: list[Row] = []
+        write_text(run_dir / "local" / "README.txt", LOCAL_ONLY)
+        first_unpublished = min((row["step"] for row in unpublished), default=step + 1)
+        rows = [row for row in read_rows(self.public_path) if row["step"] < first_unpublished] + unpublished
+        _write_rows(self.public_path, rows)
+        _write_rows(self.local_path, [row for row in read_rows(self.local_path) if row["step"] <= step])
+        shutil.rmtree(run_dir / "tensorboard", ignore_errors=True)  # a view of metrics.jsonl, drawn anew
+        self.board = SummaryWriter(str(run_dir / "tensorboard"))
+        self._draw(rows)
+
+    def add(self, public: Row, local: Row) -> None:
+        """Keep the rows of one step in memory."""
+        self.waiting.append(public)
+        self.waiting_local.append(local)
+
+    def publish(self) -> None:
+        """Write the rows that wait. Call it when, and only when, their checkpoint is on disk."""
+        _append_rows(self.public_path, self.waiting)
+        _append_rows(self.local_path, self.waiting_local)
+        self._draw(self.waiting)
+        self.waiting, self.waiting_local = [], []
+
+    def _draw(self, rows: Iterable[Row]) -> None:
+        for row in rows:
+            for name, value in row.items():
+                if name != "step" and value is not None:
+                    self.board.add_scalar(name, value, row["step"])
+        self.board.flush()
+
+    def close(self) -> None:
+        self.board.close()
+
+
+def read_rows(path: Path) -> list[Row]:
+    """The rows of a metrics file; a last line that was cut off in the middle is left out."""
+    if not path.is_file():
+        return []
+    lines = path.read_text(encoding="utf-8").split("\n")
+    return [json.loads(line) for line in lines[:-1]]  # a whole line ends in a newline, so the last part is no line
+
+
+def _lines(rows: Iterable[Row]) -> str:
+    return "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows)
+
+
+def _write_rows(path: Path, rows: Iterable[Row]) -> None:
+    write_text(path, _lines(rows))
+
+
+def _append_rows(path: Path, rows: Iterable[Row]) -> None:
+    with path.open("a", encoding="utf-8") as handle:
+        handle.write(_lines(rows))

@@ -1,0 +1,93 @@
+"""What leaves memory, and when: a checkpoint first, then everything that is a function of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import torch
+
+from imgsynth.privacy.accounting import rdp_epsilon
+from imgsynth.privacy.events import training_event
+from imgsynth.privacy.plan import PrivacyPlan
+from imgsynth.schema import Config, TrainerConfig
+from imgsynth.training.checkpoint import save_checkpoint
+from imgsynth.training.disk import writing
+from imgsynth.training.folder import RunFolder
+from imgsynth.training.metrics import Metrics
+from imgsynth.training.sheets import save_png, sheet
+from imgsynth.training.state import TrainingState
+from imgsynth.types import Grid
+
+ON_SHEET = 8  # images
+
+
+def is_due(step: int, trainer: TrainerConfig) -> bool:
+    """Whether ``step`` ends in a checkpoint. Sheets come from checkpoints, so that none shows a step that gets lost."""
+    return step % trainer.checkpoint_every == 0 or sheet_is_due(step, trainer)
+
+
+def sheet_is_due(step: int, trainer: TrainerConfig) -> bool:
+    return step > 0 and (step % trainer.sheet_every == 0 or step == trainer.steps)
+
+
+class Publisher:
+    """Writes checkpoints, metrics and sheets of one run, in the order that lets a kill lose only unpublished steps."""
+
+    def __init__(self, folder: RunFolder, cfg: Config, plan: PrivacyPlan, grid: Grid, classes: tuple[str, ...]):
+        self.folder, self.cfg, self.plan, self.grid, self.classes = folder, cfg, plan, grid, classes
+        self.metrics: Metrics
+
+    def resume(self, state: TrainingState, unpublished: list[dict[str, Any]]) -> None:
+        """Bring the files to the state of the checkpoint, whose rows were perhaps not written when the run died."""
+        with writing(self.folder.root):
+            self.metrics = Metrics(self.folder.root, state.step, unpublished)
+            if not self.folder.sheet(state.step).is_file():
+                self._draw_sheet(state)
+
+    def publish(self, state: TrainingState) -> float | None:
+        """Write everything up to ``state.step``; returns the ε that is now spent (None: ∞)."""
+        epsilon = spent(self.plan, state.step)
+        for row in self.metrics.waiting:
+            row["epsilon"] = epsilon
+        with writing(self.folder.root):
+            save_checkpoint(self.folder.checkpoint, self._content(state))
+            self.metrics.publish()
+            self._draw_sheet(state)
+        return epsilon
+
+    def _content(self, state: TrainingState) -> dict[str, Any]:
+        """No path, no patient, no name of the cohort: of the configuration only what the weights came from."""
+        cfg = self.cfg
+        privacy = {key: value for key, value in dataclasses.asdict(cfg.privacy).items() if key != "ledger"}
+        return {
+            "state": state.state_dict(),
+            "plan": self.plan.to_json(),
+            "rows": self.metrics.waiting,
+            "model": cfg.model,
+            "privacy": privacy,
+            "trainer": dataclasses.asdict(cfg.trainer),
+            "preprocess": dataclasses.asdict(cfg.preprocess),
+            "classes": list(self.classes),
+        }
+
+    def _draw_sheet(self, state: TrainingState) -> None:
+        """Samples of the averaged generator for fixed latent vectors, so that sheets can be compared over time."""
+        if not sheet_is_due(state.step, self.cfg.trainer):
+            return
+        device = state.random.device
+        y_B = torch.arange(ON_SHEET, device=device) % len(self.classes)
+        images_BC = state.ema.model.sample(y_B, torch.Generator(device).manual_seed(0))
+        picture = sheet(images_BC, [self.classes[int(y)] for y in y_B], self.grid)
+        save_png(picture, self.folder.sheet(state.step))
+
+
+def spent(plan: PrivacyPlan, step: int) -> float | None:
+    """An upper bound on ε of the first ``step`` steps, never above the plan's; None is ∞."""
+    if plan.mode == "none" or not math.isfinite(plan.epsilon):
+        return None
+    if step == 0:
+        return 0.0
+    event = training_event(plan.sampling_rate, plan.noise_multiplier, step)
+    return min(rdp_epsilon(event, plan.delta), plan.epsilon)

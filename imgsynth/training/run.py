@@ -1,0 +1,108 @@
+"""A finished (or half-finished) run, opened again: what release, evaluation and audit start from."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import inspect
+import typing
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from imgsynth import models
+from imgsynth.cohort.grid import grid_of
+from imgsynth.cohort.manifest import Manifest
+from imgsynth.files import read_json
+from imgsynth.models.base import GenerativeModel
+from imgsynth.privacy.plan import PrivacyPlan
+from imgsynth.schema import Config
+from imgsynth.training.checkpoint import load_checkpoint
+from imgsynth.training.folder import RunFolder
+from imgsynth.types import Fault, Grid, InputError
+
+ModelFactory = Callable[[tuple[int, ...], int], GenerativeModel]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run as its folder holds it.
+
+    ``model`` is on the CPU in evaluation mode; its generator has the averaged weights, its other parts those of the
+    last step. ``manifest`` is LOCAL ONLY. ``step`` is how many private steps were taken.
+    """
+
+    root: Path
+    config: Config
+    plan: PrivacyPlan
+    manifest: Manifest
+    model: GenerativeModel
+    grid: Grid
+    step: int
+
+    @property
+    def finished(self) -> bool:
+        return self.step == self.plan.steps
+
+
+def load_run(run_dir: Path) -> Run:
+    """Open the run in ``run_dir``. Raises InputError naming every file that is missing."""
+    folder = RunFolder(run_dir)
+    needed = (folder.config, folder.manifest, folder.plan, folder.checkpoint)
+    faults = [
+        Fault(
+            str(path), "no such file", "a folder that imgsynth train has worked in", f"imgsynth train output={run_dir}"
+        )
+        for path in needed
+        if not path.is_file()
+    ]
+    if faults:
+        raise InputError(*faults)
+    cfg = read_config(folder.config)
+    manifest = Manifest.load(folder.manifest)
+    grid = grid_of(cfg.preprocess, manifest.modality)
+    content = load_checkpoint(folder.checkpoint)
+    model = model_factory(content["model"])(grid.shape, len(manifest.classes))
+    model.load_state_dict(content["state"]["model"])
+    averages = {
+        k.removeprefix("generator."): v for k, v in content["state"]["ema"].items() if isinstance(v, torch.Tensor)
+    }
+    model.generator.load_state_dict(averages)
+    plan = PrivacyPlan.from_json(content["plan"])
+    return Run(run_dir, cfg, plan, manifest, model.eval().requires_grad_(False), grid, content["state"]["step"])
+
+
+def read_config(path: Path) -> Config:
+    """The plain configuration that ``train`` stored (``config.json``)."""
+    config: Config = _dataclass(Config, read_json(path))
+    return config
+
+
+def model_factory(config: dict[str, Any]) -> ModelFactory:
+    """The constructor that a configuration ``{_target_: …, hyperparameter: …}`` names, waiting for shape and classes.
+
+    Only subclasses of ``GenerativeModel`` are called, whatever a checkpoint names. Raises InputError.
+    """
+    target = config["_target_"]
+    module_name, _, name = target.rpartition(".")
+    try:
+        found = getattr(models if module_name == models.__name__ else importlib.import_module(module_name), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise InputError(_no_model(target, str(error))) from error
+    if not (inspect.isclass(found) and issubclass(found, GenerativeModel)):
+        raise InputError(_no_model(target, "something else"))
+    arguments = {key: value for key, value in config.items() if key != "_target_"}
+    return lambda shape, classes: found(shape=shape, classes=classes, **arguments)
+
+
+def _no_model(target: str, got: str) -> Fault:
+    return Fault("model._target_", f"{target} ({got})", "the dotted path of a GenerativeModel",
+                 "install or put on PYTHONPATH the module that the run was trained with")  # fmt: skip
+
+
+def _dataclass(cls: type, values: dict[str, Any]) -> Any:
+    hints = typing.get_type_hints(cls)
+    return cls(**{k: _dataclass(hints[k], v) if dataclasses.is_dataclass(hints[k]) else v for k, v in values.items()})

@@ -1,0 +1,64 @@
+"""The two kinds of update in one training step: the private network's, and those that are handed no data."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from imgsynth.privacy.engines import get_engine
+from imgsynth.privacy.plan import PrivacyPlan
+from imgsynth.privacy.step import private_step
+from imgsynth.training.state import TrainingState
+from imgsynth.types import CheckFailed, Fault, PatientBatch
+
+Numbers = dict[str, float]
+
+
+def private_update(state: TrainingState, plan: PrivacyPlan, batch: PatientBatch) -> tuple[Numbers, Numbers]:
+    """One step of the private network on ``batch``, which may be empty. Returns (public, local) numbers.
+
+    Real and generated units enter in numbers that the plan fixes, except for the drawn batch itself.
+    """
+    objective, device = state.private, batch.x_PKC.device
+    aux = tuple(a.to(device) for a in objective.aux(batch.w_PK.numel(), state.random))
+    companion = None
+    if objective.companion is not None:
+        made, made_aux = objective.companion(plan.companion_size, state.random)
+        companion = made.to(device), tuple(a.to(device) for a in made_aux)
+    info = private_step(plan, get_engine(plan.engine), objective.module, batch, aux, companion, state.noise)
+    norm = info.public["noisy_gradient_norm"]
+    refuse_divergence(norm, "gradient norm", state.step)
+    state.optimizers[objective.name].step()
+    return {"gradient_norm": norm}, {"patients": len(batch), **info.local}
+
+
+def post_processing_updates(state: TrainingState, images: int) -> Numbers:
+    """Step every data-free objective that is due, on ``images`` generated images. Returns their losses, which are
+    functions of released weights and so public."""
+    losses = {}
+    for objective in state.post:
+        if state.step % objective.every:
+            continue
+        parameters = [p for p in objective.module.parameters() if p.requires_grad]
+        loss = objective.loss(images, state.random)
+        refuse_divergence(loss.item(), f"loss of {objective.name}", state.step)
+        # Not loss.backward(): that would leave gradients in the private network as well.
+        for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
+            parameter.grad = gradient
+        state.optimizers[objective.name].step()
+        losses[f"{objective.name}_loss"] = loss.item()
+    return losses
+
+
+def refuse_divergence(value: float, what: str, step: int) -> None:
+    """Stop a run whose numbers are no numbers; deciding that from noisy gradients tells nothing about the data."""
+    if not math.isfinite(value):
+        raise CheckFailed(
+            Fault(
+                f"step {step}",
+                f"a {what} of {value}",
+                "finite numbers",
+                "a lower trainer.learning_rate or trainer.generator_learning_rate, in another output=DIR",
+            )
+        )
