@@ -1,0 +1,132 @@
+"""From a configured source to a manifest: find, join, check, split."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from imgsynth.cohort.build_check import cohort_faults, doubts
+from imgsynth.cohort.build_dicom import find_dicom
+from imgsynth.cohort.build_images import find_images
+from imgsynth.cohort.build_nifti import find_nifti
+from imgsynth.cohort.build_npz import find_medmnist, find_npz
+from imgsynth.cohort.build_phantom import find_phantom, phantom_source
+from imgsynth.cohort.build_scan import Found, Scan
+from imgsynth.cohort.build_table import join_table, read_table
+from imgsynth.cohort.labels import age_band_of, class_of, sex_of
+from imgsynth.cohort.manifest import Item, Manifest
+from imgsynth.cohort.splits import split_patients
+from imgsynth.console import warn
+from imgsynth.schema import DataConfig
+from imgsynth.types import Fault, InputError, Split, Unit
+
+SOURCES: dict[str, Callable[[DataConfig], Found]] = {
+    "phantom": find_phantom, "dicom": find_dicom, "nifti": find_nifti, "npz": find_npz, "medmnist": find_medmnist,
+    "images": find_images,
+}  # fmt: skip
+UNLABELLED = ("all",)
+IMAGE_NOTE = "the source has no patient ids: the unit of privacy is the image, and a person may have several"
+_GROUPS = ("patient", "study", "label", "site", "sex", "age")
+
+
+def build_manifest(data: DataConfig) -> tuple[Manifest, list[Fault]]:
+    """Find the cohort's images, settle who they are of and what they show, and fix the splits.
+
+    The second value tells what was left out (unreadable files, localizers) and what is doubtful; the cohort is sound
+    without it.
+
+    Raises:
+        InputError: with everything at once that makes the cohort unusable.
+    """
+    if data.kind == "phantom":
+        data = phantom_source(data)
+    if data.root is None or not Path(data.root).exists():
+        raise InputError(Fault("data.root", str(data.root), "an existing folder or npz file", "data.root=PATH"))
+    found = SOURCES[data.kind](data)
+    if not found.scans:
+        raise InputError(Fault(str(data.root), "no usable image", f"images of kind {data.kind}", "check data.root and "
+                               "data.kind (dicom, nifti, npz, medmnist, images)"), *found.skipped)  # fmt: skip
+    faults = _join(found, data)
+    if not faults:
+        faults = cohort_faults(found, data)
+    if faults:
+        raise InputError(*faults, *found.skipped)
+    manifest = _manifest(found, data)
+    nonfatal = found.skipped + doubts(found)
+    if nonfatal:
+        warn(f"{len(nonfatal)} things in {data.root} were left out or are doubtful (imgsynth inspect lists them); "
+             f"the cohort has {len(manifest.items)} images of {len(manifest.patients())} {manifest.unit}s")  # fmt: skip
+    return manifest, nonfatal
+
+
+def _join(found: Found, data: DataConfig) -> list[Fault]:
+    """Fill in what file names, then tables, say; the faults of both."""
+    faults = _apply_pattern(found, data.pattern) if data.pattern is not None else []
+    beside = found.root / "participants.tsv"
+    if data.table is not None:
+        faults += join_table(found, read_table(Path(data.table)), data)
+    elif data.kind == "nifti" and beside.is_file():
+        faults += join_table(found, read_table(beside), data, required=False)
+    elif data.label is not None and all(scan.label is None for scan in found.scans):
+        faults.append(Fault("data.label", data.label, "a column of data.table, an array (npz) or a keyword of the header "
+                            "(dicom)", "data.table=<csv or tsv>"))  # fmt: skip
+    if data.patient is not None and (data.table is not None or beside.is_file()):
+        found.ids = "source"
+    return faults
+
+
+def _apply_pattern(found: Found, pattern: str) -> list[Fault]:
+    """Read ids and labels out of relative paths; images whose path does not match are left out, with a fault."""
+    expression = re.compile(pattern)
+    if not set(expression.groupindex) & set(_GROUPS):
+        return [
+            Fault(
+                "data.pattern", pattern, f"a named group of {', '.join(_GROUPS)}", "data.pattern='(?P<patient>[^/]+)/'"
+            )
+        ]
+    kept: list[Scan] = []
+    strangers: list[str] = []
+    for scan in found.scans:
+        match = expression.search(scan.names[0])
+        if match is None:
+            strangers.append(scan.names[0])
+            continue
+        for group, text in match.groupdict().items():
+            if group in _GROUPS and text is not None:
+                setattr(scan, group, text)
+        kept.append(scan)
+    if strangers:
+        found.skipped.append(Fault("data.pattern", f"{len(strangers)} of {len(found.scans)} paths that do not match: "
+                                   f"{', '.join(strangers[:5])}", pattern, "widen the pattern, if they belong to the cohort"))  # fmt: skip
+    found.scans = kept
+    if "patient" in expression.groupindex:
+        found.ids = "source"
+        found.notes = []
+    return [] if kept else [Fault("data.pattern", "no path that matches", pattern, f"paths look like {strangers[0]}")]
+
+
+def _manifest(found: Found, data: DataConfig) -> Manifest:
+    classes = tuple(data.classes or UNLABELLED)
+    unit: Unit = "image" if data.unit == "image" else "patient"
+    items = [_item(scan, unit, classes) for scan in found.scans]
+    notes = [*found.notes, IMAGE_NOTE] if unit == "image" else found.notes
+    unsplit = Manifest(data.kind, str(found.root.resolve()), unit, classes, tuple(items), tuple(notes))
+    splits = split_patients(unsplit.patient_classes(), data.splits)
+    placed = tuple(_placed(item, splits) for item in unsplit.items)
+    return Manifest(unsplit.kind, unsplit.root, unit, classes, placed, unsplit.notes, unsplit.fingerprint)
+
+
+def _item(scan: Scan, unit: Unit, classes: tuple[str, ...]) -> Item:
+    own = scan.patient if unit == "patient" and scan.patient else scan.names[0]
+    label = class_of(scan.label, classes) if scan.label is not None else None
+    return Item(
+        own, scan.study, scan.series, scan.files, str(scan.modality), tuple(scan.shape), tuple(scan.spacing), scan.digest,
+        scan.orientation, scan.dtype, scan.array, scan.row, label, scan.site, sex_of(scan.sex), age_band_of(scan.age),
+        scan.mask, affine=scan.affine, frames=scan.frames,
+    )  # fmt: skip
+
+
+def _placed(item: Item, splits: dict[str, Split]) -> Item:
+    return dataclasses.replace(item, split=splits[item.patient])

@@ -1,0 +1,54 @@
+"""A folder of DICOM series, in any nesting."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import nibabel as nib
+
+from imgsynth.cohort.build_scan import Found, Scan
+from imgsynth.cohort.load import digest_of
+from imgsynth.console import track
+from imgsynth.schema import DataConfig
+from imgsynth.types import Fault
+from imgsynth.volumes.dicom_index import Series, read_dicom_folder
+
+
+def find_dicom(data: DataConfig) -> Found:
+    """One scan per series (an even stack of slices) or per radiograph; ids, sex, age and site from the headers.
+
+    ``data.modality`` chooses among the modalities of a mixed folder. ``data.label`` may be a DICOM keyword where no
+    table is given.
+    """
+    root = Path(str(data.root))
+    index = read_dicom_folder(root)
+    found = Found(root, skipped=list(index.faults))
+    kept = [series for series in index.series if data.modality in (None, series.modality)]
+    for modality in sorted({series.modality for series in index.series} - {data.modality}):
+        if data.modality is not None:
+            count = sum(series.modality == modality for series in index.series)
+            found.skipped.append(Fault(str(root), f"{count} series of modality {modality}", data.modality,
+                                       f"nothing, if only {data.modality} is wanted; else data.modality={modality}"))  # fmt: skip
+    found.scans = [_scan(series, root, data) for series in kept]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        digests = pool.map(lambda scan: digest_of(root, scan.files), found.scans)
+        for scan, digest in zip(found.scans, track(digests, "Hashing files", total=len(found.scans)), strict=True):
+            scan.digest = digest
+    return found
+
+
+def _scan(series: Series, root: Path, data: DataConfig) -> Scan:
+    meta = series.meta
+    files = tuple(path.relative_to(root).as_posix() for path in series.files)
+    names = (files[0], Path(files[0]).name, Path(files[0]).parent.as_posix(), meta["StudyInstanceUID"], series.uid)
+    frames = tuple(part.frame for part in series.slices)
+    label = series.header_value(data.label) if data.label is not None and data.table is None else None
+    return Scan(
+        names, files, series.modality, series.shape, series.spacing,
+        "".join(nib.aff2axcodes(series.affine)), patient=meta.get("PatientID"),
+        study=meta["StudyInstanceUID"], series=series.uid, label=label, site=meta.get("InstitutionName"),
+        sex=meta.get("PatientSex"), age=meta.get("PatientAge"), affine=tuple(series.affine.ravel().tolist()),
+        frames=frames if len(files) != len(frames) else (),
+    )  # fmt: skip

@@ -1,0 +1,38 @@
+"""The phantom cohort: made where it is missing, then read like any clinical folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import imgsynth
+from imgsynth.cohort.build_dicom import find_dicom
+from imgsynth.cohort.build_scan import Found
+from imgsynth.cohort.phantom import make_phantoms
+from imgsynth.schema import DataConfig
+
+CLASSES = ["normal", "lesion"]
+
+
+def phantom_source(data: DataConfig) -> DataConfig:
+    """The same configuration with the phantoms on disk, in ``data.root`` or the user's cache, and their table named."""
+    folder = make_phantoms(Path(data.root) if data.root else _cache_folder(data), data.phantom)
+    return dataclasses.replace(
+        data, root=str(folder), table=str(folder / "labels.csv"), key="patient", patient=None, label="label",
+        site="site", sex="sex", age="age", classes=data.classes or CLASSES, modality="CT",
+    )  # fmt: skip
+
+
+def find_phantom(data: DataConfig) -> Found:
+    found = find_dicom(data)
+    found.notes.append("digital phantoms: no person's data is in this cohort")
+    return found
+
+
+def _cache_folder(data: DataConfig) -> Path:
+    made_by = json.dumps([imgsynth.__version__, dataclasses.asdict(data.phantom)], sort_keys=True)
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return cache / "imgsynth" / f"phantom-{hashlib.sha256(made_by.encode()).hexdigest()[:12]}"

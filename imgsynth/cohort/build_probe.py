@@ -1,0 +1,36 @@
+"""Reading every image of a source once, before anything depends on it: geometry, soundness, content digest."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+
+import nibabel as nib
+
+from imgsynth.cohort.build_scan import Found, Scan
+from imgsynth.cohort.load import read_file
+from imgsynth.console import track
+from imgsynth.files import sha256
+from imgsynth.types import Fault, InputError
+
+
+def probe_all(found: Found, kind: str) -> Found:
+    """Fill in shape, spacing, orientation, dtype and digest of each scan; move unreadable ones to ``found.skipped``."""
+
+    def probe(scan: Scan) -> tuple[Fault, ...]:
+        try:
+            volume = read_file(kind, found.root / scan.files[0], scan.modality or "")
+        except InputError as error:
+            return error.faults
+        scan.shape, scan.spacing = volume.array.shape, volume.spacing
+        scan.orientation = volume.orientation
+        if kind == "nifti":  # the type on disk; the reader gives float32 whatever was stored
+            scan.dtype = str(nib.load(found.root / scan.files[0]).get_data_dtype())
+        scan.digest = sha256(found.root / scan.files[0])
+        return ()
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # decompression and hashing run outside the interpreter's lock
+        outcomes = list(track(pool.map(probe, found.scans), "Reading images", total=len(found.scans)))
+    found.skipped += [fault for faults in outcomes for fault in faults]
+    found.scans = [scan for scan, faults in zip(found.scans, outcomes, strict=True) if not faults]
+    return found

@@ -1,0 +1,104 @@
+"""From an item of a manifest to its volume, checked to be what the manifest was made from."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from imgsynth.cohort.grid import FRONTAL, display_plane
+from imgsynth.cohort.manifest import Item, Manifest
+from imgsynth.files import sha256
+from imgsynth.types import Fault, InputError
+from imgsynth.volumes.dicom_index import Series, Slice
+from imgsynth.volumes.dicom_read import read_dicom_series
+from imgsynth.volumes.geometry import projection_affine
+from imgsynth.volumes.image import read_image
+from imgsynth.volumes.nifti import read_nifti
+from imgsynth.volumes.npz import NpzSource, read_npz, row_volume
+from imgsynth.volumes.volume import Volume
+
+
+def load_volume(manifest: Manifest, item: Item) -> Volume:
+    """Read one image.
+
+    Raises:
+        InputError: if a file is gone or unreadable, if it is not the content that the manifest was made from, or if
+            a voxel is not a finite number; the fault names the file.
+    """
+    root = Path(manifest.root)
+    missing = [name for name in item.files if not (root / name).is_file()]
+    if missing:
+        raise InputError(Fault(str(root / missing[0]), "no such file", "the cohort as the manifest lists it",
+                               "put it back, or start a new run"))  # fmt: skip
+    if digest_of(root, item.files, item.array, item.row) != item.digest:
+        raise InputError(Fault(str(root / item.where), "content that has changed since the manifest was made",
+                               "the cohort that was split and entered in the ledger", "start a new run"))  # fmt: skip
+    if item.array is not None and item.row is not None:
+        return read_row(root / item.files[0], item.array, item.row, item.modality)
+    if item.affine:
+        return _finite(read_dicom_series(_series(root, item)), root / item.where)
+    return read_file(manifest.kind, root / item.files[0], item.modality)
+
+
+def read_file(kind: str, path: Path, modality: str) -> Volume:
+    """One NIfTI or picture file as a volume; both readers refuse values that are not finite."""
+    if kind == "nifti":
+        return read_nifti(path, modality or None)
+    return _hung(read_image(path, modality))
+
+
+def read_row(path: Path, array: str, row: int, modality: str) -> Volume:
+    """One row of an array of an npz file as a volume."""
+    return _hung(row_volume(archive(path).array(array)[row], modality, where=f"{path}[{array}][{row}]"))
+
+
+def archive(path: Path) -> NpzSource:
+    """The arrays of an npz file, kept in memory from one call to the next."""
+    if not path.is_file():
+        raise InputError(Fault(str(path), "no such file", "an npz file", "data.root=FILE.npz"))
+    return _archive(path, path.stat().st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=2)
+def _archive(path: Path, changed: int) -> NpzSource:
+    return read_npz(path)
+
+
+def _hung(volume: Volume) -> Volume:
+    """A picture without geometry, given the plane that its modality is shown in (radiographs frontal, CT and MR axial)."""
+    if volume.array.shape[2] != 1 or display_plane(volume.modality) == FRONTAL:
+        return volume
+    return dataclasses.replace(volume, affine=projection_affine(volume.spacing[:2], letters=("L", "P")))
+
+
+def _finite(volume: Volume, where: Path) -> Volume:
+    broken = int(np.count_nonzero(~np.isfinite(volume.array)))
+    if broken:
+        raise InputError(Fault(str(where), f"{broken} of {volume.array.size} voxels that are NaN or infinite",
+                               "finite intensities", "repair or remove the file"))  # fmt: skip
+    return volume
+
+
+def digest_of(root: Path, files: Sequence[str], array: str | None = None, row: int | None = None) -> str:
+    """SHA-256 of an image's content: of its file, of its files' hashes in sorted order, or of its row of an array."""
+    if array is not None and row is not None:
+        images = archive(root / files[0]).array(array)
+        content = f"{images.dtype.str}{images.shape[1:]}".encode() + np.ascontiguousarray(images[row]).tobytes()
+        return hashlib.sha256(content).hexdigest()
+    digests = sorted(sha256(root / name) for name in files)
+    return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+
+
+def _series(root: Path, item: Item) -> Series:
+    """The series as it was indexed: its files in the order of space and its affine are in the manifest."""
+    paths = [root / name for name in item.files]
+    slices = tuple(Slice(path, 0) for path in paths)
+    if item.frames:
+        slices = tuple(Slice(paths[0], frame) for frame in item.frames)
+    i, j, k = item.shape
+    return Series(item.series, item.modality, (i, j, k), np.array(item.affine).reshape(4, 4), slices, {})
