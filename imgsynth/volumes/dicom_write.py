@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from pydicom import Dataset, dcmwrite
-from pydicom.dataset import FileMetaDataset
-from pydicom.uid import UID, ExplicitVRLittleEndian
+from pydicom import Dataset
 from pydicom.valuerep import format_number_as_ds
 
 from imgsynth.types import Fault, InputError
+from imgsynth.volumes.dicom_frames import decimals, write_frames
 from imgsynth.volumes.dicom_modules import (
     IMAGE_TYPES,
     SOP_CLASSES,
@@ -22,12 +18,11 @@ from imgsynth.volumes.dicom_modules import (
     provenance_elements,
 )
 from imgsynth.volumes.geometry import LETTERS, LPS_TO_RAS, is_square, right_handed
-from imgsynth.volumes.provenance import Provenance, SyntheticIdentity, fresh_uid
+from imgsynth.volumes.provenance import Provenance, SyntheticIdentity
 from imgsynth.volumes.volume import Volume
 
 PLANAR = ("DX", "CR")
 CT_RANGE = (-1024, 3071)  # HU, the scale of 12 bits
-IMPLEMENTATION_UID = UID("2.25.285071494632346163297441254139640530945")  # imgsynth's own, fixed
 
 
 def write_dicom_series(
@@ -65,54 +60,6 @@ def write_dicom_series(
     dataset.update(_plane_elements(volume, identity))
     positions = None if volume.modality in PLANAR else _positions(volume)
     return write_frames(dataset, stored.transpose(2, 1, 0), positions, folder)
-
-
-def write_frames(dataset: Dataset, frames_KRC: np.ndarray, positions_K3: np.ndarray | None, folder: Path) -> list[Path]:
-    """Write one file per frame, ``dataset`` being what they have in common; the folder appears by one rename.
-
-    ``frames_KRC`` [K, rows, columns] are stored values of 16 bits, ``positions_K3`` [K, 3] Image Positions (LPS+ mm).
-    Each file gets its own SOP Instance UID and Instance Number. ``dataset`` is changed in place.
-    """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
-    try:
-        names = [_write_frame(dataset, frame, position, number, partial)
-                 for number, (frame, position) in enumerate(_pairs(frames_KRC, positions_K3), start=1)]  # fmt: skip
-        partial.replace(folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    return [folder / name for name in names]
-
-
-def _pairs(frames_KRC: np.ndarray, positions_K3: np.ndarray | None) -> zip:
-    return zip(frames_KRC, [None] * len(frames_KRC) if positions_K3 is None else positions_K3, strict=True)
-
-
-def _write_frame(dataset: Dataset, frame: np.ndarray, position: np.ndarray | None, number: int, folder: Path) -> str:
-    dataset.SOPInstanceUID = fresh_uid()
-    dataset.InstanceNumber = number
-    if position is not None:
-        dataset.ImagePositionPatient = decimals(position)
-    dataset.PixelData = np.ascontiguousarray(frame, dtype=frame.dtype.newbyteorder("<")).tobytes()
-    dataset["PixelData"].VR = "OW"
-    meta = FileMetaDataset()
-    meta.FileMetaInformationVersion = b"\x00\x01"
-    meta.MediaStorageSOPClassUID = dataset.SOPClassUID
-    meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
-    meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    meta.ImplementationClassUID = IMPLEMENTATION_UID
-    meta.ImplementationVersionName = "IMGSYNTH"
-    dataset.file_meta = meta
-    name = f"{number:06d}.dcm"
-    dcmwrite(folder / name, dataset, enforce_file_format=True)
-    return name
-
-
-def decimals(values: np.ndarray | Sequence[float]) -> list[str]:
-    """Decimal strings of at most 16 bytes (VR DS, PS3.5 6.2), as near to the values as those allow."""
-    return [format_number_as_ds(float(value) + 0.0) for value in values]
 
 
 def _faults(volume: Volume, folder: Path, window: tuple[float, float] | None) -> list[Fault]:
