@@ -1,0 +1,55 @@
+"""What lies beside the images: the README for the recipient, and how the release was made."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import torch
+
+from imgsynth import __version__
+from imgsynth.files import write_json, write_text
+from imgsynth.training.run import Run
+
+PROVENANCE = "provenance.json"
+README = "README.md"
+
+
+def provenance(run: Run) -> dict[str, Any]:
+    """Software, model and settings. From an allow-list: no path, no name of a person or machine, no date."""
+    cfg = run.config
+    return {
+        "imgsynth": __version__,
+        "torch": torch.__version__,
+        "model": {"name": type(run.model).__name__, "settings": dict(cfg.model)},
+        "trainer": {
+            name: getattr(cfg.trainer, name)
+            for name in ("steps", "learning_rate", "generator_learning_rate", "beta1", "beta2", "ema")
+        },
+        "preprocess": {
+            name: getattr(cfg.preprocess, name)
+            for name in ("shape", "spacing", "orientation", "fit", "intensity", "low", "high")
+        },
+        "weights": "average over training (EMA) of the generator",
+        "seed": "none stored",
+    }
+
+
+def write_provenance(folder: Path, run: Run) -> None:
+    write_json(folder / PROVENANCE, provenance(run))
+
+
+def write_readme(folder: Path, card: dict[str, Any], run: Run, n: int, formats: Sequence[str], bids: bool) -> None:
+    """Write README.md for the recipient; ``n`` synthetic patients in ``formats``."""
+    pages = jinja2.Environment(
+        loader=jinja2.PackageLoader("imgsynth.release"),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    text = pages.get_template("README.md.j2").render(
+        card=card, n=n, formats=formats, bids=bids, grid=run.grid, classes=run.manifest.classes, version=__version__
+    )
+    write_text(folder / README, text)
