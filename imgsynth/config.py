@@ -19,11 +19,14 @@ from typing import Any
 
 import hydra
 import yaml
+from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
+from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
+from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -41,6 +44,18 @@ TRAINING_GROUPS = ("experiment", "data", "preprocess", "model", "privacy", "trai
 ConfigStore.instance().store(name="schema", node=OmegaConf.create(dataclasses.asdict(Config())))
 
 
+class UsersConfigs(SearchPathPlugin):
+    """A ``configs/`` folder where the user works is searched before imgsynth's own."""
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        own = Path.cwd() / "configs"
+        if own.is_dir():
+            search_path.prepend("imgsynth-user", f"file://{own}")
+
+
+Plugins.instance().register(UsersConfigs)
+
+
 def config_folder() -> Path:
     """The configs that come with imgsynth: inside an installed wheel, or beside the package in a clone."""
     package = Path(__file__).parent
@@ -52,15 +67,11 @@ def compose(verb: str, overrides: list[str]) -> DictConfig:
 
     Values are upserted, so that unknown keys reach the door and are reported with everything else.
     """
-    own = Path.cwd() / "configs"
-    packaged = config_folder()
-    first = own if own.is_dir() else packaged
-    search = [f"hydra.searchpath=[file://{packaged}]"] if first != packaged else []
     GlobalHydra.instance().clear()
     try:
-        with hydra.initialize_config_dir(str(first), version_base="1.3", job_name=verb):
-            return hydra.compose(verb, search + [_upsert(override) for override in _parse(overrides)])
-    except (HydraException, OmegaConfBaseException) as error:
+        with hydra.initialize_config_dir(str(config_folder()), version_base="1.3", job_name=verb):
+            return hydra.compose(verb, [_upsert(override) for override in _parse(overrides)])
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise InputError(
             Fault(
                 "command line",

@@ -107,8 +107,7 @@ def test_a_network_that_breaks_the_guarantee_is_refused_at_the_door(monkeypatch:
 
     def with_batch_norm(self: VAE, *args: object, **kwargs: object) -> None:
         original(self, *args, **kwargs)  # type: ignore[arg-type]
-        objective = self.objectives()[0]
-        objective.module.add_module("norm", torch.nn.BatchNorm3d(1))
+        self.encoder.add_module("norm", torch.nn.BatchNorm3d(1))
 
     monkeypatch.setattr(VAE, "__init__", with_batch_norm)
     assert "BatchNorm" in next(iter(faults("model._target_=imgsynth.models.VAE").values()))
@@ -146,7 +145,8 @@ def test_every_rule_names_a_key_that_exists() -> None:
 @pytest.mark.parametrize(
     "override",
     [
-        "data.kind=tape", "data.splits.holdout=0.9", "preprocess.shape=[4,4]", "preprocess.low=900", "privacy.delta=2",
+        "data={kind: tape, root: .}", "data.splits.holdout=0.9", "preprocess.shape=[4,4,4]", "preprocess.low=900",
+        "privacy.delta=2",
         "preprocess.orientation=XYZ", "trainer.ema=1", "sample.formats=[png]", "audit.primary=soul", "audit.alpha=0.7",
         "preprocess.spacing=[1]", "preprocess.spacing=null", "data.classes=[a,a]", "data.pattern='('",
         "sample={n: 3, labels: histogram, histogram_epsilon: 9}", "privacy.epsilon=inf", "privacy.epsilon=0",
