@@ -41,8 +41,8 @@ RULES: tuple[Rule, ...] = (
     ("preprocess.spacing", lambda v: min(v) > 0, "millimetres above 0"),
     (
         "preprocess.orientation",
-        lambda v: re.fullmatch("[RL][AP][SI]", v) is not None,
-        "RAS, LPS or the like, with the axes in this order",
+        lambda v: re.fullmatch("[RL][AP][SI]|[SI][RL]|[AP][RL]|[SI][AP]", v) is not None,
+        "RAS, LPS or the like, with the axes in this order; for single images IL, PL or IP, where rows and columns run",
     ),
     ("preprocess.fit", *_one_of("crop_pad", "resize")),
     ("preprocess.intensity", *_one_of("window", "percentile", "minmax")),

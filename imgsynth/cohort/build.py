@@ -23,11 +23,19 @@ from imgsynth.schema import DataConfig
 from imgsynth.types import Fault, InputError, Split, Unit
 
 SOURCES: dict[str, Callable[[DataConfig], Found]] = {
-    "phantom": find_phantom, "dicom": find_dicom, "nifti": find_nifti, "npz": find_npz, "medmnist": find_medmnist,
+    "phantom": find_phantom,
+    "dicom": find_dicom,
+    "nifti": find_nifti,
+    "npz": find_npz,
+    "medmnist": find_medmnist,
     "images": find_images,
-}  # fmt: skip
+}
 UNLABELLED = ("all",)
 IMAGE_NOTE = "the source has no patient ids: the unit of privacy is the image, and a person may have several"
+CASE_NOTE = (
+    "patient ids are case ids taken from file names: if two cases are one person, the guarantee protects each case "
+    "and not that person"
+)
 _GROUPS = ("patient", "study", "label", "site", "sex", "age")
 
 
@@ -46,8 +54,15 @@ def build_manifest(data: DataConfig) -> tuple[Manifest, list[Fault]]:
         raise InputError(Fault("data.root", str(data.root), "an existing folder or npz file", "data.root=PATH"))
     found = SOURCES[data.kind](data)
     if not found.scans:
-        raise InputError(Fault(str(data.root), "no usable image", f"images of kind {data.kind}", "check data.root and "
-                               "data.kind (dicom, nifti, npz, medmnist, images)"), *found.skipped)  # fmt: skip
+        raise InputError(
+            Fault(
+                str(data.root),
+                "no usable image",
+                f"images of kind {data.kind}",
+                "check data.root and data.kind (dicom, nifti, npz, medmnist, images)",
+            ),
+            *found.skipped,
+        )
     faults = _join(found, data)
     if not faults:
         faults = cohort_faults(found, data)
@@ -56,8 +71,10 @@ def build_manifest(data: DataConfig) -> tuple[Manifest, list[Fault]]:
     manifest = _manifest(found, data)
     nonfatal = found.skipped + doubts(found)
     if nonfatal:
-        warn(f"{len(nonfatal)} things in {data.root} were left out or are doubtful (imgsynth inspect lists them); "
-             f"the cohort has {len(manifest.items)} images of {len(manifest.patients())} {manifest.unit}s")  # fmt: skip
+        warn(
+            f"{len(nonfatal)} things in {data.root} were left out or are doubtful (imgsynth inspect lists them); "
+            f"the cohort has {len(manifest.items)} images of {len(manifest.patients())} {manifest.unit}s"
+        )
     return manifest, nonfatal
 
 
@@ -70,8 +87,14 @@ def _join(found: Found, data: DataConfig) -> list[Fault]:
     elif data.kind == "nifti" and beside.is_file():
         faults += join_table(found, read_table(beside), data, required=False)
     elif data.label is not None and all(scan.label is None for scan in found.scans):
-        faults.append(Fault("data.label", data.label, "a column of data.table, an array (npz) or a keyword of the header "
-                            "(dicom)", "data.table=<csv or tsv>"))  # fmt: skip
+        faults.append(
+            Fault(
+                "data.label",
+                data.label,
+                "a column of data.table, an array (npz) or a keyword of the header (dicom)",
+                "data.table=<csv or tsv>",
+            )
+        )
     if data.patient is not None and (data.table is not None or beside.is_file()):
         found.ids = "source"
     return faults
@@ -98,12 +121,17 @@ def _apply_pattern(found: Found, pattern: str) -> list[Fault]:
                 setattr(scan, group, text)
         kept.append(scan)
     if strangers:
-        found.skipped.append(Fault("data.pattern", f"{len(strangers)} of {len(found.scans)} paths that do not match: "
-                                   f"{', '.join(strangers[:5])}", pattern, "widen the pattern, if they belong to the cohort"))  # fmt: skip
+        found.skipped.append(
+            Fault(
+                "data.pattern",
+                f"{len(strangers)} of {len(found.scans)} paths that do not match: {', '.join(strangers[:5])}",
+                pattern,
+                "widen the pattern, if they belong to the cohort",
+            )
+        )
     found.scans = kept
     if "patient" in expression.groupindex:
         found.ids = "source"
-        found.notes = []
     return [] if kept else [Fault("data.pattern", "no path that matches", pattern, f"paths look like {strangers[0]}")]
 
 
@@ -111,7 +139,11 @@ def _manifest(found: Found, data: DataConfig) -> Manifest:
     classes = tuple(data.classes or UNLABELLED)
     unit: Unit = "image" if data.unit == "image" else "patient"
     items = [_item(scan, unit, classes) for scan in found.scans]
-    notes = [*found.notes, IMAGE_NOTE] if unit == "image" else found.notes
+    notes = list(found.notes)
+    if unit == "image":
+        notes.append(IMAGE_NOTE)
+    elif found.ids == "case":
+        notes.append(CASE_NOTE)
     unsplit = Manifest(data.kind, str(found.root.resolve()), unit, classes, tuple(items), tuple(notes))
     splits = split_patients(unsplit.patient_classes(), data.splits)
     placed = tuple(_placed(item, splits) for item in unsplit.items)
@@ -122,10 +154,26 @@ def _item(scan: Scan, unit: Unit, classes: tuple[str, ...]) -> Item:
     own = scan.patient if unit == "patient" and scan.patient else scan.names[0]
     label = class_of(scan.label, classes) if scan.label is not None else None
     return Item(
-        own, scan.study, scan.series, scan.files, str(scan.modality), tuple(scan.shape), tuple(scan.spacing), scan.digest,
-        scan.orientation, scan.dtype, scan.array, scan.row, label, scan.site, sex_of(scan.sex), age_band_of(scan.age),
-        scan.mask, affine=scan.affine, frames=scan.frames,
-    )  # fmt: skip
+        own,
+        scan.study,
+        scan.series,
+        scan.files,
+        str(scan.modality),
+        tuple(scan.shape),
+        tuple(scan.spacing),
+        scan.digest,
+        scan.orientation,
+        scan.dtype,
+        scan.array,
+        scan.row,
+        label,
+        scan.site,
+        sex_of(scan.sex),
+        age_band_of(scan.age),
+        scan.mask,
+        affine=scan.affine,
+        frames=scan.frames,
+    )
 
 
 def _placed(item: Item, splits: dict[str, Split]) -> Item:

@@ -22,27 +22,43 @@ def doubts(found: Found) -> list[Fault]:
     """What does not stop a run but may break what its guarantee means: one image under several ids."""
     owners: dict[str, set[str]] = defaultdict(set)
     for scan in found.scans:
-        owners[scan.digest].add(scan.patient or "")
+        owners[scan.digest].add(scan.patient or scan.names[0])
     shared = [sorted(patients) for patients in owners.values() if len(patients) > 1]
     if not shared:
         return []
     example = ", ".join(shared[0][:3])
-    return [Fault("patient ids", f"{len(shared)} images that occur under more than one id (for instance {example})",
-                  "each image under one id", "correct the ids: who is in the cohort twice is protected less")]  # fmt: skip
+    return [
+        Fault(
+            "patient ids",
+            f"{len(shared)} images that occur under more than one id (for instance {example})",
+            "each image under one id",
+            "correct the ids: who is in the cohort twice is protected less",
+        )
+    ]
 
 
 def _id_faults(found: Found, data: DataConfig) -> list[Fault]:
     without = [scan for scan in found.scans if not scan.patient]
     if data.unit == "patient" and without:
-        return [Fault("data.patient", f"no patient id for {len(without)} of {len(found.scans)} images, {without[0].names[0]}"
-                      " for instance", "an id for each, because the privacy unit is the patient",
-                      "data.patient=<column or array>, data.pattern='(?P<patient>…)', or data.unit=image if every image "
-                      "is of another person")]  # fmt: skip
+        return [
+            Fault(
+                "data.patient",
+                f"no patient id for {len(without)} of {len(found.scans)} images, {without[0].names[0]} for instance",
+                "an id for each, because the privacy unit is the patient",
+                "data.patient=<column or array>, data.pattern='(?P<patient>…)', or data.unit=image if every image "
+                "is of another person",
+            )
+        ]
     if data.unit == "image" and not without and found.ids == "source":
         several = len(found.scans) - len({scan.patient for scan in found.scans})
-        return [Fault("data.unit", f"image, though the source has patient ids ({several} images are a patient's second or "
-                      "later one)", "patient: a guarantee for an image says little about a person who has several",
-                      "data.unit=patient")]  # fmt: skip
+        return [
+            Fault(
+                "data.unit",
+                f"image, though the source has patient ids ({several} images are a patient's second or later one)",
+                "patient: a guarantee for an image says little about a person who has several",
+                "data.unit=patient",
+            )
+        ]
     return []
 
 
@@ -52,23 +68,47 @@ def _label_faults(scans: list[Scan], data: DataConfig) -> list[Fault]:
         ", …" if len(seen) > 12 else ""
     )
     if seen and data.classes is None:
-        return [Fault("data.classes", f"nothing, and labels in the source: {values}", "the public list of labels, in order: "
-                      "a list read from private data is not free", "data.classes=[…], from the normal to the severe")]  # fmt: skip
+        return [
+            Fault(
+                "data.classes",
+                f"nothing, and labels in the source: {values}",
+                "the public list of labels, in order: a list read from private data is not free",
+                "data.classes=[…], from the normal to the severe",
+            )
+        ]
     if data.classes is None:
         return []
     if not seen:
-        return [Fault("data.label", "nothing that gives labels", f"labels for data.classes={data.classes}",
-                      "data.label=<column, array or DICOM keyword>, data.pattern='(?P<label>…)', or no data.classes")]  # fmt: skip
+        return [
+            Fault(
+                "data.label",
+                "nothing that gives labels",
+                f"labels for data.classes={data.classes}",
+                "data.label=<column, array or DICOM keyword>, data.pattern='(?P<label>…)', or no data.classes",
+            )
+        ]
     faults = []
     unknown = {value: count for value, count in seen.items() if class_of(value, data.classes) is None}
     if unknown:
         shown = ", ".join(f"{value} ({count})" for value, count in sorted(unknown.items())[:12])
-        faults.append(Fault("data.classes", f"labels that are not declared: {shown}", f"one of {data.classes}, or a number "
-                            f"below {len(data.classes)}", "declare them, or correct the labels"))  # fmt: skip
+        faults.append(
+            Fault(
+                "data.classes",
+                f"labels that are not declared: {shown}",
+                f"one of {data.classes}, or a number below {len(data.classes)}",
+                "declare them, or correct the labels",
+            )
+        )
     missing = [scan.names[0] for scan in scans if scan.label is None]
     if missing:
-        faults.append(Fault("data.label", f"no label for {len(missing)} of {len(scans)} images: {', '.join(missing[:5])}",
-                            "a label for each", "label them or take them out of data.root"))  # fmt: skip
+        faults.append(
+            Fault(
+                "data.label",
+                f"no label for {len(missing)} of {len(scans)} images: {', '.join(missing[:5])}",
+                "a label for each",
+                "label them or take them out of data.root",
+            )
+        )
     return faults
 
 
@@ -78,12 +118,24 @@ def _modality_faults(scans: list[Scan], data: DataConfig) -> list[Fault]:
         return [Fault("data.modality", "nothing, and the source does not say", "CT, MR, DX or CR", "data.modality=MR")]
     if len(modalities) > 1:
         listed = ", ".join(f"{count} × {modality}" for modality, count in modalities.most_common())
-        return [Fault("data.modality", f"a mixture: {listed}", "one modality a run", "data.modality=CT chooses one (dicom);"
-                      " elsewhere separate them into folders")]  # fmt: skip
+        return [
+            Fault(
+                "data.modality",
+                f"a mixture: {listed}",
+                "one modality a run",
+                "data.modality=CT chooses one (dicom); elsewhere separate them into folders",
+            )
+        ]
     (modality,) = modalities
     if data.modality is not None and modality != data.modality:
-        return [Fault("data.modality", data.modality, f"{modality}, which the source states", f"data.modality={modality}"
-                      f" and its grid, preprocess={str(modality).lower()} say")]  # fmt: skip
+        return [
+            Fault(
+                "data.modality",
+                data.modality,
+                f"{modality}, which the source states",
+                f"data.modality={modality} and its grid, preprocess={str(modality).lower()} say",
+            )
+        ]
     return []
 
 
@@ -91,9 +143,21 @@ def _number_faults(scans: list[Scan], data: DataConfig) -> list[Fault]:
     images = Counter(scan.patient if data.unit == "patient" else scan.names[0] for scan in scans)
     faults = []
     if len(images) == 1:
-        faults.append(Fault("data.root", f"one {data.unit}", f"a cohort of many {data.unit}s", "more data, or the right ids: "
-                            "data.patient, data.pattern"))  # fmt: skip
+        faults.append(
+            Fault(
+                "data.root",
+                f"one {data.unit}",
+                f"a cohort of many {data.unit}s",
+                "more data, or the right ids: data.patient, data.pattern",
+            )
+        )
     if images and data.images_per_patient > max(images.values()):
-        faults.append(Fault("data.images_per_patient", str(data.images_per_patient), f"at most {max(images.values())}, the "
-                            "most that any patient has", f"data.images_per_patient={max(images.values())}"))  # fmt: skip
+        faults.append(
+            Fault(
+                "data.images_per_patient",
+                str(data.images_per_patient),
+                f"at most {max(images.values())}, the most that any patient has",
+                f"data.images_per_patient={max(images.values())}",
+            )
+        )
     return faults

@@ -29,8 +29,14 @@ def find_dicom(data: DataConfig) -> Found:
     for modality in sorted({series.modality for series in index.series} - {data.modality}):
         if data.modality is not None:
             count = sum(series.modality == modality for series in index.series)
-            found.skipped.append(Fault(str(root), f"{count} series of modality {modality}", data.modality,
-                                       f"nothing, if only {data.modality} is wanted; else data.modality={modality}"))  # fmt: skip
+            found.skipped.append(
+                Fault(
+                    str(root),
+                    f"{count} series of modality {modality}",
+                    data.modality,
+                    f"nothing, if only {data.modality} is wanted; else data.modality={modality}",
+                )
+            )
     found.scans = [_scan(series, root, data) for series in kept]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         digests = pool.map(lambda scan: digest_of(root, scan.files), found.scans)
@@ -46,9 +52,19 @@ def _scan(series: Series, root: Path, data: DataConfig) -> Scan:
     frames = tuple(part.frame for part in series.slices)
     label = series.header_value(data.label) if data.label is not None and data.table is None else None
     return Scan(
-        names, files, series.modality, series.shape, series.spacing,
-        "".join(nib.aff2axcodes(series.affine)), patient=meta.get("PatientID"),
-        study=meta["StudyInstanceUID"], series=series.uid, label=label, site=meta.get("InstitutionName"),
-        sex=meta.get("PatientSex"), age=meta.get("PatientAge"), affine=tuple(series.affine.ravel().tolist()),
+        names,
+        files,
+        series.modality,
+        series.shape,
+        series.spacing,
+        "".join(nib.aff2axcodes(series.affine)),
+        patient=meta.get("PatientID"),
+        study=meta["StudyInstanceUID"],
+        series=series.uid,
+        label=label,
+        site=meta.get("InstitutionName"),
+        sex=meta.get("PatientSex"),
+        age=meta.get("PatientAge"),
+        affine=tuple(series.affine.ravel().tolist()),
         frames=frames if len(files) != len(frames) else (),
-    )  # fmt: skip
+    )

@@ -30,7 +30,11 @@ def find_images(data: DataConfig) -> Found:
         found.scans.append(scan)
     if folders and data.classes is None:
         found.skipped.append(
-            Fault(str(root), f"sub-folders {', '.join(sorted(folders)[:5])}, not used as labels", "nothing, or classes",
-                  "data.classes=[…] with the folders' names, in order, if they are labels")
-        )  # fmt: skip
+            Fault(
+                str(root),
+                f"sub-folders {', '.join(sorted(folders)[:5])}, not used as labels",
+                "nothing, or classes",
+                "data.classes=[…] with the folders' names, in order, if they are labels",
+            )
+        )
     return probe_all(found, "images")

@@ -12,10 +12,6 @@ from imgsynth.schema import DataConfig
 from imgsynth.types import Fault
 
 SUFFIXES = (".nii", ".nii.gz")
-CASE_NOTE = (
-    "patient ids are case ids taken from file names: if two cases are one person, the guarantee protects each case "
-    "and not that person"
-)
 _ENTITY = re.compile(r"(?:^|_)(sub|ses|run)-([A-Za-z0-9]+)")
 _MASK_NAME = re.compile(r"(?:^|[_\-.])(mask|seg|dseg|probseg|segmentation|label|labels|roi|lesion)$", re.IGNORECASE)
 _MASK_FOLDER = re.compile(r"(masks?|labels?|labelsTr|labelsTs|segmentations?|segs?)", re.IGNORECASE)
@@ -45,14 +41,19 @@ def find_nifti(data: DataConfig) -> Found:
 
 def _decathlon(found: Found) -> None:
     found.ids = "case"
-    found.notes.append(CASE_NOTE)
     for path in files_under(found.root / "imagesTr", SUFFIXES):
         relative = path.relative_to(found.root)
         channel = _CHANNEL.search(stem_of(path))
         case = _CHANNEL.sub("", stem_of(path))
         if channel and int(channel.group(1)) > 0:
-            found.skipped.append(Fault(relative.as_posix(), f"channel {channel.group(1)}", "channel 0000",
-                                       "one channel a run: put the wanted channel alone in imagesTr"))  # fmt: skip
+            found.skipped.append(
+                Fault(
+                    relative.as_posix(),
+                    f"channel {channel.group(1)}",
+                    "channel 0000",
+                    "one channel a run: put the wanted channel alone in imagesTr",
+                )
+            )
             continue
         masks = [p for suffix in SUFFIXES if (p := found.root / "labelsTr" / f"{case}{suffix}").is_file()]
         mask = masks[0].relative_to(found.root).as_posix() if masks else None
@@ -61,7 +62,7 @@ def _decathlon(found: Found) -> None:
 
 
 def _bids(found: Found, paths: list[Path]) -> None:
-    """Entities sub-, ses-, run- and the suffix of BIDS file names; only anatomical images, and a cohort laid out flat."""
+    """BIDS file names: anatomical images (anat/), or a cohort laid out flat; masks go to the image of their session."""
     masks = {}
     for path in paths:
         entities = dict(_ENTITY.findall(stem_of(path)))
@@ -76,8 +77,14 @@ def _bids(found: Found, paths: list[Path]) -> None:
             and path.parent.name not in ("anat", "ct")
             and path.parts[-2][:4] not in ("sub-", "ses-")
         ):
-            found.skipped.append(Fault(path.as_posix(), f"an image of {path.parent.name}/", "anatomical images (anat/)",
-                                       "nothing, if these are not wanted; otherwise point data.root at them"))  # fmt: skip
+            found.skipped.append(
+                Fault(
+                    path.as_posix(),
+                    f"an image of {path.parent.name}/",
+                    "anatomical images (anat/)",
+                    "nothing, if these are not wanted; otherwise point data.root at them",
+                )
+            )
         else:
             subject, session = f"sub-{entities['sub']}", f"ses-{entities.get('ses', '1')}"
             scan = Scan(names_of(path), (path.as_posix(),), None, patient=subject, study=session, series=stem_of(path))

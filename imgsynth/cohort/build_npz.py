@@ -18,8 +18,9 @@ def find_npz(data: DataConfig) -> Found:
     """One image per row of the array ``data.images``; ids and labels from arrays beside it or from a table."""
     path = Path(str(data.root))
     found = Found(path.parent)
-    columns = {name: _column(path, name, asked, data) for name, asked in
-               (("patient", data.patient), ("label", data.label))}  # fmt: skip
+    columns = {
+        name: _column(path, name, asked, data) for name, asked in (("patient", data.patient), ("label", data.label))
+    }
     archive(path).array(data.images)
     _add_rows(found, path, data.images, data.modality, columns["patient"], columns["label"])
     return found
@@ -42,8 +43,14 @@ def _column(path: Path, field: str, asked: str | None, data: DataConfig) -> list
     if name in arrays:
         return _texts(arrays[name], name)
     if asked is not None and data.table is None:
-        raise InputError(Fault(f"data.{field}", asked, f"one of the arrays {', '.join(sorted(arrays))}",
-                               f"data.{field}=<array>, or data.table=<csv> with that column"))  # fmt: skip
+        raise InputError(
+            Fault(
+                f"data.{field}",
+                asked,
+                f"one of the arrays {', '.join(sorted(arrays))}",
+                f"data.{field}=<array>, or data.table=<csv> with that column",
+            )
+        )
     return None
 
 
@@ -51,18 +58,31 @@ def _texts(array: np.ndarray, name: str) -> list[str]:
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
     if array.ndim != 1:
-        raise InputError(Fault(name, f"an array of shape {array.shape}", "one value per image", "one column of it as an "
-                               "array of its own"))  # fmt: skip
+        raise InputError(
+            Fault(
+                name,
+                f"an array of shape {array.shape}",
+                "one value per image",
+                "one column of it as an array of its own",
+            )
+        )
     return [str(value) for value in array.tolist()]
 
 
-def _add_rows(found: Found, path: Path, name: str, modality: str | None, patients: list[str] | None,
-              labels: list[str] | None) -> None:  # fmt: skip
+def _add_rows(
+    found: Found, path: Path, name: str, modality: str | None, patients: list[str] | None, labels: list[str] | None
+) -> None:
     images = archive(path).array(name)
     for setting, column in (("data.patient", patients), ("data.label", labels)):
         if column is not None and len(column) != len(images):
-            raise InputError(Fault(setting, f"{len(column)} values", f"one for each of the {len(images)} rows of {name}",
-                                   "arrays of one length"))  # fmt: skip
+            raise InputError(
+                Fault(
+                    setting,
+                    f"{len(column)} values",
+                    f"one for each of the {len(images)} rows of {name}",
+                    "arrays of one length",
+                )
+            )
     for row in range(len(images)):
         where = f"{path.name}[{name}][{row}]"
         try:
@@ -71,8 +91,20 @@ def _add_rows(found: Found, path: Path, name: str, modality: str | None, patient
             found.skipped += error.faults
             continue
         found.scans.append(
-            Scan((where,), (path.name,), modality, volume.array.shape, volume.spacing, volume.orientation,
-                 str(images.dtype), digest_of(path.parent, (path.name,), name, row),
-                 patient=patients[row] if patients else None, study=where, series=where,
-                 label=labels[row] if labels else None, array=name, row=row)
-        )  # fmt: skip
+            Scan(
+                (where,),
+                (path.name,),
+                modality,
+                volume.array.shape,
+                volume.spacing,
+                volume.orientation,
+                str(images.dtype),
+                digest_of(path.parent, (path.name,), name, row),
+                patient=patients[row] if patients else None,
+                study=where,
+                series=where,
+                label=labels[row] if labels else None,
+                array=name,
+                row=row,
+            )
+        )

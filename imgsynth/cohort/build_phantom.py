@@ -21,9 +21,18 @@ def phantom_source(data: DataConfig) -> DataConfig:
     """The same configuration with the phantoms on disk, in ``data.root`` or the user's cache, and their table named."""
     folder = make_phantoms(Path(data.root) if data.root else _cache_folder(data), data.phantom)
     return dataclasses.replace(
-        data, root=str(folder), table=str(folder / "labels.csv"), key="patient", patient=None, label="label",
-        site="site", sex="sex", age="age", classes=data.classes or CLASSES, modality="CT",
-    )  # fmt: skip
+        data,
+        root=str(folder),
+        table=str(folder / "labels.csv"),
+        key="patient",
+        patient=None,
+        label="label",
+        site="site",
+        sex="sex",
+        age="age",
+        classes=data.classes or CLASSES,
+        modality="CT",
+    )
 
 
 def find_phantom(data: DataConfig) -> Found:

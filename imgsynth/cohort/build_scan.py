@@ -63,7 +63,9 @@ def names_of(relative: Path) -> tuple[str, str, str]:
 def files_under(root: Path, suffixes: tuple[str, ...]) -> list[Path]:
     """Files with one of ``suffixes`` (lower case), at any depth, sorted; hidden ones (macOS "._x.nii.gz") left out."""
     return sorted(
-        path for path in root.rglob("*")
-        if path.name.lower().endswith(suffixes) and path.is_file()
+        path
+        for path in root.rglob("*")
+        if path.name.lower().endswith(suffixes)
+        and path.is_file()
         and not any(part.startswith(".") for part in path.relative_to(root).parts)
-    )  # fmt: skip
+    )

@@ -46,10 +46,18 @@ def read_table(path: Path) -> Table:
     columns = tuple(name.strip() for name in lines[0])
     ragged = [number for number, line in enumerate(lines[1:], start=2) if len(line) != len(columns)]
     if ragged:
-        raise InputError(Fault(f"{path}, row {ragged[0]}", f"{len(ragged)} rows of another length than the header",
-                               f"{len(columns)} cells", "quote cells that hold the delimiter"))  # fmt: skip
-    rows = [{c: "" if v.strip().lower() in _MISSING else v.strip() for c, v in zip(columns, line, strict=True)}
-            for line in lines[1:]]  # fmt: skip
+        raise InputError(
+            Fault(
+                f"{path}, row {ragged[0]}",
+                f"{len(ragged)} rows of another length than the header",
+                f"{len(columns)} cells",
+                "quote cells that hold the delimiter",
+            )
+        )
+    rows = [
+        {c: "" if v.strip().lower() in _MISSING else v.strip() for c, v in zip(columns, line, strict=True)}
+        for line in lines[1:]
+    ]
     return Table(path, columns, rows)
 
 
@@ -75,9 +83,14 @@ def join_table(found: Found, table: Table, data: DataConfig, required: bool = Tr
         people = sorted(set(who))
         shown = ", ".join(people[:5]) + (", …" if len(people) > 5 else "")
         what = f"no {column} for" if column else "no row for"
-        faults.append(Fault(str(table.path), f"{what} {len(people)} of {_patients(found)} patients or images: {shown}",
-                            "a row with a value for each", "complete the table, or take their images out of data.root,"
-                            " or name the right column with data.key"))  # fmt: skip
+        faults.append(
+            Fault(
+                str(table.path),
+                f"{what} {len(people)} of {_patients(found)} patients or images: {shown}",
+                "a row with a value for each",
+                "complete the table, or take their images out of data.root, or name the right column with data.key",
+            )
+        )
     return faults
 
 
@@ -107,9 +120,13 @@ def _match(found: Found, table: Table, key: str | None, used: tuple[str, ...]) -
     in_order = key is None and all(scan.row is not None for scan in found.scans)
     if in_order and len(table.rows) != len(found.scans):
         return [None] * len(found.scans), [
-            Fault(str(table.path), f"{len(table.rows)} rows for {len(found.scans)} images", "one row per image, in order",
-                  "data.key=COLUMN, if a column names the image's row number or the patient")
-        ]  # fmt: skip
+            Fault(
+                str(table.path),
+                f"{len(table.rows)} rows for {len(found.scans)} images",
+                "one row per image, in order",
+                "data.key=COLUMN, if a column names the image's row number or the patient",
+            )
+        ]
     if in_order:
         return list(table.rows), []
     names = [_names(scan) for scan in found.scans]
@@ -120,15 +137,30 @@ def _match(found: Found, table: Table, key: str | None, used: tuple[str, ...]) -
         first = rows.setdefault(row[column], row)
         if any(first[c] != row[c] for c in used):
             contradictions.add(row[column])
-    faults = [Fault(f"{table.path}, column {column}", f"{len(contradictions)} keys with rows that contradict each other: "
-                    f"{', '.join(sorted(contradictions)[:5])}", "one row per key, or rows that agree",
-                    "name the column that tells the images apart with data.key")] if contradictions else []  # fmt: skip
+    faults = (
+        [
+            Fault(
+                f"{table.path}, column {column}",
+                f"{len(contradictions)} keys with rows that contradict each other: "
+                f"{', '.join(sorted(contradictions)[:5])}",
+                "one row per key, or rows that agree",
+                "name the column that tells the images apart with data.key",
+            )
+        ]
+        if contradictions
+        else []
+    )
     matched = [next((rows[name] for name in own if name in rows), None) for own in names]
     unused = set(rows) - {row[column] for row in matched if row is not None}
     if unused:
-        found.skipped.append(Fault(f"{table.path}, column {column}", f"{len(unused)} rows without an image: "
-                                   f"{', '.join(sorted(unused)[:5])}", "a row per image or patient",
-                                   "nothing, if these images were left out on purpose"))  # fmt: skip
+        found.skipped.append(
+            Fault(
+                f"{table.path}, column {column}",
+                f"{len(unused)} rows without an image: {', '.join(sorted(unused)[:5])}",
+                "a row per image or patient",
+                "nothing, if these images were left out on purpose",
+            )
+        )
     return matched, faults
 
 

@@ -46,9 +46,17 @@ class PatientDataset(Dataset[tuple[Tensor, Tensor, Tensor]]):
         InputError: with the faults of all images that cannot be read or do not fit the grid.
     """
 
-    def __init__(self, manifest: Manifest, split: Split, preprocess: PreprocessConfig, images_per_patient: int = 1,
-                 cache: str = "memory", cache_dir: Path | None = None, extra: Sequence[Any] = (),
-                 generator: torch.Generator | None = None):  # fmt: skip
+    def __init__(
+        self,
+        manifest: Manifest,
+        split: Split,
+        preprocess: PreprocessConfig,
+        images_per_patient: int = 1,
+        cache: str = "memory",
+        cache_dir: Path | None = None,
+        extra: Sequence[Any] = (),
+        generator: torch.Generator | None = None,
+    ):
         self.manifest = manifest
         self.grid = grid_of(preprocess, manifest.modality)
         self.images_per_patient = images_per_patient
@@ -84,8 +92,9 @@ class PatientDataset(Dataset[tuple[Tensor, Tensor, Tensor]]):
         """The patients at ``indices`` as one batch; no indices give a batch of 0 patients with the usual other axes."""
         k = self.images_per_patient
         if not len(indices):
-            return PatientBatch(torch.zeros(0, k, 1, *self.grid.shape), torch.zeros(0, k, dtype=torch.long),
-                                torch.zeros(0, k))  # fmt: skip
+            return PatientBatch(
+                torch.zeros(0, k, 1, *self.grid.shape), torch.zeros(0, k, dtype=torch.long), torch.zeros(0, k)
+            )
         x, y, w = zip(*(self[int(index)] for index in indices), strict=True)
         return PatientBatch(torch.stack(x), torch.stack(y), torch.stack(w))
 

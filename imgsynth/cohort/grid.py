@@ -39,10 +39,13 @@ def grid_of(preprocess: PreprocessConfig, modality: str) -> Grid:
         orientation = display_plane(modality)
     if len(orientation) != len(shape) or len(set(map(_axis, orientation))) != len(shape) or len(spacing) != len(shape):
         raise InputError(
-            Fault("preprocess.orientation", f"{preprocess.orientation!r} with {len(shape)} axes and {len(spacing)} spacings",
-                  "one letter of R/L, A/P, S/I for each axis, and as many spacings",
-                  "preprocess.orientation=RAS for volumes; IL (frontal), PL (axial) or IP (sagittal) for single images")
-        )  # fmt: skip
+            Fault(
+                "preprocess.orientation",
+                f"{preprocess.orientation!r} with {len(shape)} axes and {len(spacing)} spacings",
+                "one letter of R/L, A/P, S/I for each axis, and as many spacings",
+                "preprocess.orientation=RAS for volumes; IL (frontal), PL (axial) or IP (sagittal) for single images",
+            )
+        )
     unit: IntensityUnit = "HU" if modality == "CT" and preprocess.intensity == "window" else "a.u."
     return Grid(shape, spacing, orientation, modality, unit, float(preprocess.low), float(preprocess.high))
 
@@ -81,8 +84,9 @@ def to_volume(x_C: Tensor | np.ndarray, grid: Grid) -> Volume:
     if array.shape != (1, *grid.shape):
         raise ValueError(f"Expected one channel on the grid, shape {(1, *grid.shape)}, got {array.shape}.")
     intensity = grid.to_intensity(array[0]).astype(np.float32)
-    return Volume(intensity.reshape(*grid.shape, *[1] * (3 - grid.spatial_dims)), grid_affine(grid), grid.modality,
-                  grid.unit)  # fmt: skip
+    return Volume(
+        intensity.reshape(*grid.shape, *[1] * (3 - grid.spatial_dims)), grid_affine(grid), grid.modality, grid.unit
+    )
 
 
 def _axis(code: str) -> int:

@@ -33,11 +33,23 @@ def load_volume(manifest: Manifest, item: Item) -> Volume:
     root = Path(manifest.root)
     missing = [name for name in item.files if not (root / name).is_file()]
     if missing:
-        raise InputError(Fault(str(root / missing[0]), "no such file", "the cohort as the manifest lists it",
-                               "put it back, or start a new run"))  # fmt: skip
+        raise InputError(
+            Fault(
+                str(root / missing[0]),
+                "no such file",
+                "the cohort as the manifest lists it",
+                "put it back, or start a new run",
+            )
+        )
     if digest_of(root, item.files, item.array, item.row) != item.digest:
-        raise InputError(Fault(str(root / item.where), "content that has changed since the manifest was made",
-                               "the cohort that was split and entered in the ledger", "start a new run"))  # fmt: skip
+        raise InputError(
+            Fault(
+                str(root / item.where),
+                "content that has changed since the manifest was made",
+                "the cohort that was split and entered in the ledger",
+                "start a new run",
+            )
+        )
     if item.array is not None and item.row is not None:
         return read_row(root / item.files[0], item.array, item.row, item.modality)
     if item.affine:
@@ -70,7 +82,7 @@ def _archive(path: Path, changed: int) -> NpzSource:
 
 
 def _hung(volume: Volume) -> Volume:
-    """A picture without geometry, given the plane that its modality is shown in (radiographs frontal, CT and MR axial)."""
+    """A picture without geometry gets the plane that its modality is shown in: radiographs frontal, CT and MR axial."""
     if volume.array.shape[2] != 1 or display_plane(volume.modality) == FRONTAL:
         return volume
     return dataclasses.replace(volume, affine=projection_affine(volume.spacing[:2], letters=("L", "P")))
@@ -79,8 +91,14 @@ def _hung(volume: Volume) -> Volume:
 def _finite(volume: Volume, where: Path) -> Volume:
     broken = int(np.count_nonzero(~np.isfinite(volume.array)))
     if broken:
-        raise InputError(Fault(str(where), f"{broken} of {volume.array.size} voxels that are NaN or infinite",
-                               "finite intensities", "repair or remove the file"))  # fmt: skip
+        raise InputError(
+            Fault(
+                str(where),
+                f"{broken} of {volume.array.size} voxels that are NaN or infinite",
+                "finite intensities",
+                "repair or remove the file",
+            )
+        )
     return volume
 
 

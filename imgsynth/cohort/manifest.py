@@ -21,7 +21,7 @@ class Item:
     """One image of one patient.
 
     ``files`` are relative to the manifest's root; a row of an npz array has the npz as its only file and says which
-    ``array`` and ``row``. ``digest`` is the SHA-256 of the content (file bytes, or the row's bytes with shape and dtype).
+    ``array`` and ``row``. ``digest`` is the SHA-256 of the content (its files, or the row with shape and dtype).
     """
 
     patient: str
@@ -123,11 +123,22 @@ class Manifest:
         items = tuple(_item(entry) for entry in value["items"])
         if content_fingerprint(items) != value["fingerprint"]:
             raise InputError(
-                Fault(str(path), "items that do not give its fingerprint", "the manifest as it was written",
-                      "start a new run: an edited manifest would break the record of who was in training")
-            )  # fmt: skip
-        return Manifest(value["kind"], value["root"], value["unit"], tuple(value["classes"]), items,
-                        tuple(value["notes"]), value["fingerprint"])  # fmt: skip
+                Fault(
+                    str(path),
+                    "items that do not give its fingerprint",
+                    "the manifest as it was written",
+                    "start a new run: an edited manifest would break the record of who was in training",
+                )
+            )
+        return Manifest(
+            value["kind"],
+            value["root"],
+            value["unit"],
+            tuple(value["classes"]),
+            items,
+            tuple(value["notes"]),
+            value["fingerprint"],
+        )
 
 
 def content_fingerprint(items: Iterable[Item]) -> str:

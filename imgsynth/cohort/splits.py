@@ -29,9 +29,13 @@ def split_patients(classes: Mapping[str, int], splits: SplitsConfig) -> dict[str
     wanted = [split for split in SPLITS if split == "train" or shares[split] > 0]
     if len(classes) < len(wanted):
         raise InputError(
-            Fault("data.root", f"{len(classes)} patients", f"{len(wanted)} or more, one for each of {', '.join(wanted)}",
-                  "a larger cohort: differential privacy for a handful of patients leaves nothing to learn")
-        )  # fmt: skip
+            Fault(
+                "data.root",
+                f"{len(classes)} patients",
+                f"{len(wanted)} or more, one for each of {', '.join(wanted)}",
+                "a larger cohort: differential privacy for a handful of patients leaves nothing to learn",
+            )
+        )
     assigned: dict[str, Split] = {}
     for index in sorted(set(classes.values())):
         ordered = sorted((p for p in classes if classes[p] == index), key=lambda p: _unit_hash(splits.seed, "id", p))

@@ -1,4 +1,4 @@
-"""From a volume to the model's space: orientation, intensity, resampling, fit. Per image only, nothing fitted to the cohort."""
+"""From a volume to the model's space: orientation, intensity, resampling, fit. Nothing is fitted to the cohort."""
 
 from __future__ import annotations
 
@@ -40,9 +40,8 @@ def build_transforms(preprocess: PreprocessConfig, grid: Grid, extra: Sequence[A
     Raises (when called):
         InputError: for a volume where the grid is 2D, a single image where it is 3D, and an image in another plane.
     """
-    steps: list[Callable[..., Any]] = [_ToGridAxes(grid), _intensity(preprocess)]
-    steps += [_Resample(grid, keep_spacing=preprocess.fit == "crop_pad")]
-    steps += [ResizeWithPadOrCrop(grid.shape, mode="constant", value=LOW), _Plain(grid)]
+    fit = _Fit(grid, keep_spacing=preprocess.fit == "crop_pad")
+    steps: list[Callable[..., Any]] = [_ToGridAxes(grid), _intensity(preprocess), fit, _Plain(grid)]
     return Compose([*steps, *extra, _Plain(grid)] if extra else steps)
 
 
@@ -82,8 +81,8 @@ def _wrong_plane(volume: Volume, grid: Grid) -> Fault:
     )
 
 
-class _Resample(Transform):
-    """Linear resampling; where voxels get larger, smoothed before so that fine structure does not alias."""
+class _Fit(Transform):
+    """Linear resampling, then a centred crop or pad; where voxels get larger, smoothed before, against aliasing."""
 
     def __init__(self, grid: Grid, keep_spacing: bool):
         self.grid = grid
@@ -94,6 +93,13 @@ class _Resample(Transform):
         target = np.array(self.grid.spacing)
         if not self.keep_spacing:  # one factor for all axes: the smallest at which everything is inside
             target = target * (np.array(x.shape[1:]) * spacing / (np.array(self.grid.shape) * target)).max()
+        if not np.allclose(target, spacing):
+            x = self._resampled(x, target, spacing)
+        if x.shape[1:] != self.grid.shape:
+            x = ResizeWithPadOrCrop(self.grid.shape, mode="constant", value=LOW)(x)
+        return x
+
+    def _resampled(self, x: MetaTensor, target: np.ndarray, spacing: np.ndarray) -> MetaTensor:
         sigma = np.maximum(target / spacing - 1, 0) / 2  # in voxels, as scikit-image's resize does
         if sigma.any():
             x = MetaTensor(torch.from_numpy(gaussian_filter(x.numpy(), (0, *sigma), mode="nearest")), affine=x.affine)
@@ -110,7 +116,11 @@ class _Plain(Transform):
         plain = x.as_tensor() if isinstance(x, MetaTensor) else x
         if plain.shape != (1, *self.grid.shape):
             raise InputError(
-                Fault("preprocess.extra", f"an image of {tuple(plain.shape)}", f"{(1, *self.grid.shape)}",
-                      "transforms that keep the shape")
-            )  # fmt: skip
+                Fault(
+                    "preprocess.extra",
+                    f"an image of {tuple(plain.shape)}",
+                    f"{(1, *self.grid.shape)}",
+                    "transforms that keep the shape",
+                )
+            )
         return plain.to(torch.float32).clamp(LOW, HIGH)
