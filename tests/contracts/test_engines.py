@@ -322,7 +322,7 @@ class Counts(nn.Module):
 
 def test_a_buffer_that_changes_is_refused(engine):
     batch, aux = make_batch(2, 1, 2)
-    with pytest.raises(InputError, match="buffer.*Counts|Counts.*buffer"):
+    with pytest.raises(InputError, match=r"buffer.*Counts|Counts.*buffer"):
         engine.clipped_sum(Counts().double(), batch, aux, 1.0, 8)
 
 
@@ -338,7 +338,7 @@ class Branches(nn.Module):
 
 def test_what_torch_func_cannot_follow_is_explained():
     batch, aux = make_batch(2, 1, 2)
-    with pytest.raises(InputError, match="privacy.engine=loop"):
+    with pytest.raises(InputError, match=r"privacy\.engine=loop"):
         get_engine("functional").clipped_sum(Branches().double(), batch, aux, 1.0, 8)
     get_engine("loop").clipped_sum(Branches().double(), batch, aux, 1.0, 8)
 

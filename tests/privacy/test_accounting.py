@@ -1,0 +1,113 @@
+import math
+
+import pytest
+from dp_accounting import dp_event as dp
+from scipy.optimize import brentq
+from scipy.stats import norm
+
+from imgsynth.privacy.accounting import calibrate_noise, epsilon, mechanism, pld_epsilon, rdp_epsilon
+from imgsynth.privacy.events import compose, histogram_event, training_event
+from imgsynth.types import InputError
+
+
+def exact_gaussian(sigma, delta):
+    """ε of one Gaussian mechanism of sensitivity 1, in closed form (Balle & Wang 2018, arXiv 1805.06530, Theorem 8)."""
+
+    def delta_of(eps):
+        a, b = 1 / (2 * sigma), eps * sigma
+        return norm.cdf(a - b) - math.exp(eps) * norm.cdf(-a - b)
+
+    return brentq(lambda eps: delta_of(eps) - delta, 0, 500)
+
+
+def exact_subsampled(q, sigma, delta):
+    """ε of one Poisson-subsampled Gaussian step: hockey-stick divergences of (1-q)N(0,σ²)+qN(1,σ²) and N(0,σ²)."""
+
+    def delta_of(eps):
+        e = math.exp(eps)
+        t = sigma**2 * math.log((e - 1 + q) / q) + 0.5  # the mixture exceeds e^ε times the null beyond t
+        remove = (1 - q - e) * norm.sf(t / sigma) + q * norm.sf((t - 1) / sigma)
+        if e * (1 - q) >= 1:
+            return remove
+        s = sigma**2 * math.log((1 / e - 1 + q) / q) + 0.5  # the null exceeds e^ε times the mixture below s
+        add = (1 - e * (1 - q)) * norm.cdf(s / sigma) - e * q * norm.cdf((s - 1) / sigma)
+        return max(remove, add)
+
+    return brentq(lambda eps: delta_of(eps) - delta, 1e-9, 200)
+
+
+@pytest.mark.parametrize(("sigma", "steps"), [(0.7, 1), (1.0, 4), (8.0, 100), (30.0, 50)])
+def test_full_batches_against_the_closed_form(sigma, steps):
+    exact = exact_gaussian(sigma / math.sqrt(steps), 1e-5)
+    got = epsilon(training_event(1.0, sigma, steps), 1e-5)
+    assert exact * (1 - 1e-9) <= got <= exact * 1.02 + 1e-3
+
+
+@pytest.mark.parametrize(("q", "sigma"), [(0.01, 0.5), (0.1, 0.8), (0.5, 1.0), (0.9, 3.0)])
+def test_one_subsampled_step_against_the_closed_form(q, sigma):
+    exact = exact_subsampled(q, sigma, 1e-6)
+    got = epsilon(training_event(q, sigma, 1), 1e-6)
+    assert exact * (1 - 1e-9) <= got <= exact * 1.001 + 2e-4
+
+
+def test_pure_histogram_costs_its_epsilon_and_not_less():
+    got = epsilon(histogram_event(0.5), 1e-12)
+    assert 0.5 * (1 - 1e-9) <= got <= 0.5 + 1e-3
+    assert epsilon(histogram_event(0.5), 1e-12) > pld_epsilon(dp.LaplaceDpEvent(2.0), 0.05)
+
+
+def test_both_bounds_hold_for_a_histogram_composed_many_times():
+    """k-fold composition of ε-DP against randomised response, the worst ε-DP mechanism (Kairouz et al. 2015)."""
+    eps, k, delta = 0.1, 30, 1e-3
+    p = math.exp(eps) / (1 + math.exp(eps))
+    losses = [((2 * i - k) * eps, math.comb(k, i) * p**i * (1 - p) ** (k - i)) for i in range(k + 1)]
+    exact = brentq(lambda e: sum(m * max(0.0, 1 - math.exp(e - loss)) for loss, m in losses) - delta, 0, k * eps)
+    event = dp.SelfComposedDpEvent(histogram_event(eps), k)
+    assert exact * (1 - 1e-6) <= pld_epsilon(event, delta) <= exact + 0.01
+    assert exact <= rdp_epsilon(event, delta) <= 1.5 * exact
+
+
+def test_epsilon_falls_with_noise_and_rises_with_steps_and_rate():
+    def eps(q=0.1, sigma=2.0, steps=200):
+        return epsilon(training_event(q, sigma, steps), 1e-5)
+
+    assert eps(sigma=3.0) < eps() < eps(sigma=1.5)
+    assert eps(steps=100) < eps() < eps(steps=400)
+    assert eps(q=0.05) < eps() < eps(q=0.2)
+
+
+@pytest.mark.parametrize(
+    ("event", "expected"),
+    [
+        (dp.NonPrivateDpEvent(), math.inf),
+        (training_event(0.1, 0.0, 10), math.inf),
+        (compose([training_event(0.1, 1.0, 10), dp.NonPrivateDpEvent()]), math.inf),
+        (dp.NoOpDpEvent(), 0.0),
+    ],
+    ids=str,
+)
+def test_edge_cases(event, expected):
+    assert epsilon(event, 1e-5) == expected
+
+
+def test_too_little_noise_for_a_pld_still_gets_a_bound():
+    assert 1000 < epsilon(training_event(0.5, 0.1, 1000), 1e-5) < math.inf
+
+
+def test_unknown_events_are_refused():
+    with pytest.raises(InputError, match="cannot be accounted for"):
+        epsilon(dp.ComposedDpEvent([dp.UnsupportedDpEvent()]), 1e-5)
+
+
+@pytest.mark.parametrize(
+    ("target", "q", "steps", "histogram"), [(8.0, 0.15, 300, 0.0), (8.0, 0.15, 300, 0.5), (1.0, 0.03, 2000, 0.2)]
+)
+def test_calibrated_noise_reaches_the_target_and_never_passes_it(target, q, steps, histogram):
+    sigma = calibrate_noise(target, 1e-5, q, steps, histogram)
+    assert 0.98 * target < epsilon(mechanism(q, sigma, steps, histogram), 1e-5) <= target
+    assert epsilon(mechanism(q, 0.99 * sigma, steps, histogram), 1e-5) > target
+
+
+def test_a_histogram_that_uses_up_the_target_is_refused():
+    with pytest.raises(InputError, match=r"histogram using 1\.5"):
+        calibrate_noise(1.0, 1e-5, 0.1, 100, 1.5)
