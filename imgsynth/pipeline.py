@@ -51,13 +51,13 @@ def sample(config: Config) -> Path:
 
 def evaluate(config: Config) -> Path:
     """Measure fidelity, diversity and utility against the real test patients (local)."""
-    evaluate_run(folder(config), config)
+    evaluate_run(folder(config), config, door.extra_transforms(config))
     return folder(config) / "evaluation.json"
 
 
 def audit(config: Config) -> Path:
     """Attack the release as an adversary would, and set the lower bound beside the proven ε in the privacy card."""
-    audit_run(folder(config), config)
+    audit_run(folder(config), config, door.extra_transforms(config))
     update_card(folder(config))
     return folder(config) / "audit.json"
 
