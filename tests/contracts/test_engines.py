@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.func import grad
 
+from imgsynth.models import GAN, VAE, Private
 from imgsynth.privacy.engines import ENGINES, get_engine
 from imgsynth.types import InputError, PatientBatch
 
@@ -177,6 +178,21 @@ def test_equals_the_oracle(engine, kind, dims, dtype):
     got = engine.clipped_sum(module, batch, aux, clip, physical_batch=3)
     assert disagreement(got.sums, expected) < TOLERANCE[dtype]
     torch.testing.assert_close(got.norms_P, torch.tensor(norms, dtype=dtype), rtol=TOLERANCE[dtype], atol=0)
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (8, 8, 8)], ids=str)
+@pytest.mark.parametrize("model", [VAE, GAN])
+def test_the_private_objectives_of_our_models(engine, model, shape):
+    torch.manual_seed(0)
+    (objective,) = [o for o in model(shape, CLASSES).objectives() if isinstance(o, Private)]
+    module = objective.module.double()
+    x = torch.rand(3, 2, 1, *shape, dtype=torch.float64) * 2 - 1
+    batch = PatientBatch(x, torch.tensor([[0, 1], [2, 0], [1, 1]]), torch.tensor([[0.3, 0.7], [0.5, 0.5], [1.0, 0.0]]))
+    batch.w_PK = batch.w_PK.double()
+    aux = tuple(a.double() for a in objective.aux(6, torch.Generator().manual_seed(0)))
+    clip = median_norm(module, batch, aux)
+    expected, _ = oracle(module, batch, aux, clip)
+    assert disagreement(engine.clipped_sum(module, batch, aux, clip, 2).sums, expected) < 1e-9
 
 
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -1,0 +1,108 @@
+import math
+import os
+
+import pytest
+import torch
+from scipy.stats import kstest, norm
+
+from imgsynth.privacy.noise import NoiseSource
+
+LEVEL = 1e-6  # of every statistical test here: a right sampler fails one in a million times
+N = 40_000
+
+
+def p_value(sample, std):
+    return kstest(sample.numpy() / std, "norm").pvalue
+
+
+@pytest.mark.parametrize("seed", [None, 0])
+def test_noise_has_the_declared_distribution_and_near_misses_are_rejected(seed):
+    std = 0.37
+    sample = NoiseSource(seed).add(torch.zeros(N), std)
+    assert p_value(sample, std) > LEVEL
+    assert p_value(sample, std * 2 / 3) < LEVEL
+    assert p_value(sample, std * 3 / 2) < LEVEL
+    assert p_value(sample + std / 10, std) < LEVEL
+
+
+def test_standard_deviation_is_right_to_the_third_digit():
+    n = 1_000_000
+    measured = NoiseSource().normal(n).std().item()
+    assert abs(measured - 1) < 5 / math.sqrt(2 * n)
+
+
+def test_tails_are_those_of_a_normal():
+    n = 1_000_000
+    beyond = (NoiseSource().normal(n).abs() > 3.5).sum().item()
+    expected = n * 2 * norm.sf(3.5)
+    assert abs(beyond - expected) < 6 * math.sqrt(expected)
+
+
+def test_noise_is_independent_between_calls_elements_and_both_halves_of_box_muller():
+    source = NoiseSource()
+    a, b = source.normal(N), source.normal(N)
+    bound = 6 / math.sqrt(N)
+    assert abs((a * b).mean()) < bound
+    assert abs((a[1:] * a[:-1]).mean()) < bound
+    first, second = a.chunk(2)
+    assert abs((first * second).mean()) < bound * 2
+    assert abs((first**2 * second**2).mean() - 1) < 20 * bound  # their radius is shared, yet they are independent
+
+
+@pytest.mark.parametrize("count", [0, 1, 7])
+def test_any_count(count):
+    assert NoiseSource().normal(count).shape == (count,)
+    assert NoiseSource(0).normal(count).shape == (count,)
+
+
+def test_the_shape_and_the_precision():
+    noisy = NoiseSource().add(torch.zeros(3, 4, 5, dtype=torch.float32), 1.0)
+    assert noisy.shape == (3, 4, 5)
+    assert noisy.dtype == torch.float64
+    assert noisy.unique().numel() == 60
+
+
+@pytest.mark.parametrize("std", [1.0, 0.3, 1e-5, 4.7e4])
+def test_outcomes_lie_on_one_grid_whatever_the_data_are(std):
+    grid = 2.0 ** (math.floor(math.log2(std)) - 20)
+    for value in (torch.zeros(1000), torch.rand(1000) * std / 7, torch.full((1000,), math.pi * std)):
+        cells = NoiseSource().add(value, std) / grid
+        assert torch.equal(cells, cells.round())
+    assert grid < std * 1e-6  # far below the noise
+
+
+def test_the_mean_is_the_value():
+    noisy = NoiseSource().add(torch.full((N,), 5.0), 2.0)
+    assert abs(noisy.mean() - 5) < 6 * 2 / math.sqrt(N)
+
+
+def test_unseeded_noise_comes_from_the_operating_system_and_has_no_state(monkeypatch):
+    asked = []
+    monkeypatch.setattr(os, "urandom", lambda n: asked.append(n) or bytes(range(256)) * (n // 256) + bytes(n % 256))
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    source = NoiseSource()
+    source.normal(100)
+    assert asked == [800]
+    assert torch.equal(torch.get_rng_state(), before)
+    assert source.state_dict() == {"random": None}
+
+
+def test_two_unseeded_sources_differ_and_torch_seeds_change_nothing():
+    torch.manual_seed(0)
+    a = NoiseSource().normal(4)
+    torch.manual_seed(0)
+    assert not torch.equal(a, NoiseSource().normal(4))
+
+
+def test_a_seeded_source_repeats_and_resumes():
+    a, b = NoiseSource(7), NoiseSource(7)
+    assert torch.equal(a.normal(5), b.normal(5))
+    c = NoiseSource(8)
+    c.load_state_dict(a.state_dict())
+    assert torch.equal(a.normal(5), c.normal(5))
+
+
+def test_states_of_seeded_and_unseeded_sources_do_not_mix():
+    with pytest.raises(AssertionError, match="seeded run for an unseeded"):
+        NoiseSource().load_state_dict(NoiseSource(0).state_dict())

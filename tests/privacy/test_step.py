@@ -1,0 +1,202 @@
+import dataclasses
+import math
+
+import pytest
+import torch
+from scipy.stats import kstest
+from torch import nn
+
+from imgsynth.privacy.engines import get_engine
+from imgsynth.privacy.noise import NoiseSource
+from imgsynth.privacy.plan import PrivacyPlan
+from imgsynth.privacy.step import private_step
+from imgsynth.types import PatientBatch
+
+PLAN = PrivacyPlan(
+    mode="dp",
+    unit="patient",
+    n=40,
+    sampling_rate=0.1,
+    steps=10,
+    clipping_norm=1.0,
+    noise_multiplier=0.0,
+    images_per_patient=2,
+    delta=1e-5,
+)
+ENGINE = get_engine("functional")
+
+
+class TwoWeights(nn.Module):
+    """loss = a·x₀ + b·x₁, so that an image's gradient is its two pixels."""
+
+    def __init__(self, size=2):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(size, dtype=torch.float64))
+        self.frozen = nn.Parameter(torch.ones(1, dtype=torch.float64), requires_grad=False)
+
+    def forward(self, x, y, shift):
+        return (x.flatten(1) * self.weight).sum(1) + shift * 0
+
+
+def batch_of(*patients):
+    """Each patient a list of (pixels, weight)."""
+    x = torch.tensor([[[pixels] for pixels, _ in images] for images in patients], dtype=torch.float64)
+    w = torch.tensor([[weight for _, weight in images] for images in patients], dtype=torch.float64)
+    if not patients:
+        x, w = torch.zeros(0, 2, 1, 2, dtype=torch.float64), torch.zeros(0, 2, dtype=torch.float64)
+    return PatientBatch(x, torch.zeros(w.shape, dtype=torch.long), w), (torch.zeros(w.numel(), dtype=torch.float64),)
+
+
+ANNA = [([6.0, 8.0], 0.5), ([0.0, 0.0], 0.5)]  # mean (3, 4), norm 5
+BERT = [([0.3, 0.0], 1.0), ([99.0, 99.0], 0.0)]  # mean (0.3, 0); the second image is padding
+
+
+def step(plan, *patients, companion=None, module=None, noise=None):
+    module = module or TwoWeights()
+    batch, aux = batch_of(*patients)
+    info = private_step(plan, ENGINE, module, batch, aux, companion, noise or NoiseSource())
+    return module.weight.grad, info
+
+
+def test_the_arithmetic_by_hand():
+    grad, info = step(PLAN, ANNA, BERT)
+    assert PLAN.normaliser == 4.0
+    torch.testing.assert_close(grad, torch.tensor([(0.6 + 0.3) / 4, 0.8 / 4], dtype=torch.float64))
+    assert info.public == {"noisy_gradient_norm": pytest.approx(grad.norm().item())}
+    assert info.local == {
+        "loss": 0.0,
+        "mean_norm": pytest.approx((5 + 0.3) / 2),
+        "clipped_share": 0.5,
+        "dropped_share": 0.0,
+    }
+
+
+def test_the_normaliser_never_depends_on_the_drawn_batch():
+    one, _ = step(PLAN, ANNA)
+    for drawn in (2, 3, 7):
+        many, _ = step(PLAN, *([ANNA] * drawn))
+        torch.testing.assert_close(many, one * drawn)
+
+
+def test_a_patient_is_clipped_once_however_many_images():
+    one_image, _ = step(PLAN, [([30.0, 40.0], 1.0), ([0.0, 0.0], 0.0)])
+    two_images, _ = step(PLAN, [([30.0, 40.0], 0.5), ([30.0, 40.0], 0.5)])
+    torch.testing.assert_close(one_image, two_images)
+    assert math.isclose(two_images.norm() * PLAN.normaliser, 1.0)
+
+
+@pytest.mark.parametrize("patients", [[], [ANNA, BERT]], ids=["empty", "two"])
+def test_noise_on_the_sum_has_standard_deviation_sigma_C(patients):
+    plan = dataclasses.replace(PLAN, noise_multiplier=1.7, clipping_norm=0.5)
+    module, size = TwoWeights(20_000), 20_000
+    wide = [[(pixels * (size // 2), weight) for pixels, weight in images] for images in patients]
+    batch, aux = batch_of(*wide) if wide else batch_of()
+    quiet, noisy = dataclasses.replace(plan, noise_multiplier=0.0), plan
+    if wide:
+        private_step(quiet, ENGINE, module, batch, aux, None, NoiseSource())
+        signal = module.weight.grad.clone()
+    else:
+        signal = torch.zeros(size)
+    private_step(noisy, ENGINE, module, batch, aux, None, NoiseSource())
+    sample = ((module.weight.grad - signal) * plan.normaliser / (1.7 * 0.5)).numpy()
+    assert kstest(sample, "norm").pvalue > 1e-6
+    assert kstest(sample * 3 / 2, "norm").pvalue < 1e-6
+    assert kstest(sample * 2 / 3, "norm").pvalue < 1e-6
+
+
+def test_an_empty_batch_steps_on_noise_alone():
+    grad, info = step(dataclasses.replace(PLAN, noise_multiplier=1.0))
+    assert grad.abs().min() > 0
+    assert info.local == {}
+    assert info.public["noisy_gradient_norm"] > 0
+    assert step(PLAN)[0].tolist() == [0.0, 0.0]
+
+
+def test_noise_is_fresh_in_every_step_and_differs_between_parameters():
+    class Twins(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Parameter(torch.zeros(3)), nn.Parameter(torch.zeros(3))
+
+        def forward(self, x, y, shift):
+            return x.flatten(1).sum(1) * (self.a + self.b).sum()
+
+    module, noise, seen = Twins(), NoiseSource(0), []
+    plan = dataclasses.replace(PLAN, noise_multiplier=1.0)
+    batch, aux = batch_of()
+    for _ in range(2):
+        private_step(plan, ENGINE, module, batch, aux, None, noise)
+        seen += [tuple(module.a.grad.tolist()), tuple(module.b.grad.tolist())]
+    assert len(set(seen)) == 4
+
+
+def test_what_is_written_has_the_parameters_type_and_frozen_ones_have_none():
+    module = TwoWeights().float()
+    batch, aux = batch_of(ANNA)
+    batch = PatientBatch(batch.x_PKC.float(), batch.y_PK, batch.w_PK.float())
+    private_step(PLAN, ENGINE, module, batch, (aux[0].float(),), None, NoiseSource())
+    assert module.weight.grad.dtype == torch.float32
+    assert module.frozen.grad is None
+
+
+def companion_of(*pixels):
+    x = torch.tensor([[[p]] for p in pixels], dtype=torch.float64)
+    m = len(pixels)
+    return PatientBatch(x, torch.zeros(m, 1, dtype=torch.long), torch.ones(m, 1, dtype=torch.float64)), (
+        torch.zeros(m, dtype=torch.float64),
+    )
+
+
+def test_companions_are_clipped_and_averaged_over_their_own_number():
+    companion = companion_of([3.0, 4.0], [0.0, 0.5], [0.0, 0.0], [0.0, 0.0])
+    grad, info = step(PLAN, BERT, companion=companion)
+    torch.testing.assert_close(grad, torch.tensor([0.3 / 4 + 0.6 / 4, (0.8 + 0.5) / 4], dtype=torch.float64))
+    assert info.local["mean_norm"] == pytest.approx(0.3)
+
+
+def test_companions_get_no_noise_and_do_not_change_the_patients_part():
+    plan = dataclasses.replace(PLAN, noise_multiplier=1.0)
+    companion = companion_of(*[[0.1, 0.2]] * 4)
+    without, _ = step(plan, ANNA, noise=NoiseSource(0))
+    with_them, _ = step(plan, ANNA, companion=companion, noise=NoiseSource(0))
+    torch.testing.assert_close(with_them - without, torch.tensor([0.1, 0.2], dtype=torch.float64))
+
+
+def test_a_number_of_companions_that_follows_the_batch_is_refused():
+    with pytest.raises(AssertionError, match="2 companions, but the plan's public number is 4"):
+        step(PLAN, ANNA, BERT, companion=companion_of([0.1, 0.2], [0.1, 0.2]))
+
+
+def test_a_batch_with_another_K_is_refused():
+    with pytest.raises(AssertionError, match="K = 2, the plan 3"):
+        step(dataclasses.replace(PLAN, images_per_patient=3), ANNA)
+
+
+@pytest.mark.parametrize("physical_batch", [1, 2, 32])
+def test_mode_none_is_the_ordinary_gradient_over_the_same_normaliser(physical_batch):
+    plan = dataclasses.replace(PLAN, mode="none", physical_batch=physical_batch)
+    companion = companion_of([3.0, 4.0], [0.0, 0.0], [0.0, 0.0], [0.0, 0.0])
+    grad, info = step(plan, ANNA, BERT, ANNA, companion=companion)
+    expected = torch.tensor([(3 + 0.3 + 3) / 4 + 3 / 4, (4 + 4) / 4 + 4 / 4], dtype=torch.float64)
+    torch.testing.assert_close(grad, expected)
+    assert info.local == {"loss": 0.0}
+    assert step(plan)[0].tolist() == [0.0, 0.0]
+
+
+def test_mode_none_reports_each_patients_loss():
+    module = TwoWeights()
+    module.weight.data.fill_(1.0)
+    _, info = step(dataclasses.replace(PLAN, mode="none"), ANNA, BERT, module=module)
+    assert info.local["loss"] == pytest.approx((7.0 + 0.3) / 2)
+
+
+def test_the_drawn_batchs_size_is_in_no_public_number():
+    plan = dataclasses.replace(PLAN, noise_multiplier=1.0)
+    assert set(step(plan, ANNA)[1].public) == {"noisy_gradient_norm"}
+
+
+def test_an_optimizer_takes_it_from_there():
+    module = TwoWeights()
+    step(PLAN, ANNA, module=module)
+    torch.optim.SGD(module.parameters(), lr=1.0).step()
+    torch.testing.assert_close(module.weight.data, torch.tensor([-0.15, -0.2], dtype=torch.float64))
