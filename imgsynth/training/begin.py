@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
-from imgsynth import console
 from imgsynth.cohort.build import build_manifest
 from imgsynth.cohort.manifest import Manifest
 from imgsynth.files import read_json, write_json
@@ -13,6 +12,7 @@ from imgsynth.privacy.histogram import noisy_histogram
 from imgsynth.privacy.ledger import Entry, Ledger
 from imgsynth.privacy.plan import PrivacyPlan, make_plan
 from imgsynth.schema import Config
+from imgsynth.training.checkpoint import load_checkpoint
 from imgsynth.training.disk import writing
 from imgsynth.training.folder import RunFolder
 from imgsynth.types import Fault, InputError
@@ -38,9 +38,7 @@ def settle(folder: RunFolder, cfg: Config) -> tuple[Manifest, PrivacyPlan]:
     """The run's cohort and plan: those stored when it was begun, else made now (and stored by ``open_spend``)."""
     if folder.begun:
         return Manifest.load(folder.manifest), PrivacyPlan.from_json(read_json(folder.plan))
-    manifest, faults = build_manifest(cfg.data)
-    for fault in faults:
-        console.warn(str(fault))
+    manifest, _ = build_manifest(cfg.data)
     plan = make_plan(
         cfg.privacy,
         n=len(manifest.patients("train")),
@@ -99,6 +97,7 @@ def close(folder: RunFolder, cfg: Config, job: Job) -> None:
 
 
 def _check_finished(folder: RunFolder, plan: PrivacyPlan) -> None:
+    """A run that the ledger has closed must be whole here: nothing more may be made on its spend."""
     needed = [folder.checkpoint] + ([folder.label_histogram] if plan.histogram_epsilon > 0 else [])
     faults = [
         Fault(str(path), "no such file in a finished run", "the file, which cannot be made twice on one spend",
@@ -106,5 +105,11 @@ def _check_finished(folder: RunFolder, plan: PrivacyPlan) -> None:
         for path in needed
         if not path.is_file()
     ]  # fmt: skip
+    if not faults and (step := load_checkpoint(folder.checkpoint)["state"]["step"]) < plan.steps:
+        faults = [
+            Fault(str(folder.root), f"a copy at step {step} of a run that was finished elsewhere",
+                  f"the finished run of {plan.steps} steps, because other steps would be a second spend",
+                  "use the finished folder, or train into a new output=DIR (a new entry in the ledger)")
+        ]  # fmt: skip
     if faults:
         raise InputError(*faults)

@@ -68,6 +68,17 @@ class RunFolder:
             write_text(path, uuid.uuid4().hex + "\n")
         return path.read_text(encoding="utf-8").strip()
 
+    def sweep(self) -> None:
+        """Remove what a killed process had begun to write: a checkpoint that was never put in place would hold steps
+        that are going to be taken again. Only training writes these files, and only one process trains here."""
+        names = ("metrics.jsonl", "manifest.json", "plan.json", "config.json", "run_id.txt", "label_histogram.json")
+        patterns = ["checkpoints/.*", "samples/.*", "local/.README.txt.*", "local/.metrics.jsonl.*"]
+        patterns += [f".{name}.*" for name in names]
+        with writing(self.root):
+            for pattern in patterns:
+                for leftover in self.root.glob(f"{pattern}.partial"):
+                    leftover.unlink()
+
     def refuse_lost_checkpoint(self) -> None:
         """Outputs without their checkpoint: going on would release a second time what the ledger counts once."""
         if not self.checkpoint.is_file() and (self.root / "metrics.jsonl").is_file():
@@ -100,7 +111,9 @@ def claimed(root: Path) -> Iterator[RunFolder]:
                 Fault(str(root), "a folder that another process trains in", "one process for a run",
                       "wait for it to end, or choose another output=DIR")
             ) from error  # fmt: skip
-        yield RunFolder(root)
+        folder = RunFolder(root)
+        folder.sweep()
+        yield folder
 
 
 def refuse_other_run(folder: RunFolder, cfg: Config) -> None:

@@ -63,21 +63,22 @@ def plan_table(
 def noise_for(epsilon: float, delta: float, rate: float, steps: int) -> float:
     """The smallest σ (to 0.5%, rounded up) for which ``steps`` steps at sampling rate ``rate`` are (ε, δ)-DP."""
     low, high = 0.0, 1.0
-    while _epsilon(high, delta, rate, steps) > epsilon:
+    while quick_epsilon(high, delta, rate, steps) > epsilon:
         low, high = high, 2 * high
         if high > LARGEST_SIGMA:
             raise ValueError(f"Expected an ε that a noise multiplier below {LARGEST_SIGMA:g} reaches, got {epsilon}.")
     low = max(low, high / 64)
     while high / low > PRECISION:  # invariant: high is enough
         middle = math.sqrt(low * high)
-        if _epsilon(middle, delta, rate, steps) <= epsilon:
+        if quick_epsilon(middle, delta, rate, steps) <= epsilon:
             high = middle
         else:
             low = middle
     return high
 
 
-def _epsilon(sigma: float, delta: float, rate: float, steps: int) -> float:
+def quick_epsilon(sigma: float, delta: float, rate: float, steps: int) -> float:
+    """An upper bound on ε of ``steps`` steps of DP-SGD, in milliseconds; the plan's own can be smaller."""
     accountant = RdpAccountant(orders=ORDERS)
     accountant.compose(training_event(rate, sigma, steps))
     return float(accountant.get_epsilon(delta))
@@ -150,6 +151,7 @@ def _configured_word(n: int, privacy: PrivacyConfig, trainer: TrainerConfig) -> 
     sigma, epsilon = privacy.noise_multiplier, privacy.epsilon
     if epsilon is not None:
         sigma = noise_for(epsilon, privacy.delta, batch / n, trainer.steps)
-    assert sigma is not None  # the door takes exactly one of the two
-    return honest_word(n, epsilon if epsilon is not None else _epsilon(sigma, privacy.delta, batch / n, trainer.steps),
-                       sigma, batch)  # fmt: skip
+    else:
+        assert sigma is not None  # the door takes exactly one of the two
+        epsilon = quick_epsilon(sigma, privacy.delta, batch / n, trainer.steps)
+    return honest_word(n, epsilon, sigma, batch)

@@ -8,14 +8,13 @@ from typing import Any
 
 import torch
 
-from imgsynth.privacy.accounting import rdp_epsilon
-from imgsynth.privacy.events import training_event
 from imgsynth.privacy.plan import PrivacyPlan
 from imgsynth.schema import Config, TrainerConfig
 from imgsynth.training.checkpoint import save_checkpoint
 from imgsynth.training.disk import writing
 from imgsynth.training.folder import RunFolder
 from imgsynth.training.metrics import Metrics
+from imgsynth.training.propose import quick_epsilon
 from imgsynth.training.sheets import save_png, sheet
 from imgsynth.training.state import TrainingState
 from imgsynth.types import Grid
@@ -89,5 +88,4 @@ def spent(plan: PrivacyPlan, step: int) -> float | None:
         return None
     if step == 0:
         return 0.0
-    event = training_event(plan.sampling_rate, plan.noise_multiplier, step)
-    return min(rdp_epsilon(event, plan.delta), plan.epsilon)
+    return min(quick_epsilon(plan.noise_multiplier, plan.delta, plan.sampling_rate, step), plan.epsilon)

@@ -256,7 +256,7 @@ def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     assert choose_device(TrainerConfig(device="auto", threads=1)).type == "cpu"
     assert torch.get_num_threads() == 1
     torch.set_num_threads(before)
-    with pytest.raises(InputError, match="trainer.device=auto"):
+    with pytest.raises(InputError, match=r"trainer\.device=auto"):
         choose_device(TrainerConfig(device="cuda"))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert choose_device(TrainerConfig()).type == "cuda" and choose_device(TrainerConfig(device="cpu")).type == "cpu"

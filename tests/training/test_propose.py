@@ -62,6 +62,7 @@ def test_the_proposal_is_printed_and_returned(capsys: pytest.CaptureFixture[str]
     assert {row["epsilon"] for row in proposal["table"]} == {1, 3, 5, 8}
     assert {row["batch_patients"] for row in proposal["table"]} == {60}
     assert proposal["word"] in printed and "60" in printed
-    by_sigma = print_proposal(60, PrivacyConfig(epsilon=None, noise_multiplier=2.0, delta=1e-3), TrainerConfig(steps=20))
+    given = PrivacyConfig(epsilon=None, noise_multiplier=2.0, delta=1e-3)
+    by_sigma = print_proposal(60, given, TrainerConfig(steps=20))
     assert "60 patients at ε = " in by_sigma["word"] and "2/60" in by_sigma["word"]
     assert "ε = ∞" in print_proposal(60, PrivacyConfig(mode="none", delta=1e-3), TrainerConfig(steps=20))["word"]

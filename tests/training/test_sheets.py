@@ -39,7 +39,7 @@ def brightest(pixels: np.ndarray) -> str:
 
 
 def body(orientation: str, at: str, size: int = 16) -> torch.Tensor:
-    """A black volume in ``orientation`` with a bright block toward the directions ``at`` (e.g. "RA"), central elsewhere."""
+    """A black volume in ``orientation`` with a bright block toward the directions ``at`` ("RA", say), else central."""
     image = np.full((size,) * len(orientation), -1.0, np.float32)
     where = []
     for code in orientation:

@@ -1,0 +1,188 @@
+"""kill -9 at random and at the worst moments: the run goes on as if nothing had happened, and is spent once."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import random
+import shutil
+import signal
+import time
+from collections.abc import Callable
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+import pytest
+import torch
+
+from imgsynth.privacy.ledger import Ledger
+from imgsynth.schema import Config
+from imgsynth.training import begin, loop, publish
+from imgsynth.training.checkpoint import load_checkpoint
+from imgsynth.training.folder import RunFolder
+from imgsynth.training.metrics import read_rows
+from imgsynth.training.run import model_factory
+from imgsynth.types import InputError
+
+Configure = Callable[..., Config]
+FORK = multiprocessing.get_context("fork")
+
+
+def start(cfg: Config, run_dir: Path, prepare: Callable[[], None] = lambda: None) -> BaseProcess:
+    """Train in a process of its own, in which ``prepare`` ran before."""
+
+    def target() -> None:
+        prepare()
+        loop.train(cfg, run_dir, model_factory(cfg.model))
+
+    process = FORK.Process(target=target)
+    process.start()
+    return process
+
+
+def finish(cfg: Config, run_dir: Path) -> None:
+    process = start(cfg, run_dir)
+    process.join(60)
+    assert process.exitcode == 0
+
+
+def die(*_: object, **__: object) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def weights(run_dir: Path) -> dict[str, torch.Tensor]:
+    state = load_checkpoint(RunFolder(run_dir).checkpoint)["state"]
+    averages = {f"ema.{k}": v for k, v in state["ema"].items() if isinstance(v, torch.Tensor)}
+    return {**state["model"], **averages, **_flat(state["optimizers"])}
+
+
+def _flat(value: dict | list | torch.Tensor | float, at: str = "optimizer") -> dict[str, torch.Tensor]:
+    if isinstance(value, torch.Tensor):
+        return {at: value}
+    if isinstance(value, (dict, list)):
+        pairs = value.items() if isinstance(value, dict) else enumerate(value)
+        return {k: v for key, item in pairs for k, v in _flat(item, f"{at}.{key}").items()}
+    return {}
+
+
+def assert_same_run(run_dir: Path, unbroken: Path, cfg: Config) -> None:
+    """Bit for bit the same weights, averages and optimizer moments, the same public files, and one spend each."""
+    ours, theirs = weights(run_dir), weights(unbroken)
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    assert (run_dir / "metrics.jsonl").read_bytes() == (unbroken / "metrics.jsonl").read_bytes()
+    for sheet in (unbroken / "samples").iterdir():
+        assert (run_dir / "samples" / sheet.name).read_bytes() == sheet.read_bytes()
+    cohort = json.loads((run_dir / "manifest.json").read_text())["fingerprint"]
+    entries = Ledger(cfg.privacy.ledger).entries(cohort)
+    assert [entry.state for entry in entries] == ["closed", "closed"]  # of this run and of the unbroken one
+    assert not list(run_dir.rglob("*.partial"))
+
+
+@pytest.fixture(scope="module")
+def with_histogram(make_config: Configure, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The unbroken run that the runs killed at the worst moments are held against, beside its ledger."""
+    root = tmp_path_factory.mktemp("unbroken")
+    cfg = make_config("gan", privacy={"ledger": str(root / "ledger")}, sample={"labels": "histogram"})
+    loop.train(cfg, root / "run", model_factory(cfg.model))
+    return root
+
+
+@pytest.mark.parametrize("model", ["gan", "vae"])
+def test_killed_at_random_moments(model: str, configure: Configure, tmp_path: Path) -> None:
+    """Steps are slowed a little so that kills hit all over; a process that got nowhere new is killed all the same."""
+    cfg = configure(model, trainer={"steps": 30, "checkpoint_every": 4, "sheet_every": 6})
+    unbroken, broken = tmp_path / "unbroken", tmp_path / "broken"
+    finish(cfg, unbroken)
+
+    def slow() -> None:
+        update = loop.private_update
+        loop.private_update = lambda *arguments: (time.sleep(0.03), update(*arguments))[1]
+
+    random.seed(f"{time.time()} {model}")
+    before_first, after_first = 0, 0
+    for _ in range(8):
+        process = start(cfg, broken, slow)
+        time.sleep(random.uniform(0.02, 1.2))
+        process.kill()
+        process.join()
+        if process.exitcode == 0:
+            break
+        if (broken / "checkpoints" / "last.pt").is_file():
+            after_first += 1
+        else:
+            before_first += 1
+    finish(cfg, broken)
+    assert before_first + after_first > 0
+    assert_same_run(broken, unbroken, cfg)
+
+
+def killed_at(monkeypatch_target: object, name: str, call: int) -> Callable[[], None]:
+    """Make the ``call``-th call of a function the last thing that the process does."""
+
+    def prepare() -> None:
+        original, calls = getattr(monkeypatch_target, name), []
+
+        def wrapper(*arguments: object, **named: object) -> object:
+            calls.append(1)
+            return die() if len(calls) == call else original(*arguments, **named)
+
+        setattr(monkeypatch_target, name, wrapper)
+
+    return prepare
+
+
+WORST = {
+    "the ledger has the run, the folder not yet": (begin, "write_json", 1),
+    "a step before the first checkpoint": (loop, "private_update", 3),
+    "before a later checkpoint is written": (publish, "save_checkpoint", 2),
+    "the checkpoint is there, its metrics are not": (publish.Metrics, "publish", 2),
+    "the metrics are there, the sheet is not": (publish, "save_png", 1),
+    "all steps are taken, the histogram is not drawn": (begin, "noisy_histogram", 1),
+    "the histogram is drawn and not yet on disk": (begin, "write_json", 3),
+    "the histogram is on disk, the ledger is open": (Ledger, "close_entry", 1),
+}
+
+
+@pytest.mark.parametrize("moment", WORST)
+def test_killed_at_the_worst_moments(moment: str, configure: Configure, tmp_path: Path, with_histogram: Path) -> None:
+    cfg = configure("gan", sample={"labels": "histogram"})
+    shutil.copytree(with_histogram / "ledger", str(cfg.privacy.ledger))
+    unbroken, broken = with_histogram / "run", tmp_path / "broken"
+    process = start(cfg, broken, killed_at(*WORST[moment]))
+    process.join(60)
+    assert process.exitcode == -signal.SIGKILL
+    shown = read_rows(broken / "metrics.jsonl")
+    if shown:  # whatever left memory is in the checkpoint
+        assert shown[-1]["step"] <= load_checkpoint(RunFolder(broken).checkpoint)["state"]["step"]
+    finish(cfg, broken)
+    assert_same_run(broken, unbroken, cfg)
+    assert (broken / "label_histogram.json").read_bytes() == (unbroken / "label_histogram.json").read_bytes()
+
+
+def test_an_unseeded_run_takes_its_lost_steps_with_fresh_noise(configure: Configure, tmp_path: Path) -> None:
+    """Twice from one and the same killed state: the two ends differ, and no state of a generator is on disk."""
+    cfg = configure("gan", privacy={"seed": None})
+    run_dir, saved, ledger = tmp_path / "run", tmp_path / "saved", Path(str(cfg.privacy.ledger))
+    start(cfg, run_dir, killed_at(loop, "private_update", 6)).join(60)
+    shutil.copytree(run_dir, saved / "run")
+    shutil.copytree(ledger, saved / "ledger")
+    finish(cfg, run_dir)
+    once = weights(run_dir)
+    assert [row["step"] for row in read_rows(run_dir / "metrics.jsonl")] == list(range(1, 10))
+    assert load_checkpoint(RunFolder(run_dir).checkpoint)["state"]["random"] is None
+    for folder in (run_dir, ledger):
+        shutil.rmtree(folder)
+        shutil.copytree(saved / folder.name, folder)
+    finish(cfg, run_dir)
+    assert any(not torch.equal(once[name], again) for name, again in weights(run_dir).items())
+
+
+def test_a_copy_of_an_unfinished_run_cannot_be_finished_twice(configure: Configure, tmp_path: Path) -> None:
+    cfg = configure("gan", privacy={"seed": None})
+    start(cfg, tmp_path / "run", killed_at(loop, "private_update", 6)).join(60)
+    shutil.copytree(tmp_path / "run", tmp_path / "copy")
+    finish(cfg, tmp_path / "run")
+    with pytest.raises(InputError, match="finished elsewhere"):
+        loop.train(cfg, tmp_path / "copy", model_factory(cfg.model))

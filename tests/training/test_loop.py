@@ -1,0 +1,318 @@
+"""The loop: what it records before it touches data, what it writes, what it refuses, and that it learns."""
+
+from __future__ import annotations
+
+import errno
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+import torch
+from PIL import Image
+from pydicom.dataset import FileMetaDataset
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from imgsynth.privacy.accounting import epsilon
+from imgsynth.privacy.events import training_event
+from imgsynth.privacy.ledger import Ledger
+from imgsynth.privacy.plan import PrivacyPlan
+from imgsynth.schema import Config
+from imgsynth.training import loop, publish
+from imgsynth.training.checkpoint import load_checkpoint
+from imgsynth.training.metrics import read_rows
+from imgsynth.training.run import load_run, model_factory, read_config
+from imgsynth.types import CheckFailed, InputError
+
+Configure = Callable[..., Config]
+Train = Callable[..., Path]
+
+
+def cohort_of(run_dir: Path) -> str:
+    return str(json.loads((run_dir / "manifest.json").read_text())["fingerprint"])
+
+
+# --- what a run leaves -----------------------------------------------------------------------------------------------
+
+
+def test_a_run_leaves_what_it_promises(configure: Configure, train_run: Train) -> None:
+    cfg = configure("gan")
+    run_dir = train_run(cfg)
+    rows, local = read_rows(run_dir / "metrics.jsonl"), read_rows(run_dir / "local" / "metrics.jsonl")
+    assert [row["step"] for row in rows] == [row["step"] for row in local] == list(range(1, 10))
+    assert set().union(*rows) == {"step", "noise_multiplier", "gradient_norm", "generator_loss", "epsilon"}
+    assert {"patients", "loss", "clipped_share", "seconds"} <= set().union(*local)
+    assert [row["step"] for row in rows if "generator_loss" in row] == [2, 4, 6, 8]  # every 2 steps
+    assert sorted(p.name for p in (run_dir / "samples").iterdir()) == ["step-000006.png", "step-000009.png"]
+    with Image.open(run_dir / "samples" / "step-000009.png") as sheet:
+        assert np.asarray(sheet).std() > 1
+    board = EventAccumulator(str(run_dir / "tensorboard")).Reload()
+    assert set(board.Tags()["scalars"]) == {"noise_multiplier", "gradient_norm", "generator_loss", "epsilon"}
+    plan = PrivacyPlan.from_json(json.loads((run_dir / "plan.json").read_text()))
+    (entry,) = Ledger(cfg.privacy.ledger).entries(cohort_of(run_dir))
+    assert entry.epsilon == plan.epsilon and entry.state == "closed" and entry.event == plan.event()
+
+
+def test_epsilon_so_far_is_what_was_published_with_the_row(configure: Configure, train_run: Train) -> None:
+    rows = read_rows(train_run(configure("vae")) / "metrics.jsonl")
+    stairs = [4, 4, 4, 4, 6, 6, 8, 8, 9]  # checkpoints at 4 and 8, a sheet at 6, the end at 9
+    n = 26  # training patients of 36
+    for row, step in zip(rows, stairs, strict=True):
+        proven = epsilon(training_event(8 / n, 1.5, step), 1e-2)
+        assert proven <= row["epsilon"] <= 1.5 * proven  # by the quicker accountant
+    assert rows[-1]["epsilon"] == epsilon(training_event(8 / n, 1.5, 9), 1e-2)
+
+
+def test_a_released_run_uses_the_averaged_weights(configure: Configure, train_run: Train) -> None:
+    run_dir = train_run(configure("gan"))
+    run = load_run(run_dir)
+    state = load_checkpoint(run_dir / "checkpoints" / "last.pt")["state"]
+    assert run.finished and run.step == 9 and not run.model.training
+    name = "stem.weight"
+    found = run.model.generator.state_dict()[name]
+    assert torch.equal(found, state["ema"][f"generator.{name}"])
+    assert not torch.equal(found, state["model"][f"G.{name}"])
+    assert run.config == read_config(run_dir / "config.json") == configure("gan")
+    images = run.model.sample(torch.tensor([0, 1]), torch.Generator().manual_seed(0))
+    assert images.shape == (2, 1, *run.grid.shape)
+
+
+def test_a_half_trained_run_opens_too_and_an_empty_folder_says_what_is_missing(
+    configure: Configure, train_run: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(publish.Metrics, "publish", stop)
+        with pytest.raises(KeyboardInterrupt):
+            train_run(configure("gan"))
+    assert load_run(tmp_path / "run").step == 4 and not load_run(tmp_path / "run").finished
+    with pytest.raises(InputError) as caught:
+        load_run(tmp_path / "nothing")
+    assert len(caught.value.faults) == 4
+
+
+@pytest.mark.parametrize("target", ["os.system", "imgsynth.models.Nothing", "no_such_module.Model", "Model"])
+def test_a_checkpoint_cannot_name_any_function_as_its_model(target: str) -> None:
+    with pytest.raises(InputError, match="GenerativeModel"):
+        model_factory({"_target_": target})
+
+
+# --- privacy ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_spend_is_recorded_before_an_image_is_opened(
+    configure: Configure, train_run: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cfg, seen = configure("gan"), []
+
+    def open_images(manifest: object, *_: object, **__: object) -> None:
+        seen.append([entry.state for entry in Ledger(cfg.privacy.ledger).entries(cohort_of(tmp_path / "run"))])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop, "PatientDataset", open_images)
+    with pytest.raises(KeyboardInterrupt):
+        train_run(cfg)
+    assert seen == [["open"]]
+
+
+def test_the_budget_is_kept_and_a_refused_run_binds_nothing(configure: Configure, train_run: Train) -> None:
+    cfg = configure("gan", privacy={"budget_epsilon": 1.7})
+    train_run(cfg, "first")  # ε is 1.4 or so
+    with pytest.raises(InputError, match="budget"):
+        train_run(cfg, "second")
+    smaller = configure("gan", privacy={"budget_epsilon": 1.7, "noise_multiplier": 6.0})
+    assert load_run(train_run(smaller, "second")).finished
+
+
+def test_the_label_histogram_is_part_of_the_plan_and_drawn_once(configure: Configure, train_run: Train) -> None:
+    cfg = configure("vae", sample={"labels": "histogram", "histogram_epsilon": 0.7}, privacy={"seed": None})
+    run_dir = train_run(cfg)
+    drawn = json.loads((run_dir / "label_histogram.json").read_text())
+    assert drawn["classes"] == ["0", "1"] and drawn["epsilon"] == 0.7 and all(n >= 0 for n in drawn["counts"])
+    plan = PrivacyPlan.from_json(json.loads((run_dir / "plan.json").read_text()))
+    assert plan.histogram_epsilon == 0.7
+    train_run(cfg)
+    assert json.loads((run_dir / "label_histogram.json").read_text()) == drawn
+    (run_dir / "label_histogram.json").unlink()
+    with pytest.raises(InputError, match="label_histogram"):
+        train_run(cfg)
+    assert not (run_dir / "label_histogram.json").exists()
+
+
+def test_the_checkpoint_of_an_unseeded_run_holds_no_random_state(configure: Configure, train_run: Train) -> None:
+    run_dir = train_run(configure("gan", privacy={"seed": None}))
+    state = load_checkpoint(run_dir / "checkpoints" / "last.pt")["state"]
+    assert state["random"] is None and state["noise"] == {"random": None}
+    assert state["sampler"] == {"drawn": 9, "random": None}
+
+
+def test_a_batch_normalised_private_network_is_refused_before_anything(configure: Configure, tmp_path: Path) -> None:
+    def factory(shape: tuple[int, ...], classes: int) -> torch.nn.Module:
+        model = model_factory(configure("gan").model)(shape, classes)
+        model.D.trunk.append(torch.nn.BatchNorm1d(4))
+        return model
+
+    cfg = configure("gan")
+    with pytest.raises(InputError, match="BatchNorm"):
+        loop.train(cfg, tmp_path / "run", factory)
+    assert not (tmp_path / "run" / "config.json").exists() and not list(Path(str(cfg.privacy.ledger)).glob("*.jsonl"))
+
+
+def test_only_the_network_that_is_post_processed_is_stepped_by_it(configure: Configure, train_run: Train) -> None:
+    """With no learning rate for private networks the discriminator stays where it was, and the generator does not."""
+    cfg = configure("gan", trainer={"learning_rate": 0.0})
+    torch.manual_seed(1)  # as the seeded run does
+    before = model_factory(cfg.model)((8, 8), 2).state_dict()
+    after = load_checkpoint(train_run(cfg) / "checkpoints" / "last.pt")["state"]["model"]
+    assert all(torch.equal(before[k], after[k]) for k in before if k.startswith("D."))
+    assert not torch.equal(before["G.stem.weight"], after["G.stem.weight"])
+
+
+SENTINEL = "SENTINEL"
+
+
+@pytest.fixture
+def marked_scans(tmp_path: Path) -> Path:
+    """Single CT slices of 24 patients with a sentinel in names, ids, free text, a private tag and paths."""
+    random = np.random.default_rng(0)
+    folder = tmp_path / f"{SENTINEL}path"
+    for index in range(24):
+        ds = pydicom.Dataset()
+        ds.file_meta = FileMetaDataset()
+        ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        ds.SOPClassUID, ds.SOPInstanceUID = CTImageStorage, generate_uid()
+        ds.StudyInstanceUID, ds.SeriesInstanceUID, ds.FrameOfReferenceUID = (generate_uid() for _ in range(3))
+        ds.PatientID, ds.PatientName = f"{SENTINEL}id{index}", f"{SENTINEL}name^{index}"
+        ds.StudyDescription = ds.InstitutionName = ds.SeriesDescription = f"{SENTINEL}text"
+        ds.Modality, ds.ImageType, ds.PatientAge, ds.PatientSex = "CT", ["ORIGINAL", "PRIMARY", "AXIAL"], "050Y", "F"
+        ds.private_block(0x0029, f"{SENTINEL}maker", create=True).add_new(1, "LO", f"{SENTINEL}private")
+        ds.Rows = ds.Columns = 8
+        ds.PixelSpacing, ds.SliceThickness = [4, 4], 4
+        ds.ImagePositionPatient, ds.ImageOrientationPatient = [0, 0, 0], [1, 0, 0, 0, 1, 0]
+        ds.SamplesPerPixel, ds.PhotometricInterpretation = 1, "MONOCHROME2"
+        ds.BitsAllocated, ds.BitsStored, ds.HighBit, ds.PixelRepresentation = 16, 16, 15, 1
+        ds.RescaleSlope, ds.RescaleIntercept, ds.RescaleType = 1, 0, "HU"
+        ds.PixelData = random.integers(-1000, 1000, (8, 8)).astype("<i2").tobytes()
+        path = folder / f"{SENTINEL}file{index}.dcm"
+        path.parent.mkdir(exist_ok=True)
+        ds.save_as(path, enforce_file_format=True)
+    return folder
+
+
+def test_nothing_of_headers_or_paths_is_in_what_may_be_shown(
+    marked_scans: Path, configure: Configure, train_run: Train, capfd: pytest.CaptureFixture[str]
+) -> None:
+    ledger = str(marked_scans / "ledger")
+    cfg = configure("gan", privacy={"ledger": ledger, "seed": None}, preprocess={"low": -1000, "high": 1000},
+                    data={"kind": "dicom", "root": str(marked_scans), "classes": None, "modality": None,
+                          "cohort": f"{SENTINEL}cohort"})  # fmt: skip
+    run_dir = train_run(cfg)
+    assert SENTINEL in (run_dir / "manifest.json").read_text()  # the sentinels were read
+    shown = [run_dir / "checkpoints" / "last.pt", run_dir / "metrics.jsonl", run_dir / "plan.json",
+             *(run_dir / "tensorboard").iterdir(), *(run_dir / "samples").iterdir()]  # fmt: skip
+    assert len(shown) == 6
+    for path in shown:
+        content = path.read_bytes()
+        for encoding in ("utf-8", "utf-16-le", "utf-32-le"):
+            assert SENTINEL.encode(encoding) not in content, path
+        assert str(run_dir).encode() not in content, path
+    assert "loss" not in "".join(capfd.readouterr())
+
+
+# --- going on, and refusing to ---------------------------------------------------------------------------------------
+
+
+def test_a_finished_run_says_so_and_is_left_alone(
+    configure: Configure, train_run: Train, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cfg = configure("gan")
+    run_dir = train_run(cfg)
+    before = {p: p.stat().st_mtime_ns for p in run_dir.rglob("*") if p.is_file() and p.name != ".lock"}
+    assert train_run(cfg) == run_dir
+    assert "finished" in capsys.readouterr().out
+    assert before == {p: p.stat().st_mtime_ns for p in run_dir.rglob("*") if p.is_file() and p.name != ".lock"}
+
+
+def test_a_folder_of_another_config_is_refused(configure: Configure, train_run: Train) -> None:
+    run_dir = train_run(configure("gan"))
+    before = (run_dir / "checkpoints" / "last.pt").read_bytes()
+    with pytest.raises(InputError) as caught:
+        train_run(configure("vae", trainer={"steps": 20, "threads": 2}, privacy={"noise_multiplier": 0.5}))
+    assert {"model._target_", "model.every", "trainer.steps", "privacy.noise_multiplier"} == {
+        fault.where for fault in caught.value.faults
+    }
+    assert (run_dir / "checkpoints" / "last.pt").read_bytes() == before
+
+
+def test_a_folder_whose_checkpoint_was_deleted_is_refused(configure: Configure, train_run: Train) -> None:
+    cfg = configure("gan")
+    (train_run(cfg) / "checkpoints" / "last.pt").unlink()
+    with pytest.raises(InputError, match="restore the checkpoint"):
+        train_run(cfg)
+
+
+def test_a_cohort_that_cannot_be_used_leaves_the_folder_free(configure: Configure, train_run: Train) -> None:
+    with pytest.raises(InputError):
+        train_run(configure("gan", data={"root": "/no/such/file.npz"}))
+    with pytest.raises(InputError, match="delta"):
+        train_run(configure("gan", privacy={"delta": 0.5}))
+    assert load_run(train_run(configure("gan"))).finished
+
+
+def test_a_disk_that_fills_up_ends_cleanly_and_the_run_goes_on_after(
+    configure: Configure, train_run: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cfg = configure("gan")
+    unbroken = train_run(cfg, "unbroken")
+    write, calls = Path.write_bytes, []
+
+    def full(path: Path, content: bytes) -> int:
+        if path.name.startswith(".last.pt"):
+            calls.append(path)
+            if len(calls) == 2:
+                write(path, bytes(content)[:100])
+                raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        return write(path, content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", full)
+        with pytest.raises(InputError, match="No space left"):
+            train_run(cfg)
+    run_dir = tmp_path / "run"
+    assert [p.name for p in (run_dir / "checkpoints").iterdir()] == ["last.pt"]
+    assert load_run(run_dir).step == 4 and read_rows(run_dir / "metrics.jsonl")[-1]["step"] == 4
+    train_run(cfg)
+    ours, theirs = (load_checkpoint(d / "checkpoints" / "last.pt")["state"]["model"] for d in (run_dir, unbroken))
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_divergence_stops_the_run(configure: Configure, train_run: Train) -> None:
+    with pytest.raises(CheckFailed, match="learning_rate"):
+        train_run(configure("gan", trainer={"generator_learning_rate": 1e30}))
+
+
+# --- does it learn? --------------------------------------------------------------------------------------------------
+
+
+def test_without_noise_the_classes_are_learned(configure: Configure, train_run: Train) -> None:
+    """Class 1 is bright on the left half: the averaged generator's class means differ there and not elsewhere."""
+    cfg = configure("vae", privacy={"mode": "none"}, data={"images_per_patient": 2},
+                    trainer={"steps": 150, "learning_rate": 0.02, "checkpoint_every": 150, "sheet_every": 150,
+                             "ema": 0.9})  # fmt: skip
+    run_dir = train_run(cfg)
+    run = load_run(run_dir)
+    assert not run.plan.releasable and math.isinf(run.plan.epsilon)
+    assert read_rows(run_dir / "metrics.jsonl")[-1]["epsilon"] is None
+    random = torch.Generator().manual_seed(0)
+    healthy, ill = (run.model.sample(torch.full((64,), y), random).mean(0)[0] for y in (0, 1))
+    difference = (ill - healthy) * 127.5
+    assert difference[:, :4].mean() > 50  # 80 grey levels in the data
+    assert abs(difference[:, 4:].mean()) < 15
+    losses = [row["loss"] for row in read_rows(run_dir / "local" / "metrics.jsonl")]
+    assert np.mean(losses[-10:]) < 0.7 * np.mean(losses[:10])
