@@ -58,7 +58,7 @@ def read_header(path: Path) -> Header | None:
             file.seek(0)
             dataset = dcmread(file, stop_before_pixels=True, force=True, specific_tags=list(_KEYWORDS))
             end = file.tell()
-            if text(dataset, "SOPClassUID", path) == uid.MediaStorageDirectoryStorage:
+            if text(dataset.file_meta, "MediaStorageSOPClassUID", path) == uid.MediaStorageDirectoryStorage:
                 return None
             header = _parse(dataset, path)
             _check_pixels(dataset, file, end, path)
@@ -137,7 +137,7 @@ def _check_pixels(dataset: Dataset, file: BinaryIO, end: int, path: Path) -> Non
 
     ``end`` is where the header pass stopped: before the element of the pixel data.
     """
-    syntax = value(getattr(dataset, "file_meta", Dataset()), "TransferSyntaxUID", path)
+    syntax = value(dataset.file_meta, "TransferSyntaxUID", path)
     if syntax is not None and UID(syntax) == uid.DeflatedExplicitVRLittleEndian:
         return
     file.seek(end)

@@ -40,6 +40,9 @@ def _only_series(paths: Sequence[Path]) -> Series:
     remarks = {fault for series in index.series for fault in series.faults}
     if faults := [fault for fault in index.faults if fault not in remarks]:
         raise InputError(*faults)
+    if not index.series:
+        where = ", ".join(str(path) for path in paths[:3]) or "no file"
+        raise InputError(Fault(where, "no DICOM image", "the files of one series", "check the path"))
     if len(index.series) != 1:
         got = f"{len(index.series)} stacks of {element('SeriesInstanceUID')}"
         remedy = "index the folder with read_dicom_folder and read its series one by one"

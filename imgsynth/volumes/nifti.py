@@ -67,13 +67,11 @@ def write_nifti(volume: Volume, path: Path, description: str = "", sidecar: dict
 
     qform and sform are equal with code 1 (scanner), units mm; int16 when every value is a whole number in its range,
     else float32, without scaling. ``description`` (at most 79 bytes) is the header's only text: no extension, no file
-    name. Raises InputError for a sheared affine, which a qform cannot carry.
+    name. Raises InputError before anything is written: no finite values, a sheared affine (a qform cannot carry it).
     """
     path = Path(path)
-    if not is_square(volume.affine):
-        raise _fault(path, "an affine with sheared axes", "axes at right angles", "resample the volume first")
-    if len(description.encode()) > 79:
-        raise _fault(path, f"a description of {len(description.encode())} bytes", "at most 79", "shorten it")
+    if faults := _faults(volume, path, description):
+        raise InputError(*faults)
     array = _storable(volume.array)
     image = nib.Nifti1Image(array, volume.affine)
     image.set_qform(volume.affine, code=1)
@@ -88,6 +86,17 @@ def write_nifti(volume: Volume, path: Path, description: str = "", sidecar: dict
         partial.write_bytes(_gzip(data) if path.suffix == ".gz" else data)
     write_json(sidecar_path(path), facts)
     return path
+
+
+def _faults(volume: Volume, path: Path, description: str) -> list[Fault]:
+    faults = []
+    if volume.array.size == 0 or not np.isfinite(volume.array).all():
+        faults.append(Fault(str(path), "no voxels, NaN or infinite values", "finite values", "check the generator"))
+    if not is_square(volume.affine):
+        faults.append(Fault(str(path), "an affine with sheared axes", "axes at right angles", "resample it first"))
+    if (size := len(description.encode())) > 79:
+        faults.append(Fault(str(path), f"a description of {size} bytes", "at most 79", "shorten it"))
+    return faults
 
 
 def _gzip(data: bytes) -> bytes:

@@ -51,7 +51,7 @@ def read_npz(path: Path) -> NpzSource:
     try:
         with np.load(path, allow_pickle=False) as archive:
             return NpzSource(path, {name: archive[name] for name in archive.files})
-    except (OSError, EOFError, ValueError, KeyError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
+    except (OSError, EOFError, ValueError, TypeError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(Fault(str(path), f"unreadable npz ({error})", "an archive of plain numeric arrays",
                                "save it again with numpy.savez, without objects")) from error  # fmt: skip
 
@@ -70,14 +70,15 @@ def row_volume(
     radiograph seen by its reader, so that DICOM and NIfTI written from it show it upright (axis codes "LIP").
     ``spacing`` is mm along the Volume's axes; nominally 1 mm. ``where`` names the row in errors.
     """
-    if row.ndim not in (2, 3) or row.shape[-1] in (3, 4) or row.size == 0:
+    colour = row.ndim == 3 and row.shape[-1] in (3, 4)
+    if row.ndim not in (2, 3) or colour or row.size == 0:
         raise InputError(Fault(where, f"an image of shape {row.shape}", "[H, W] or [D, H, W], without colour",
                                "convert colour to gray first"))  # fmt: skip
     if row.dtype.kind not in "buif" or not np.isfinite(row).all():
         raise InputError(Fault(where, f"values of type {row.dtype}, NaN or infinite", "finite real numbers",
                                "repair or leave out the row"))  # fmt: skip
     array = row.astype(np.float32).T if row.ndim == 3 else row.astype(np.float32).T[..., None]
-    mm = (*(spacing or ()), 1.0, 1.0, 1.0)[:3] if spacing else (1.0, 1.0, 1.0)
     affine = projection_affine()
-    affine[:3, :3] = affine[:3, :3] * np.array(mm)
+    if spacing is not None:
+        affine[:3, : len(spacing)] *= np.array(spacing)
     return Volume(array, affine, modality, unit)
