@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +81,7 @@ def train(
             generator=state.picks,
         )
 
-        with training_bar(plan.steps) as advance:
+        with training_bar(plan.steps) as advance, closing(publisher.metrics):
             epsilon = spent(plan, state.step)
             while state.step < plan.steps:
                 began = time.perf_counter()
@@ -104,6 +105,5 @@ def train(
                     epsilon = publisher.publish(state)
                 advance(state.step, epsilon)
 
-        publisher.metrics.close()
         close(folder, cfg, job)
         return run_dir

@@ -75,11 +75,14 @@ class TrainingState:
             self.random.set_state(state["random"]["own"])
             self.picks.set_state(state["random"]["picks"])
             torch.set_rng_state(state["random"]["torch"])
+            torch.cuda.set_rng_state_all(state["random"]["cuda"])
 
-    def _random_state(self) -> dict[str, torch.Tensor] | None:
+    def _random_state(self) -> dict[str, Any] | None:
         if self.picks is None:
             return None
-        return {"own": self.random.get_state(), "picks": self.picks.get_state(), "torch": torch.get_rng_state()}
+        own, picks = self.random.get_state(), self.picks.get_state()
+        cuda = torch.cuda.get_rng_state_all() if self.random.device.type == "cuda" else []
+        return {"own": own, "picks": picks, "torch": torch.get_rng_state(), "cuda": cuda}
 
 
 def _trainable(objective: Private | PostProcessing) -> list[torch.nn.Parameter]:

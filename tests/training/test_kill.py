@@ -94,7 +94,7 @@ def test_killed_at_random_moments(model: str, configure: Configure, tmp_path: Pa
     """Steps are slowed a little so that kills hit all over; a process that got nowhere new is killed all the same."""
     cfg = configure(model, trainer={"steps": 30, "checkpoint_every": 4, "sheet_every": 6})
     unbroken, broken = tmp_path / "unbroken", tmp_path / "broken"
-    finish(cfg, unbroken)
+    loop.train(cfg, unbroken, model_factory(cfg.model))
 
     def slow() -> None:
         update = loop.private_update
@@ -102,9 +102,9 @@ def test_killed_at_random_moments(model: str, configure: Configure, tmp_path: Pa
 
     random.seed(f"{time.time()} {model}")
     before_first, after_first = 0, 0
-    for _ in range(8):
+    for _ in range(6):
         process = start(cfg, broken, slow)
-        time.sleep(random.uniform(0.02, 1.2))
+        time.sleep(random.uniform(0.05, 0.9))
         process.kill()
         process.join()
         if process.exitcode == 0:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,8 +17,10 @@ import torch
 from PIL import Image
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from imgsynth import console
 from imgsynth.privacy.accounting import epsilon
 from imgsynth.privacy.events import training_event
 from imgsynth.privacy.ledger import Ledger
@@ -26,7 +30,7 @@ from imgsynth.training import loop, publish
 from imgsynth.training.checkpoint import load_checkpoint
 from imgsynth.training.metrics import read_rows
 from imgsynth.training.run import load_run, model_factory, read_config
-from imgsynth.types import CheckFailed, InputError
+from imgsynth.types import CheckFailed, InputError, PatientBatch
 
 Configure = Callable[..., Config]
 Train = Callable[..., Path]
@@ -295,6 +299,42 @@ def test_a_disk_that_fills_up_ends_cleanly_and_the_run_goes_on_after(
 def test_divergence_stops_the_run(configure: Configure, train_run: Train) -> None:
     with pytest.raises(CheckFailed, match="learning_rate"):
         train_run(configure("gan", trainer={"generator_learning_rate": 1e30}))
+
+
+class Invert:
+    """An extra transform, as the configuration's ``preprocess.extra`` gives them."""
+
+    def __call__(self, x_C: torch.Tensor) -> torch.Tensor:
+        return -x_C
+
+
+def test_extra_transforms_reach_the_images(
+    configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cfg, seen = configure("vae", trainer={"steps": 1}, data={"cache": "disk"}), []
+    update = loop.private_update
+
+    def spy(state: object, plan: object, batch: PatientBatch) -> object:
+        seen.append(batch.x_PKC)
+        return update(state, plan, batch)
+
+    monkeypatch.setattr(loop, "private_update", spy)
+    for name, extra in (("plain", ()), ("inverted", (Invert(),))):
+        loop.train(cfg, tmp_path / name, model_factory(cfg.model), extra)
+        assert list((tmp_path / name / "local" / "cache").rglob("*.pt"))  # private images stay in the local folder
+    assert seen[0].numel() and torch.equal(seen[0], -seen[1])
+
+
+def test_the_bar_shows_steps_and_ε(configure: Configure, train_run: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = io.StringIO()
+    terminal = Console(file=shown, force_terminal=True, width=100, color_system=None)
+    monkeypatch.setattr(console, "err", terminal)
+    train_run(configure("gan"))
+    last = shown.getvalue().replace("\r", "\n").split("\n")
+    bars = [line for line in last if "training" in line]
+    assert any("9/9" in line and "ε = " in line for line in bars)
+    words = set(re.findall(r"[a-zε]{2,}|ε", re.sub(r"\x1b\[[0-9?]*[a-zA-Z]", "", "".join(bars))))
+    assert words <= {"training", "ε"}
 
 
 # --- does it learn? --------------------------------------------------------------------------------------------------
