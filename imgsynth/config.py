@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import hydra
-import yaml
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
@@ -27,7 +26,7 @@ from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from hydra.plugins.search_path_plugin import SearchPathPlugin
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from imgsynth.config_rules import range_faults
@@ -87,20 +86,19 @@ def from_overrides(verb: str, overrides: list[str]) -> Config:
     parsed = _parse(overrides)
     values = {o.key_or_group: o.value() for o in parsed}
     saved = Path(str(values["output"])) / "config.yaml" if values.get("output") else None
-    continues = saved is not None and saved.is_file() and not set(values) & set(TRAINING_GROUPS)
-    if not continues:
+    if saved is None or not saved.is_file() or set(values) & set(TRAINING_GROUPS):
         return check(compose(verb, overrides))
-    raw = OmegaConf.create(yaml.safe_load(saved.read_text(encoding="utf-8")))  # type: ignore[union-attr]
+    raw = OmegaConf.load(saved)
     for override in parsed:
         key = override.key_or_group
         if key in ("encoder", "audit"):
-            raw[key] = compose(verb, [override.input_line])[key]  # type: ignore[list-item]
+            OmegaConf.update(raw, key, compose(verb, [str(override.input_line)])[key], merge=False)
         else:
             OmegaConf.update(raw, key, override.value(), force_add=True)
     return check(raw)
 
 
-def check(raw: DictConfig | dict[str, Any]) -> Config:
+def check(raw: DictConfig | ListConfig | dict[str, Any]) -> Config:
     """Resolve, coerce, range-check and bind. Raises ``InputError`` with every fault that was found.
 
     A run that lacks ``output`` gets ``runs/<date>-<experiment>``.
@@ -216,7 +214,7 @@ def _say(hint: Any) -> str:
     return re.sub(r"typing\.|<class '|'>", "", str(hint)).replace("Optional[", "null or [")
 
 
-def _locate(target: str) -> Callable[..., Any]:
+def _locate(target: str) -> Any:
     try:
         return hydra.utils.get_object(target)
     except Exception as error:  # hydra wraps whatever the import raised

@@ -1,4 +1,7 @@
-"""Hydra main of `imgsynth inspect`: python scripts/inspect.py [-m] key=value …"""
+"""Hydra main of `imgsynth inspect`: python scripts/inspect_cohort.py [-m] key=value …
+
+Not called inspect.py, which would hide the standard library's module from every script in this folder.
+"""
 
 import sys
 
