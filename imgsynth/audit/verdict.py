@@ -23,8 +23,8 @@ def verdict(
     """What the primary attack and the controls together allow to say, the gravest first.
 
     A bound above the proof is a VIOLATION even when a control failed, which is then named; otherwise a failed or
-    impossible control makes the audit INCONCLUSIVE. A leak is an AUC whose interval lies above one half, or ε_LB > 0 (few
-    patients that leak much hardly move the AUC, but do move the bound).
+    impossible control makes the audit INCONCLUSIVE. A leak is an AUC whose interval lies above one half, or ε_LB > 0:
+    a few patients that leak much hardly move the AUC, but they move the bound.
     """
     failed = [f"{c.kind} control: {c.detail}" for c in controls if c.passed is not True]
     caveat = f" (but {'; '.join(failed)})" if failed else ""

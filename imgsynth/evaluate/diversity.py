@@ -55,7 +55,7 @@ def disjoint_pairs(images: Images, random: np.random.Generator) -> np.ndarray:
     order = random.permutation(len(images))
     _, first = np.unique(images.patients_N[order], return_index=True)
     one_each = order[np.sort(first)]  # one image of each patient, patients in random order
-    pairs = []
+    pairs = [np.zeros((0, 2), dtype=np.int64)]
     for label in np.unique(images.y_N[one_each]):
         of_class = one_each[images.y_N[one_each] == label]
         pairs.append(of_class[: len(of_class) // 2 * 2].reshape(-1, 2))

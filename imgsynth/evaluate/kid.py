@@ -31,7 +31,9 @@ def weighted_mmd(
     def within(k_PP: np.ndarray, count_P: np.ndarray, w_RP: np.ndarray) -> np.ndarray:
         off_PP = 1.0 - np.eye(len(k_PP))
         pairs_PP = np.outer(count_P, count_P) * off_PP
-        return ((w_RP @ (k_PP * off_PP)) * w_RP).sum(1) / ((w_RP @ pairs_PP) * w_RP).sum(1)
+        pairs_R = ((w_RP @ pairs_PP) * w_RP).sum(1)
+        pairs_R[pairs_R == 0] = np.nan  # a resample of one patient alone has no pair and no estimate
+        return ((w_RP @ (k_PP * off_PP)) * w_RP).sum(1) / pairs_R
 
     between = ((w_RP @ k_ab) * v_RQ).sum(1) / ((w_RP @ count_a) * (v_RQ @ count_b))
     return within(k_aa, count_a, w_RP) + within(k_bb, count_b, v_RQ) - 2 * between

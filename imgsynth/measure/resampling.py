@@ -7,7 +7,7 @@ patients is recomputed for all resamples by one matrix product.
 from __future__ import annotations
 
 import numpy as np
-from scipy.stats import beta
+from scipy.special import betaincinv
 
 LEVEL = 0.95  # of every interval that says nothing else
 
@@ -36,8 +36,8 @@ def recentred_interval(value: float, replicates_R: np.ndarray, level: float = LE
 def clopper_pearson(successes: int, trials: int, level: float = LEVEL) -> tuple[float, float]:
     """Exact two-sided interval of a binomial proportion (Clopper & Pearson 1934); (0, 1) without trials."""
     alpha = 1 - level
-    low = 0.0 if successes == 0 else float(beta.ppf(alpha / 2, successes, trials - successes + 1))
-    high = 1.0 if successes == trials else float(beta.ppf(1 - alpha / 2, successes + 1, trials - successes))
+    low = 0.0 if successes == 0 else float(betaincinv(successes, trials - successes + 1, alpha / 2))
+    high = 1.0 if successes == trials else float(betaincinv(successes + 1, trials - successes, 1 - alpha / 2))
     return low, high
 
 

@@ -1,0 +1,73 @@
+"""The copy check: calibrated counts, and a sheet that says it must stay."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from scipy.spatial.distance import cdist
+
+from imgsynth.audit.copies import Neighbours, copy_counts, distance_to_patients, most_suspicious, write_copy_sheet
+from imgsynth.measure.images import Images, synthetic_images
+from imgsynth.types import Grid
+
+
+def test_distance_to_each_patient_is_that_of_the_nearest_image() -> None:
+    random = np.random.default_rng(0)
+    synthetic = random.standard_normal((6, 1, 3, 3))
+    x_NC, names = random.standard_normal((8, 1, 3, 3)), np.array(list("bacabbca"))
+    patients = Images(x_NC, np.zeros(8, dtype=int), names)
+    all_NM = cdist(synthetic.reshape(6, -1), x_NC.reshape(8, -1))
+    expected = np.stack([all_NM[:, names == name].min(1) for name in "abc"], axis=1)
+    measured = distance_to_patients(synthetic_images(synthetic, np.zeros(6, dtype=int)), patients)
+    np.testing.assert_allclose(measured, expected, rtol=1e-6)
+
+
+def test_counts_are_calibrated_to_equal_numbers_of_patients(trial) -> None:  # type: ignore[no-untyped-def]
+    """With five times as many train as holdout patients and no copying, the share must still be one half."""
+    members, nonmembers, synthetic = trial(0.0, 4, members=500, nonmembers=100, samples=1000)
+    honest = copy_counts(synthetic, members, nonmembers, 200, np.random.default_rng(0))
+    assert honest["n_patients_each"] == 100
+    assert honest["patients_low"] < 0.5 < honest["patients_high"]
+    members, nonmembers, synthetic = trial(0.5, 4, members=100, nonmembers=100, samples=1000)
+    leaking = copy_counts(synthetic, members, nonmembers, 200, np.random.default_rng(0))
+    assert leaking["low"] > 0.6
+    assert leaking["patients_low"] > 0.5
+    assert leaking["too_near"]["train"] > 5 * leaking["too_near"]["holdout"]
+
+
+def test_interval_over_patients_is_wider_than_the_binomial_one(trial) -> None:  # type: ignore[no-untyped-def]
+    """Samples share their neighbours: 2,000 samples about 60 patients are no 2,000 facts."""
+    counts = copy_counts(*reversed_order(trial(0.0, 5, members=60, nonmembers=60)), 300, np.random.default_rng(0))
+    assert counts["patients_high"] - counts["patients_low"] > 1.5 * (counts["high"] - counts["low"])
+
+
+def reversed_order(images: tuple[Images, Images, Images]) -> tuple[Images, Images, Images]:
+    return images[2], images[0], images[1]
+
+
+def test_the_copies_lead_the_sheet(trial) -> None:  # type: ignore[no-untyped-def]
+    members, nonmembers, synthetic = trial(0.0, 6, members=50, nonmembers=50, samples=100)
+    x_NC = synthetic.x_NC.copy()
+    x_NC[[17, 42]] = members.x_NC[[3, 5]]
+    neighbours = Neighbours.of(synthetic.with_images(x_NC), members, nonmembers)
+    assert set(most_suspicious(neighbours)[:2]) == {17, 42}
+    assert neighbours.train_index_N[17] == 3
+    assert neighbours.train_distance_N[17] == 0.0
+
+
+def test_sheet_is_a_png_with_a_red_banner_for_two_and_three_dimensions(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    for shape, orientation in (((20, 16), "IL"), ((12, 16, 10), "RAS")):
+        grid = Grid(shape, (1.0,) * len(shape), orientation, "MR", "a.u.", 0.0, 1.0)
+        sides = [
+            Images(random.uniform(-1, 1, (n, 1, *shape)).astype(np.float32), np.zeros(n, int), np.arange(n).astype(str))
+            for n in (3, 5, 2)
+        ]
+        path = write_copy_sheet(tmp_path / "local" / f"{len(shape)}d.png", *sides, grid)
+        with Image.open(path) as picture:
+            red, green, blue = picture.convert("RGB").getpixel((2, 2))
+        assert red > 100
+        assert max(green, blue) < 20
+        assert [p.name for p in path.parent.iterdir() if p.suffix != ".png"] == []

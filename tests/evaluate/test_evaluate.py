@@ -1,0 +1,85 @@
+"""The whole evaluation on arrays: controls of known quality, refusals with reasons, strict JSON."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+
+from imgsynth.evaluate.metric import Comparison
+from imgsynth.evaluate.run import METRICS, evaluate
+from imgsynth.measure.encoders import get_encoder
+from imgsynth.measure.images import Images, synthetic_images
+from imgsynth.types import Grid
+
+GRID = Grid((16, 16), (1.0, 1.0), "PL", "CT", "HU", -1000.0, 1000.0)
+
+
+def compare(digits: Images, x_NC: np.ndarray | None = None, n: int = 250) -> Comparison:
+    train, test, third = (digits.select(np.arange(i * n, (i + 1) * n)) for i in range(3))
+    synthetic = synthetic_images(third.x_NC if x_NC is None else x_NC, third.y_N)
+    return Comparison(train, test, synthetic, get_encoder("random_conv", 2, 0), GRID, 60, 0)
+
+
+def metrics(c: Comparison) -> dict[str, Any]:
+    return {name: metric(c) for name, metric in METRICS.items()}
+
+
+def test_a_perfect_generator_is_at_the_floor_and_shuffled_voxels_are_far_above(digits: Images) -> None:
+    perfect = metrics(compare(digits))
+    for name, m in perfect.items():
+        assert m.low <= m.floor.high and m.floor.low <= m.high, name
+    shuffled = np.random.default_rng(0).permuted(digits.x_NC[500:750].reshape(250, -1), axis=1).reshape(250, 1, 16, 16)
+    broken = metrics(compare(digits, shuffled))
+    for name in ("frechet_distance", "kernel_distance"):
+        assert broken[name].low > 10 * perfect[name].floor.high, name
+    assert broken["ms_ssim"].high < broken["ms_ssim"].floor.low
+    assert broken["intensity_wasserstein"].value == pytest.approx(perfect["intensity_wasserstein"].value, abs=1e-6)
+
+
+def test_a_near_miss_is_told_from_the_truth(digits: Images) -> None:
+    """Noise of 10 % of the range, and an offset of 50 HU, are each seen by the metric whose business it is."""
+    noisy = digits.x_NC[500:750] + 0.2 * np.random.default_rng(0).standard_normal((250, 1, 16, 16)).astype(np.float32)
+    measured = metrics(compare(digits, noisy))
+    for name in ("frechet_distance", "kernel_distance"):
+        assert measured[name].low > measured[name].floor.high, name
+    shifted = metrics(compare(digits, digits.x_NC[500:750] * 0.9 + 0.05))["intensity_wasserstein"]
+    assert shifted.low > shifted.floor.high
+    assert shifted.unit == "HU"
+
+
+def test_copying_the_training_set_does_not_beat_fresh_patients(digits: Images) -> None:
+    """The reference is patients never trained on: a generator of copies scores as the floor does, not 0."""
+    copies = metrics(compare(digits, digits.x_NC[:250]))["frechet_distance"]
+    assert copies.value == pytest.approx(copies.floor.value)
+    assert copies.value > 0
+
+
+def test_evaluation_is_repeatable_strict_json_with_named_encoders(digits: Images) -> None:
+    first, second = (evaluate(compare(digits, n=120), [str(k) for k in range(10)], 1) for _ in range(2))
+    assert json.dumps(first, allow_nan=False) == json.dumps(second, allow_nan=False)
+    assert first["encoder"] == "random_conv-2d-seed0"
+    assert {m["name"]: m["encoder"] for m in first["metrics"]} == {
+        "frechet_distance": first["encoder"],
+        "kernel_distance": first["encoder"],
+        "ms_ssim": None,
+        "intensity_wasserstein": None,
+    }
+    assert not first["not_done"]
+    assert {(r["classifier"], r["seeds"]) for r in first["utility"]["results"]} == {
+        ("logistic_regression", 1),
+        ("small_cnn", 1),
+    }
+
+
+@pytest.mark.parametrize("n", [0, 1, 4, 9])
+def test_a_handful_of_patients_is_not_done_with_reasons(digits: Images, n: int) -> None:
+    c = compare(digits, n=n)
+    found = evaluate(c, [str(k) for k in range(10)], 1)
+    done = {m["name"] for m in found["metrics"]}
+    assert done | {entry["what"] for entry in found["not_done"]} >= set(METRICS)
+    assert {"frechet_distance", "kernel_distance"}.isdisjoint(done)
+    assert all(entry["why"] for entry in found["not_done"])
+    json.dumps(found, allow_nan=False)
