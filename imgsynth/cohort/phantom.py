@@ -40,9 +40,11 @@ _README = """\
 DIGITAL PHANTOMS - NO PATIENT BEHIND THEM
 
 Every image in this folder was computed by imgsynth from random numbers: ellipsoids, tubes and shells arranged as a
-thorax. No scan of a person was used. Names, ids, dates, sites and scanners are invented. The files look like a scanner's export
-(ORIGINAL\\PRIMARY, no de-identification) because they stand in for one in tutorials, tests and controls.
-Not for clinical use. labels.csv: one row per patient. phantoms.json: the configuration that makes the same files again.
+thorax. No scan of a person was used. Names, ids, dates, sites and scanners are invented. The files look like a
+scanner's export (ORIGINAL\\PRIMARY, no de-identification) because they stand in for one in tutorials, tests and
+controls. Not for clinical use.
+
+labels.csv: one row per patient. phantoms.json: the configuration that makes the same files again.
 """
 
 

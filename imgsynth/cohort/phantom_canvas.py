@@ -12,7 +12,8 @@ class Canvas:
     """HU on a cubic grid of ``n`` voxels of ``h`` mm, centred on the scanner's isocentre; starts as air.
 
     ``x``, ``y`` [n, n, 1] and ``z`` [1, 1, n] are the voxels' coordinates in the patient's frame, which is the
-    scanner's moved by ``shift`` and rolled about the long axis by ``roll``. Array axes run toward right, anterior, superior.
+    scanner's moved by ``shift`` and rolled about the long axis by ``roll``. Array axes run toward right, anterior,
+    superior.
     """
 
     def __init__(self, n: int, h: float, shift: tuple[float, float, float], roll: float, air: float):

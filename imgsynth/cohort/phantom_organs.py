@@ -9,6 +9,7 @@ from imgsynth.cohort.phantom_canvas import Canvas
 from imgsynth.cohort.phantom_thorax import (
     ASCENT,
     CAVITY_Y,
+    RIB,
     body_depth,
     breathing_shift,
     dome_height,
@@ -26,7 +27,7 @@ def paint_wall(canvas: Canvas, p: PatientAnatomy) -> None:
     x, y, z = canvas.x, canvas.y, canvas.z
     for side in (-1.0, 1.0):
         if p.breast:
-            centre = (side * 0.56 * p.cavity_a, p.cavity_b + CAVITY_Y + 0.35 * p.breast, -18.0)
+            centre = (side * 0.56 * p.cavity_a, p.cavity_b + CAVITY_Y + RIB + 0.3 * p.breast, -18.0)
             half = (1.05 * p.breast, 0.75 * p.breast, p.breast)
             canvas.paint(canvas.box(centre, half), ellipsoid_depth(centre, half), FAT)
             core, gland = (centre[0], centre[1] + 0.12 * p.breast, centre[2]), tuple(0.5 * h for h in half)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from imgsynth.cohort.phantom_anatomy import PatientAnatomy
@@ -17,11 +19,11 @@ def paint_ribs(canvas: Canvas, p: PatientAnatomy, cavity: np.ndarray) -> None:
     """Sloping bands on the shell just outside the cavity; cartilage in front; the sternum; a free costal margin."""
     x, y, z = canvas.x, canvas.y, canvas.z
     shell = RIB / 2 - np.abs(cavity + RIB / 2)
-    turn, start = 2 * np.pi / _RIB_PITCH, 2 * np.pi * p.rib_phase
+    turn, start = 2 * math.pi / _RIB_PITCH, 2 * math.pi * p.rib_phase
     in_plane, along = turn * _RIB_SLOPE * y + start, turn * z
     wave = np.cos(in_plane) * np.cos(along) - np.sin(in_plane) * np.sin(along)
-    edge = np.pi * _RIB_HEIGHT / _RIB_PITCH
-    band = (wave - np.cos(edge)) * (_RIB_PITCH / (2 * np.pi * np.sin(edge)))
+    edge = math.pi * _RIB_HEIGHT / _RIB_PITCH
+    band = (wave - math.cos(edge)) * (_RIB_PITCH / (2 * math.pi * math.sin(edge)))
     margin = (z + 96.0 - 0.5 * y) * 0.9
     coverage = canvas.coverage(np.minimum(shell, np.minimum(band, margin)))
     bony = smoothstep(y, 0.72 * p.cavity_b, 0.45 * p.cavity_b)

@@ -61,7 +61,8 @@ def dome_height(p: PatientAnatomy, breath: float, x: np.ndarray, y: np.ndarray) 
     across = (np.abs(x) - 0.5 * p.cavity_a) / (0.55 * p.cavity_a)
     along = (y - 0.12 * p.cavity_b) / p.cavity_b
     share = smoothstep(x, -25.0, 25.0)
-    fall = 40.0 * across * across + np.where(y < 0, 62.0, 40.0) * along * along
+    behind = np.minimum(along, 0.0)
+    fall = 40.0 * (across * across + along * along) + 22.0 * behind * behind
     return left + (right - left) * share - fall
 
 
@@ -96,10 +97,11 @@ def heart_pose(p: PatientAnatomy, breath: float) -> tuple[np.ndarray, np.ndarray
 
 def ellipsoid_depth(centre: Vector, half_axes: Vector, axes: np.ndarray | None = None) -> Depth:
     """Inside an ellipsoid with the given half axes [3] along the rows of ``axes`` [3, 3] (default: x, y, z)."""
+    cx, cy, cz = map(float, centre)  # a float64 scalar of numpy would promote the whole grid
     scaled = (np.eye(3) if axes is None else axes) / np.asarray(half_axes)[:, None]
 
     def depth(x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:
-        dx, dy, dz = x - centre[0], y - centre[1], z - centre[2]
+        dx, dy, dz = x - cx, y - cy, z - cz
         u, v, w = (dx * float(row[0]) + dy * float(row[1]) + dz * float(row[2]) for row in scaled)
         q = np.sqrt(u * u + v * v + w * w + 1e-4)
         return np.sqrt(dx * dx + dy * dy + dz * dz + 1e-4) * (1.0 / q - 1.0)
@@ -107,9 +109,11 @@ def ellipsoid_depth(centre: Vector, half_axes: Vector, axes: np.ndarray | None =
     return depth
 
 
-def ball_depth(centre: np.ndarray, radius: float) -> Depth:
+def ball_depth(centre: Vector, radius: float) -> Depth:
+    cx, cy, cz = map(float, centre)
+
     def depth(x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:
-        return radius - np.sqrt((x - centre[0]) ** 2 + (y - centre[1]) ** 2 + (z - centre[2]) ** 2)
+        return radius - np.sqrt((x - cx) ** 2 + (y - cy) ** 2 + (z - cz) ** 2)
 
     return depth
 
