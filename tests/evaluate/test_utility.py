@@ -20,10 +20,9 @@ def test_weighted_scores_agree_with_scikit_learn() -> None:
         scores_NK = random.dirichlet(np.ones(classes), len(y_N)).round(1)
         scores_NK /= scores_NK.sum(1, keepdims=True)
         w_N = random.integers(0, 4, len(y_N)).astype(float)
-        expected = np.mean([
-            roc_auc_score(y_N == k, scores_NK[:, k], sample_weight=w_N) for k in range(1 if classes == 2 else 0, classes)
-        ])  # fmt: skip
-        assert macro_auc(scores_NK, y_N, w_N[None])[0] == pytest.approx(expected)
+        one_versus_rest = range(1 if classes == 2 else 0, classes)
+        aucs = [roc_auc_score(y_N == k, scores_NK[:, k], sample_weight=w_N) for k in one_versus_rest]
+        assert macro_auc(scores_NK, y_N, w_N[None])[0] == pytest.approx(np.mean(aucs))
         expected = balanced_accuracy_score(y_N, scores_NK.argmax(1), sample_weight=w_N)
         assert balanced_accuracy(scores_NK, y_N, w_N[None])[0] == pytest.approx(expected)
 
