@@ -64,6 +64,5 @@ class Provenance:
         made = f"Synthetic image, not for diagnostic use. Sampled from a generative model: {self.method}."
         if math.isinf(self.epsilon):
             return f"{made} No differential privacy guarantee (epsilon = infinity); not releasable."
-        return (
-            f"{made} Differential privacy: epsilon = {self.epsilon:.4g}, delta = {self.delta:.3g}, unit = {self.unit}."
-        )
+        bound = f"epsilon = {self.epsilon}, delta = {self.delta}, unit = {self.unit}"  # unrounded: a bound must hold
+        return f"{made} Differential privacy: {bound}."

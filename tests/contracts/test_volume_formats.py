@@ -35,10 +35,14 @@ class Format:
     left_handed: bool  # whether left-handed arrays are stored as they are, or with the slice axis the other way
 
 
+def write_dicom(volume: Volume, folder: Path) -> list[Path]:
+    return write_dicom_series(volume, folder / "s", SyntheticIdentity("SYN-1"), MADE)
+
+
 FORMATS = [
     Format("nifti", lambda v, d: [write_nifti(v, d / "v.nii")], lambda p: read_nifti(p[0]), True),
     Format("nifti.gz", lambda v, d: [write_nifti(v, d / "v.nii.gz")], lambda p: read_nifti(p[0]), True),
-    Format("dicom", lambda v, d: write_dicom_series(v, d / "s", SyntheticIdentity("SYN-1"), MADE), read_dicom_series, False),
+    Format("dicom", write_dicom, read_dicom_series, False),
 ]  # fmt: skip
 
 each_format = pytest.mark.parametrize("fmt", FORMATS, ids=lambda fmt: fmt.name)

@@ -22,9 +22,7 @@ def read_one(save, tmp_path, dataset, syntax=uid.ExplicitVRLittleEndian):
 
 
 def test_every_slice_has_its_own_slope_and_intercept(make_slice, save, tmp_path):
-    files = [
-        save(make_slice(k, RescaleSlope=k + 1, RescaleIntercept=-10 * k), tmp_path / f"{k}.dcm") for k in range(3)
-    ]
+    files = [save(make_slice(k, RescaleSlope=k + 1, RescaleIntercept=-10 * k), tmp_path / f"{k}.dcm") for k in range(3)]
     volume = read_dicom_series(files)
     for k in range(3):
         assert np.array_equal(volume.array[:, :, k].T, (np.arange(30).reshape(5, 6) + 100 * k) * (k + 1.0) - 10 * k)
@@ -131,7 +129,9 @@ def test_ct_without_a_linear_scale_is_refused(make_slice, save, tmp_path, change
 @pytest.mark.parametrize("kind", [np.int16, np.uint16])
 def test_uncompressed_syntaxes_read_the_same(make_slice, save, tmp_path, syntax, kind):
     stored = stored_of([0, 1, 258, 3000, 32000 if kind is np.int16 else 65000], kind)
-    dataset = make_slice(0, stored.astype(stored.dtype.newbyteorder(">")) if syntax == uid.ExplicitVRBigEndian else stored)
+    dataset = make_slice(
+        0, stored.astype(stored.dtype.newbyteorder(">")) if syntax == uid.ExplicitVRBigEndian else stored
+    )
     assert np.array_equal(read_one(save, tmp_path, dataset, syntax).array[:, 0, 0], stored[0] - 1024.0)
 
 
@@ -223,8 +223,8 @@ def test_enhanced_frames_are_placed_and_scaled_by_their_functional_groups(make_s
 def test_enhanced_stacks_that_are_not_one_are_refused(make_slice, save, tmp_path):
     with pytest.raises(InputError, match=r"one.*\(0020,0032\)|32\.000 to 36\.000"):
         read_one(save, tmp_path, enhanced(make_slice, [0, 1, 3, 4]))
-    turned = enhanced(make_slice, [0, 1, 2],
-                      PlaneOrientationSequence=lambda item: item(ImageOrientationPatient=[0, 1, 0, 0, 0, 1]))  # fmt: skip
+    sagittal = {"ImageOrientationPatient": [0, 1, 0, 0, 0, 1]}
+    turned = enhanced(make_slice, [0, 1, 2], PlaneOrientationSequence=lambda item: item(**sagittal))
     with pytest.raises(InputError, match=r"\(5200,9230\) frames of several orientations"):
         read_one(save, tmp_path, turned)
     short = enhanced(make_slice, [0, 1, 2])

@@ -49,13 +49,14 @@ def test_npz_arrays_by_name(tmp_path):
     np.savez(tmp_path / "a.npz", images=np.zeros((2, 4, 4)), patient_ids=np.array([1, 2]))
     source = read_npz(tmp_path / "a.npz")
     assert source.array("patient_ids").tolist() == [1, 2]
-    with pytest.raises(InputError, match="no array 'labels'.*images, patient_ids"):
+    with pytest.raises(InputError, match=r"no array 'labels'.*images, patient_ids"):
         source.array("labels")
 
 
 def test_medmnist_parts(tmp_path):
-    parts = {f"{part}_{what}": value for part, n in [("train", 5), ("val", 2), ("test", 3)]
-             for what, value in [("images", np.zeros((n, 4, 4), np.uint8)), ("labels", np.arange(n)[:, None])]}  # fmt: skip
+    parts = {}
+    for part, n in {"train": 5, "val": 2, "test": 3}.items():
+        parts |= {f"{part}_images": np.zeros((n, 4, 4), np.uint8), f"{part}_labels": np.arange(n)[:, None]}
     np.savez(tmp_path / "m.npz", **parts)
     found = read_npz(tmp_path / "m.npz").medmnist()
     assert {part: (x.shape, y.tolist()) for part, (x, y) in found.items()} == {
