@@ -86,17 +86,28 @@ def _join(found: Found, data: DataConfig) -> list[Fault]:
         faults += join_table(found, read_table(Path(data.table)), data)
     elif data.kind == "nifti" and beside.is_file():
         faults += join_table(found, read_table(beside), data, required=False)
-    elif data.label is not None and all(scan.label is None for scan in found.scans):
-        faults.append(
-            Fault(
-                "data.label",
-                data.label,
-                "a column of data.table, an array (npz) or a keyword of the header (dicom)",
-                "data.table=<csv or tsv>",
-            )
-        )
+    else:
+        faults += _without_table(found, data)
     if data.patient is not None and (data.table is not None or beside.is_file()):
         found.ids = "source"
+    return faults
+
+
+def _without_table(found: Found, data: DataConfig) -> list[Fault]:
+    """Settings that name a column where there is no table to have it; an npz has arrays, DICOM a header."""
+    faults = []
+    for name in ("key", "patient", "label", "site", "sex", "age"):
+        asked = getattr(data, name)
+        beside = data.kind in {"patient": ("npz",), "label": ("npz", "dicom")}.get(name, ())
+        if asked is not None and not (beside and any(getattr(scan, name) for scan in found.scans)):
+            faults.append(
+                Fault(
+                    f"data.{name}",
+                    asked,
+                    "a column of data.table, an array (npz) or, for labels, a keyword that the headers have (dicom)",
+                    "data.table=<csv or tsv>",
+                )
+            )
     return faults
 
 
@@ -120,7 +131,7 @@ def _apply_pattern(found: Found, pattern: str) -> list[Fault]:
             if group in _GROUPS and text is not None:
                 setattr(scan, group, text)
         kept.append(scan)
-    if strangers:
+    if strangers and kept:
         found.skipped.append(
             Fault(
                 "data.pattern",

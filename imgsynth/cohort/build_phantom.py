@@ -13,12 +13,25 @@ from imgsynth.cohort.build_dicom import find_dicom
 from imgsynth.cohort.build_scan import Found
 from imgsynth.cohort.phantom import make_phantoms
 from imgsynth.schema import DataConfig
+from imgsynth.types import Fault, InputError
 
 CLASSES = ["normal", "lesion"]
 
 
 def phantom_source(data: DataConfig) -> DataConfig:
     """The same configuration with the phantoms on disk, in ``data.root`` or the user's cache, and their table named."""
+    asked = [
+        n for n in ("table", "key", "patient", "label", "site", "sex", "age", "pattern") if getattr(data, n) is not None
+    ]
+    if asked:
+        raise InputError(
+            *(
+                Fault(
+                    f"data.{name}", str(getattr(data, name)), "nothing: phantoms come with their table", "leave it out"
+                )
+                for name in asked
+            )
+        )
     folder = make_phantoms(Path(data.root) if data.root else _cache_folder(data), data.phantom)
     return dataclasses.replace(
         data,

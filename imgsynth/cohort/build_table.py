@@ -68,10 +68,12 @@ def join_table(found: Found, table: Table, data: DataConfig, required: bool = Tr
     an npz are taken in order unless a key is given. With ``required=False`` (a participants.tsv that was found, not
     asked for) images without a row are no fault unless their label is wanted from the table.
     """
-    wanted, faults = _columns(table, data, ids_known=all(scan.patient for scan in found.scans))
+    wanted, faults = _columns(found, table, data)
     if faults:
         return faults
     matched, faults = _match(found, table, data.key, tuple(wanted.values()))
+    if faults:
+        return faults
     missing: dict[str, list[str]] = {}
     for scan, row in zip(found.scans, matched, strict=True):
         for name, column in wanted.items():
@@ -94,19 +96,20 @@ def join_table(found: Found, table: Table, data: DataConfig, required: bool = Tr
     return faults
 
 
-def _columns(table: Table, data: DataConfig, ids_known: bool) -> tuple[dict[str, str], list[Fault]]:
+def _columns(found: Found, table: Table, data: DataConfig) -> tuple[dict[str, str], list[Fault]]:
     """Which column of the table gives which field; a column that was asked for by name must be there."""
     asked = {"patient": data.patient, "label": data.label, "site": data.site, "sex": data.sex, "age": data.age}
     lower = {column.lower(): column for column in table.columns}
     wanted, faults = {}, []
     for name, column in asked.items():
+        known = all(getattr(scan, name) for scan in found.scans)
         if column is not None and column in table.columns:
             wanted[name] = column
-        elif column is not None and (data.kind not in ("npz", "dicom") or name in ("site", "sex", "age")):
+        elif column is not None and not (data.kind == "npz" and known):  # an npz has it as an array
             faults.append(_no_column(table, f"data.{name}", column))
-        elif column is None and not (name == "patient" and ids_known):
+        elif column is None and not (name == "patient" and known):
             usual = next((lower[u] for u in USUAL.get(name, ()) if u in lower), None)
-            if name == "label" and data.classes is not None:
+            if name == "label" and data.classes is not None and not known:
                 usual = lower.get("label")
             if usual is not None:
                 wanted[name] = usual

@@ -14,7 +14,7 @@ from typing import Any
 import monai.data
 import numpy as np
 import torch
-from monai.transforms import Compose, RandomizableTrait, Transform
+from monai.transforms import RandomizableTrait, Transform
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -22,7 +22,7 @@ import imgsynth
 from imgsynth.cohort.grid import grid_of
 from imgsynth.cohort.load import load_volume
 from imgsynth.cohort.manifest import Item, Manifest
-from imgsynth.cohort.transforms import build_transforms
+from imgsynth.cohort.transforms import Pipeline, build_transforms
 from imgsynth.console import track
 from imgsynth.schema import PreprocessConfig
 from imgsynth.types import Fault, InputError, PatientBatch, Split
@@ -67,7 +67,7 @@ class PatientDataset(Dataset[tuple[Tensor, Tensor, Tensor]]):
         self._items = [item for items in patients.values() for item in items]
         ends = np.cumsum([len(items) for items in patients.values()]).tolist()
         self._ranges = [range(start, end) for start, end in zip([0, *ends], ends, strict=False)]
-        transform = Compose([_Load(manifest), build_transforms(preprocess, self.grid, extra)]).flatten()
+        transform = Pipeline([_Load(manifest), *build_transforms(preprocess, self.grid, extra).transforms])
         self._images = _cached(self._items, transform, cache, _cache_folder(manifest, preprocess, cache_dir))
 
     def __len__(self) -> int:
@@ -150,7 +150,7 @@ class _Attempts(Dataset[Any]):
         return np.asarray(image) if self.keep else None
 
 
-def _cached(items: list[Item], transform: Compose, cache: str, folder: Path | None) -> Dataset[Any]:
+def _cached(items: list[Item], transform: Pipeline, cache: str, folder: Path | None) -> Dataset[Any]:
     """The images of ``items`` behind MONAI's cache of that name, filled; random transforms run at each access."""
     if cache == "none":
         return monai.data.Dataset(items, transform)
@@ -162,7 +162,7 @@ def _cached(items: list[Item], transform: Compose, cache: str, folder: Path | No
         _read_all(_Attempts(images, keep=False))
         return images
     first_random = transform.get_index_of_first(_runs_each_time)
-    fixed = monai.data.Dataset(items, Compose(transform.transforms[:first_random]))
+    fixed = monai.data.Dataset(items, Pipeline(transform.transforms[:first_random]))
     arrays = _read_all(_Attempts(fixed, keep=True))
     filled = [torch.from_numpy(array) for array in arrays]
     return monai.data.CacheDataset(items, transform, progress=False, runtime_cache=filled)

@@ -14,7 +14,7 @@ from monai.transforms import (
     ResizeWithPadOrCrop,
     ScaleIntensityRange,
     ScaleIntensityRangePercentiles,
-    Spacing,
+    SpatialResample,
     Transform,
 )
 from scipy.ndimage import gaussian_filter
@@ -29,7 +29,7 @@ LOW, HIGH = -1.0, 1.0  # the model's range; padding is LOW: air, background
 _RAS = (("L", "R"), ("P", "A"), ("I", "S"))
 
 
-def build_transforms(preprocess: PreprocessConfig, grid: Grid, extra: Sequence[Any] = ()) -> Compose:
+def build_transforms(preprocess: PreprocessConfig, grid: Grid, extra: Sequence[Any] = ()) -> Pipeline:
     """A callable Volume -> Tensor [1, *grid.shape], float32 in [-1, 1]; a volume with k = 1 for a grid of two axes.
 
     In this order: orientation by the affine; intensity scaling, clipped, so that padding values and metal do not bleed
@@ -42,7 +42,22 @@ def build_transforms(preprocess: PreprocessConfig, grid: Grid, extra: Sequence[A
     """
     fit = _Fit(grid, keep_spacing=preprocess.fit == "crop_pad")
     steps: list[Callable[..., Any]] = [_ToGridAxes(grid), _intensity(preprocess), fit, _Plain(grid)]
-    return Compose([*steps, *extra, _Plain(grid)] if extra else steps)
+    return Pipeline([*steps, *extra, _Plain(grid)] if extra else steps)
+
+
+class Pipeline(Compose):
+    """MONAI's Compose that lets our errors through as they are and never logs the (private) data of a failed step."""
+
+    def __init__(self, transforms: Sequence[Callable[..., Any]]):
+        super().__init__(transforms, log_stats=False)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return super().__call__(*args, **kwargs)
+        except RuntimeError as error:  # MONAI wraps what a step raises
+            if isinstance(error.__cause__, InputError):
+                raise error.__cause__ from None
+            raise
 
 
 def _intensity(preprocess: PreprocessConfig) -> Transform:
@@ -82,11 +97,15 @@ def _wrong_plane(volume: Volume, grid: Grid) -> Fault:
 
 
 class _Fit(Transform):
-    """Linear resampling, then a centred crop or pad; where voxels get larger, smoothed before, against aliasing."""
+    """Linear resampling, then a centred crop or pad; where voxels get larger, smoothed before, against aliasing.
+
+    MONAI's own Spacing keeps a corner in place, not the centre, and moves what is then cropped by up to half a voxel.
+    """
 
     def __init__(self, grid: Grid, keep_spacing: bool):
         self.grid = grid
         self.keep_spacing = keep_spacing
+        self.resample = SpatialResample(mode="bilinear", padding_mode="border", align_corners=True)
 
     def __call__(self, x: MetaTensor) -> MetaTensor:
         spacing = np.diag(np.asarray(x.affine))[: self.grid.spatial_dims]
@@ -103,7 +122,12 @@ class _Fit(Transform):
         sigma = np.maximum(target / spacing - 1, 0) / 2  # in voxels, as scikit-image's resize does
         if sigma.any():
             x = MetaTensor(torch.from_numpy(gaussian_filter(x.numpy(), (0, *sigma), mode="nearest")), affine=x.affine)
-        return Spacing(pixdim=target, mode="bilinear", padding_mode="border", scale_extent=True)(x)
+        shape, wanted = np.array(x.shape[1:]), np.array(self.grid.shape)
+        size = wanted + 2 * np.rint((shape * spacing / target - wanted) / 2).astype(int)  # even crop or pad: centred
+        size = np.maximum(size, 2 - wanted % 2)
+        affine = np.diag([*target, 1.0])
+        affine[:-1, -1] = (spacing * (shape - 1) - target * (size - 1)) / 2  # both centres at one place
+        return self.resample(x, dst_affine=torch.from_numpy(affine), spatial_size=size.tolist())
 
 
 class _Plain(Transform):

@@ -1,0 +1,189 @@
+from __future__ import annotations
+
+import dataclasses
+import stat
+from collections import Counter
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from monai.transforms import RandFlip
+
+from imgsynth.cohort import dataset as module
+from imgsynth.cohort.build import build_manifest
+from imgsynth.cohort.dataset import PatientDataset
+from imgsynth.cohort.load import load_volume
+from imgsynth.cohort.manifest import Manifest
+from imgsynth.cohort.transforms import build_transforms
+from imgsynth.schema import DataConfig, PreprocessConfig
+from imgsynth.types import InputError
+
+RADIOGRAPH = PreprocessConfig(shape=[16, 16], fit="resize", low=0.0, high=255.0)
+MR = PreprocessConfig(shape=[8, 8, 8], fit="resize", intensity="percentile", low=0.0, high=1000.0)
+
+
+@pytest.fixture
+def manifest(tmp_path: Path) -> Manifest:
+    """Patients p0, p1, … with 1, 2, 3, 4, 5, 1, 2, … images; every pixel of an image is its row number."""
+    counts = [1 + n % 5 for n in range(12)]
+    patients = np.repeat([f"p{n:02d}" for n in range(12)], counts)
+    rows = np.arange(len(patients), dtype=np.uint8)
+    images = np.tile(rows[:, None, None], (1, 16, 16))
+    path = tmp_path / "counted.npz"
+    np.savez(path, images=images, patient_ids=patients, labels=rows % 2)
+    return build_manifest(DataConfig(kind="npz", root=str(path), modality="DX", classes=["even", "odd"]))[0]
+
+
+def row_of(x: torch.Tensor) -> int:
+    return round(float((x.flatten()[0] + 1) / 2 * 255))
+
+
+def test_an_item_is_a_patient_with_weights_that_sum_to_one(manifest: Manifest) -> None:
+    data = PatientDataset(manifest, "train", RADIOGRAPH, images_per_patient=3)
+    assert len(data) == len(manifest.patients("train"))
+    for index in range(len(data)):
+        own = manifest.by_patient[data.patient(index)]
+        x, y, w = data[index]
+        assert (x.shape, y.shape, w.shape) == ((3, 1, 16, 16), (3,), (3,))
+        assert (x.dtype, y.dtype, w.dtype) == (torch.float32, torch.long, torch.float32)
+        used = min(3, len(own))
+        assert w.tolist() == pytest.approx([1 / used] * used + [0.0] * (3 - used))
+        drawn = [row_of(image) for image in x[:used]]
+        assert len(set(drawn)) == used
+        assert set(drawn) <= {item.row for item in own}
+        assert y[:used].tolist() == [row % 2 for row in drawn]
+        assert not x[used:].any()
+
+
+def test_every_subset_is_drawn_equally_often(manifest: Manifest) -> None:
+    data = PatientDataset(manifest, "train", RADIOGRAPH, images_per_patient=2)
+    index = next(i for i in range(len(data)) if len(manifest.by_patient[data.patient(i)]) == 4)
+    seen = Counter(frozenset(row_of(x) for x in data[index][0]) for _ in range(600))
+    assert len(seen) == 6
+    assert sum((count - 100) ** 2 / 100 for count in seen.values()) < 30  # chi², 5 degrees of freedom: p = 1e-5
+
+
+def test_a_generator_makes_the_draw_repeatable(manifest: Manifest) -> None:
+    def draws(seed: int) -> list[list[int]]:
+        generator = torch.Generator().manual_seed(seed)
+        data = PatientDataset(manifest, "train", RADIOGRAPH, images_per_patient=2, generator=generator)
+        return [[row_of(x) for x in data[i][0]] for i in range(len(data))]
+
+    assert draws(1) == draws(1)
+    assert draws(1) != draws(2)
+
+
+def test_batches(manifest: Manifest) -> None:
+    data = PatientDataset(manifest, "train", RADIOGRAPH, images_per_patient=5)
+    batch = data.batch([2, 0, 2])
+    assert (batch.x_PKC.shape, batch.y_PK.shape, batch.w_PK.shape) == ((3, 5, 1, 16, 16), (3, 5), (3, 5))
+    torch.testing.assert_close(batch.x_PKC[0], data[2][0])
+    torch.testing.assert_close(batch.w_PK.sum(1), torch.ones(3))
+    empty = data.batch([])
+    assert len(empty) == 0
+    assert (empty.x_PKC.shape, empty.y_PK.shape, empty.w_PK.shape) == ((0, 5, 1, 16, 16), (0, 5), (0, 5))
+    assert empty.y_PK.dtype == torch.long
+
+
+def test_splits_share_no_patient_and_all_images_come_once(manifest: Manifest) -> None:
+    seen: list[int] = []
+    for split in ("train", "holdout", "test"):
+        data = PatientDataset(manifest, split, RADIOGRAPH)  # type: ignore[arg-type]
+        triples = list(data.all_images())
+        assert {patient for patient, _, _ in triples} == set(manifest.patients(split))  # type: ignore[arg-type]
+        for patient, x, y in triples:
+            row = row_of(x)
+            assert row in {item.row for item in manifest.by_patient[patient]}
+            assert y == row % 2
+            seen.append(row)
+    assert sorted(seen) == list(range(len(manifest.items)))
+
+
+@pytest.mark.parametrize("cache", ["memory", "disk", "none"])
+def test_every_cache_gives_what_loading_and_transforming_gives(decathlon: Path, tmp_path: Path, cache: str) -> None:
+    manifest, _ = build_manifest(DataConfig(kind="nifti", root=str(decathlon)))
+    for _ in range(2):
+        data = PatientDataset(manifest, "train", MR, cache=cache, cache_dir=tmp_path / "cache")
+        transform = build_transforms(MR, data.grid)
+        for patient, x, _ in data.all_images():
+            expected = transform(load_volume(manifest, manifest.by_patient[patient][0]))
+            torch.testing.assert_close(x, expected)
+            assert type(x) is torch.Tensor
+
+
+def test_worker_processes_give_the_same(decathlon: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    manifest, _ = build_manifest(DataConfig(kind="nifti", root=str(decathlon)))
+    alone = [x for _, x, _ in PatientDataset(manifest, "train", MR).all_images()]
+    monkeypatch.setattr(module, "PARALLEL_FROM", 1)
+    together = [x for _, x, _ in PatientDataset(manifest, "train", MR).all_images()]
+    torch.testing.assert_close(together, alone)
+
+
+def test_the_disk_cache_is_never_stale_and_for_its_owner_alone(decathlon: Path, tmp_path: Path) -> None:
+    data = DataConfig(kind="nifti", root=str(decathlon))
+    manifest, _ = build_manifest(data)
+    folder = tmp_path / "cache"
+
+    def first(manifest: Manifest, config: PreprocessConfig) -> torch.Tensor:
+        return next(PatientDataset(manifest, "train", config, cache="disk", cache_dir=folder).all_images())[1]
+
+    before = first(manifest, MR)
+    other = first(manifest, dataclasses.replace(MR, intensity="minmax"))
+    assert not torch.equal(before, other)
+    assert len(list(folder.iterdir())) == 2
+    assert all(stat.S_IMODE(path.stat().st_mode) == 0o700 for path in folder.iterdir())
+    path = Path(manifest.root) / manifest.by_patient[manifest.patients("train")[0]][0].files[0]
+    nib.save(nib.Nifti1Image(np.asarray(nib.load(path).dataobj)[::-1].copy(), nib.load(path).affine), path)
+    changed, _ = build_manifest(data)
+    assert not torch.equal(first(changed, MR), before)
+
+
+def test_the_disk_cache_survives_a_file_that_was_cut_short(decathlon: Path, tmp_path: Path) -> None:
+    manifest, _ = build_manifest(DataConfig(kind="nifti", root=str(decathlon)))
+    whole = [
+        x for _, x, _ in PatientDataset(manifest, "train", MR, cache="disk", cache_dir=tmp_path / "c").all_images()
+    ]
+    for path in (tmp_path / "c").rglob("*.pt"):
+        path.write_bytes(path.read_bytes()[:700])
+    again = [
+        x for _, x, _ in PatientDataset(manifest, "train", MR, cache="disk", cache_dir=tmp_path / "c").all_images()
+    ]
+    torch.testing.assert_close(again, whole)
+
+
+@pytest.mark.parametrize("parallel_from", [1, 1000])
+@pytest.mark.parametrize("cache", ["memory", "disk"])
+def test_all_faults_of_loading_come_together(
+    decathlon: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parallel_from: int, cache: str
+) -> None:
+    manifest, _ = build_manifest(DataConfig(kind="nifti", root=str(decathlon)))
+    first, second = (manifest.by_patient[p][0].files[0] for p in manifest.patients("train")[:2])
+    (decathlon / first).unlink()
+    (decathlon / second).write_bytes(b"nothing")
+    monkeypatch.setattr(module, "PARALLEL_FROM", parallel_from)
+    with pytest.raises(InputError) as caught:
+        PatientDataset(manifest, "train", MR, cache=cache, cache_dir=tmp_path / "c")
+    assert sorted(Path(fault.where).name for fault in caught.value.faults) == sorted(
+        Path(n).name for n in (first, second)
+    )
+
+
+@pytest.mark.parametrize("cache", ["memory", "disk", "none"])
+def test_random_extras_are_drawn_at_each_access(decathlon: Path, tmp_path: Path, cache: str) -> None:
+    manifest, _ = build_manifest(DataConfig(kind="nifti", root=str(decathlon)))
+    flip = RandFlip(prob=0.5, spatial_axis=0)
+    flip.set_random_state(0)
+    data = PatientDataset(manifest, "train", MR, cache=cache, cache_dir=tmp_path / "c", extra=[flip])
+    plain = PatientDataset(manifest, "train", MR)[0][0]
+    seen = {bool(torch.equal(data[0][0], plain)) for _ in range(20)}
+    assert seen == {True, False}
+    assert type(data.batch([0]).x_PKC) is torch.Tensor
+
+
+def test_volumes_for_a_flat_grid_are_refused_at_once(decathlon: Path) -> None:
+    manifest, _ = build_manifest(DataConfig(kind="nifti", root=str(decathlon)))
+    with pytest.raises(InputError, match="three numbers") as caught:
+        PatientDataset(manifest, "train", PreprocessConfig(shape=[8, 8], fit="resize"))
+    assert len(caught.value.faults) == len(manifest.patients("train"))

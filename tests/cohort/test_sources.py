@@ -1,0 +1,201 @@
+from __future__ import annotations
+
+import csv
+import dataclasses
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from PIL import Image
+
+from imgsynth.cohort.build import build_manifest
+from imgsynth.cohort.load import load_volume
+from imgsynth.schema import DataConfig, PhantomConfig
+from imgsynth.types import InputError
+
+
+def test_decathlon_cases_are_patients_and_masks_are_no_images(decathlon: Path) -> None:
+    manifest, faults = build_manifest(DataConfig(kind="nifti", root=str(decathlon)))
+    assert manifest.patients() == [f"case_{n:03d}" for n in range(8)]
+    assert faults == []
+    item = manifest.by_patient["case_003"][0]
+    assert item.files == ("imagesTr/case_003.nii.gz",)
+    assert item.mask == "labelsTr/case_003.nii.gz"
+    assert (item.modality, item.shape, item.spacing) == ("MR", (10, 12, 9), (2.0, 2.0, 2.5))
+    assert (item.orientation, item.dtype) == ("LAS", "int16")
+    assert any("case ids" in note for note in manifest.notes)
+    stored = np.asarray(nib.load(decathlon / item.files[0]).dataobj)
+    np.testing.assert_array_equal(load_volume(manifest, item).array, stored)
+
+
+def test_nnunet_channels(decathlon: Path) -> None:
+    for path in sorted((decathlon / "imagesTr").glob("case*")):
+        path.rename(path.with_name(path.name.replace(".nii", "_0000.nii")))
+    shutil.copy(decathlon / "imagesTr" / "case_000_0000.nii.gz", decathlon / "imagesTr" / "case_000_0001.nii.gz")
+    (decathlon / "dataset.json").write_text('{"channel_names": {"0": "CT", "1": "PET"}}')
+    manifest, faults = build_manifest(DataConfig(kind="nifti", root=str(decathlon)))
+    assert manifest.patients()[0] == "case_000"
+    assert len(manifest.items) == 8
+    assert manifest.modality == "CT"
+    assert ["channel 0001" in fault.got for fault in faults] == [True]
+    assert all(item.mask for item in manifest.items)
+
+
+def test_bids_finds_its_participants_by_itself(bids: Path) -> None:
+    manifest, faults = build_manifest(DataConfig(kind="nifti", root=str(bids)))
+    assert manifest.patients() == [f"sub-{n:02d}" for n in range(6)]
+    assert Counter(item.patient for item in manifest.items)["sub-00"] == 2
+    assert len({item.study for item in manifest.by_patient["sub-00"]}) == 2
+    assert [manifest.by_patient[f"sub-{n:02d}"][0].age_band for n in (0, 1, 5)] == ["20-29", "30-39", "90+"]
+    assert [manifest.by_patient[f"sub-{n:02d}"][0].sex for n in (0, 1)] == ["M", "F"]
+    assert manifest.by_patient["sub-01"][0].mask == "sub-01/anat/sub-01_mask.nii.gz"
+    assert manifest.by_patient["sub-00"][0].mask is None
+    assert manifest.classes == ("all",)
+    assert manifest.notes == ()
+    assert [fault.where for fault in faults] == ["sub-01/func/sub-01_task-rest_bold.nii.gz"]
+
+
+def test_bids_labels(bids: Path) -> None:
+    data = DataConfig(kind="nifti", root=str(bids), label="group", classes=["well", "ill"])
+    manifest, _ = build_manifest(data)
+    assert manifest.patient_classes() == {f"sub-{n:02d}": int(n < 3) for n in range(6)}
+
+
+def test_plain_nifti_needs_ids_from_a_pattern_or_a_table(tmp_path: Path, write_nifti) -> None:
+    root = tmp_path / "plain"
+    for n in range(8):
+        write_nifti(root / f"CASE{n // 2}-scan{n}.nii", n)
+    write_nifti(root / "CASE0-scan0_seg.nii", 20, dtype=np.uint8)
+    write_nifti(root / "masks" / "CASE1-scan2.nii", 21, dtype=np.uint8)
+    data = DataConfig(kind="nifti", root=str(root), modality="MR")
+    with pytest.raises(InputError, match="no patient id for 8 of 8"):
+        build_manifest(data)
+    manifest, _ = build_manifest(dataclasses.replace(data, pattern=r"(?P<patient>CASE\d)"))
+    assert manifest.patients() == ["CASE0", "CASE1", "CASE2", "CASE3"]
+    assert [item.mask for item in manifest.by_patient["CASE0"]] == ["CASE0-scan0_seg.nii", None]
+    assert [item.mask for item in manifest.by_patient["CASE1"]] == ["masks/CASE1-scan2.nii", None]
+    table = tmp_path / "t.csv"
+    table.write_text("who;scan\n" + "\n".join(f"P{n % 4};CASE{n // 2}-scan{n}" for n in range(8)))
+    by_table, _ = build_manifest(dataclasses.replace(data, table=str(table), patient="who"))
+    assert by_table.by_patient["P1"][1].files == ("CASE2-scan5.nii",)
+    by_image, _ = build_manifest(dataclasses.replace(data, unit="image"))
+    assert len(by_image.patients()) == 8
+    assert by_image.unit == "image"
+    assert any("no patient ids" in note for note in by_image.notes)
+
+
+def test_npz_arrays_and_table_agree(npz: Path) -> None:
+    arrays, _ = build_manifest(DataConfig(kind="npz", root=str(npz), modality="DX", classes=["fine", "sick"]))
+    assert arrays.patients() == [str(n) for n in range(100, 106)]
+    assert arrays.patient_classes() == {"100": 0, "101": 1, "102": 1, "103": 0, "104": 1, "105": 1}
+    table = str(npz.with_name("table.csv"))
+    tabled, _ = build_manifest(
+        DataConfig(kind="npz", root=str(npz), modality="DX", classes=["fine", "sick"], table=table, label="finding")
+    )
+    assert tabled.fingerprint == arrays.fingerprint
+    assert {item.patient: item.sex for item in tabled.items} == {str(n): "MF"[n % 2] for n in range(100, 106)}
+    assert tabled.by_patient["101"][0].age_band == "60-69"
+    item = arrays.by_patient["104"][1]
+    expected = np.load(npz)["images"][9]
+    np.testing.assert_array_equal(load_volume(arrays, item).array[..., 0], expected.T)
+
+
+def test_npz_with_a_table_by_row_number_in_any_order(npz: Path, tmp_path: Path) -> None:
+    bare = tmp_path / "bare.npz"
+    np.savez(bare, images=np.load(npz)["images"])
+    table = tmp_path / "rows.tsv"
+    table.write_text("row\tpatient\n" + "\n".join(f"{n}\tp{n // 3}" for n in reversed(range(12))) + "\n")
+    manifest, _ = build_manifest(DataConfig(kind="npz", root=str(bare), modality="DX", table=str(table), key="row"))
+    assert [item.row for item in manifest.by_patient["p1"]] == [3, 4, 5]
+
+
+def test_medmnist_parts_are_pooled_and_the_unit_must_be_the_image(medmnist: Path) -> None:
+    data = DataConfig(kind="medmnist", root=str(medmnist), modality="DX", classes=["no", "yes"])
+    with pytest.raises(InputError, match=r"data\.unit=image"):
+        build_manifest(data)
+    manifest, _ = build_manifest(dataclasses.replace(data, unit="image"))
+    assert len(manifest.patients()) == 20
+    assert manifest.class_counts() == [10, 10]
+    assert any("pooled" in note for note in manifest.notes)
+    item = next(item for item in manifest.items if item.array == "val_images" and item.row == 2)
+    np.testing.assert_array_equal(load_volume(manifest, item).array[..., 0], np.load(medmnist)["val_images"][2].T)
+
+
+def test_pictures_are_labelled_by_folder_and_identified_by_pattern(pictures: Path) -> None:
+    data = DataConfig(kind="images", root=str(pictures), modality="DX", pattern=r"(?P<patient>p\d+)_",
+                      classes=["normal", "lesion"], images_per_patient=2)  # fmt: skip
+    manifest, faults = build_manifest(data)
+    assert manifest.patient_classes() == {f"p{n}": int(n >= 3) for n in range(6)}
+    assert faults == []
+    item = manifest.by_patient["p4"][1]
+    assert (item.files, item.shape) == (("lesion/p4_1.png",), (14, 20, 1))
+    pixels = np.asarray(Image.open(pictures / "lesion" / "p4_1.png"))
+    np.testing.assert_array_equal(load_volume(manifest, item).array[..., 0].T, pixels)
+
+
+def test_folders_that_are_no_classes_are_reported(pictures: Path) -> None:
+    _, faults = build_manifest(
+        DataConfig(kind="images", root=str(pictures), modality="DX", pattern=r"(?P<patient>p\d+)_")
+    )
+    assert [fault.got for fault in faults] == ["sub-folders lesion, normal, not used as labels"]
+
+
+def test_labels_from_the_pattern(pictures: Path) -> None:
+    data = DataConfig(kind="images", root=str(pictures), modality="DX", classes=["0", "1"], images_per_patient=2,
+                      pattern=r"(?P<patient>p\d+)_(?P<label>\d)")  # fmt: skip
+    manifest, _ = build_manifest(data)
+    assert {item.label for item in manifest.by_patient["p0"]} == {"0", "1"}
+    assert manifest.class_counts() == [0, 6]
+
+
+def test_phantoms_are_read_like_a_clinical_folder(phantoms: tuple[Path, PhantomConfig]) -> None:
+    root, config = phantoms
+    manifest, faults = build_manifest(DataConfig(kind="phantom", root=str(root), phantom=config))
+    with (root / "labels.csv").open() as file:
+        rows = {row["patient"]: row for row in csv.DictReader(file)}
+    assert manifest.kind == "phantom"
+    assert manifest.patients() == sorted(rows)
+    assert {p: manifest.classes[c] for p, c in manifest.patient_classes().items()} == {
+        p: r["label"] for p, r in rows.items()
+    }
+    for item in manifest.items:
+        assert (item.modality, item.shape, item.sex) == ("CT", (8, 8, 8), rows[item.patient]["sex"])
+        assert item.site == rows[item.patient]["site"]
+    assert len(manifest.items) > len(rows)
+    assert all("LOCALIZER" in fault.got or "again" in fault.got for fault in faults)
+    volume = load_volume(manifest, manifest.items[0])
+    assert volume.unit == "HU"
+    assert volume.array.min() < -900 and volume.array.max() > 0
+
+
+def test_phantoms_go_to_the_users_cache_where_no_root_is_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    data = DataConfig(phantom=PhantomConfig(patients=4, size=8))
+    manifest, _ = build_manifest(data)
+    assert Path(manifest.root).parent == tmp_path / "imgsynth"
+    assert Path(manifest.root).name.startswith("phantom-")
+    again, _ = build_manifest(data)
+    assert again == manifest
+    other, _ = build_manifest(DataConfig(phantom=PhantomConfig(patients=4, size=8, seed=1)))
+    assert other.root != manifest.root
+
+
+def test_header_facts_of_dicom(phantoms: tuple[Path, PhantomConfig]) -> None:
+    root, _ = phantoms
+    manifest, _ = build_manifest(DataConfig(kind="dicom", root=str(root), label="PatientSex", classes=["F", "M"]))
+    assert all(item.label == item.sex and item.age_band for item in manifest.items)
+    assert all(item.site for item in manifest.items)
+
+
+def test_one_voxel_changes_the_fingerprint_and_a_renamed_file_does_not(decathlon: Path) -> None:
+    data = DataConfig(kind="nifti", root=str(decathlon))
+    before = build_manifest(data)[0].fingerprint
+    path = decathlon / "imagesTr" / "case_002.nii.gz"
+    image = nib.load(path)
+    array = np.asarray(image.dataobj).copy()
+    array[3, 4, 5] += 1
+    nib.save(nib.Nifti1Image(array, image.affine, image.header), path)
+    assert build_manifest(data)[0].fingerprint != before
