@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import numpy as np
 from dp_accounting.pld import PLDAccountant
@@ -14,12 +15,13 @@ _INTERVAL = 1e-3  # of the discretised privacy loss, rounded pessimistically: co
 _LARGEST_EPSILON = 100.0  # beyond, the bound is 1 to all digits and the distribution would fill the memory
 
 
+@lru_cache(maxsize=64)
 def members_found_at_most(plan: PrivacyPlan) -> dict[float, float]:
     """For each of FALSE_ALARM_RATES, the largest true positive rate of any test, whatever its author knows.
 
     The mechanism is (ε', δ(ε'))-DP for every ε' at once, and each pair bounds every test by
-    TPR ≤ e^ε'·FPR + δ(ε') (Wasserman and Zhou 2010, arXiv 0811.2501, theorem 2.4): the smallest of these holds. δ(ε') is
-    by privacy loss distribution, an upper bound for both directions of neighbourhood. 1.0 says nothing.
+    TPR ≤ e^ε'·FPR + δ(ε') (Wasserman and Zhou 2010, arXiv 0811.2501, theorem 2.4): the smallest of these holds.
+    δ(ε') is by privacy loss distribution, an upper bound for both directions of neighbourhood. 1.0 says nothing.
     """
     if not math.isfinite(plan.epsilon) or plan.epsilon > _LARGEST_EPSILON:
         return dict.fromkeys(FALSE_ALARM_RATES, 1.0)

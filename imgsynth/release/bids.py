@@ -10,6 +10,7 @@ from imgsynth.files import write_json, write_text
 from imgsynth.release.patients import bids_subject
 
 BIDS_VERSION = "1.10.0"
+BIDS_FILES = ("dataset_description.json", "README", "participants.tsv", "participants.json", "descriptions.tsv")
 
 
 def bids_path(number: int, suffix: str) -> str:
@@ -39,7 +40,7 @@ def write_bids_dataset(folder: Path, labels: Sequence[str | None], description: 
             "label": {"Description": "Class that the generator was asked for; n/a where the cohort has none."},
         },
     )
-    write_text(folder / "descriptions.tsv", f"desc_id\tdescription\nsynthetic\t{description}\n")
+    write_text(folder / "descriptions.tsv", f"desc_id\tdescription\ndesc-synthetic\t{description}\n")
 
 
 README = """Synthetic volumes

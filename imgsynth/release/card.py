@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -40,19 +41,18 @@ VERDICTS = {
 }
 NOT_AUDITED = {"status": "not audited yet", "epsilon_lower_bound": None, "alpha": None, "verdict": None}
 AUDIT_NOTE = (
-    "This is an output of real patients without noise, and no part of the proven guarantee. It is shown rounded down to "
-    "one decimal, with a verdict of a few words, because a proof that was never tested is worth less to whoever relies "
-    "on it. It says what was found; a low number does not say that no more is there."
+    "This is an output of real patients without noise, and no part of the proven guarantee. It is shown rounded down "
+    "to one decimal, with a verdict of a few words, because a proof that was never tested is worth less to whoever "
+    "relies on it. It says what was found; a low number does not say that no more is there."
 )
 
 
-def build_card(plan: PrivacyPlan, labels: str, ledger: dict[str, Any], audit: dict[str, Any] | None) -> dict[str, Any]:
+def build_card(plan: PrivacyPlan, labels: str, ledger: dict[str, Any], audit: dict[str, Any]) -> dict[str, Any]:
     """The card as a JSON-able dict; null ε means ∞. A function of public facts, but for the marked ``audit`` part.
 
-    ``labels`` is sample.labels, ``ledger`` what ``cohort_ledger`` returned, ``audit`` the content of audit.json.
+    ``labels`` is sample.labels, ``ledger`` what ``cohort_ledger`` returned, ``audit`` what ``audit_part`` returned.
     """
-    tested = audit_part(audit)
-    reasons = not_releasable_because(plan, tested)
+    reasons = not_releasable_because(plan, audit)
     return {
         "format": FORMAT,
         "imgsynth": __version__,
@@ -63,11 +63,11 @@ def build_card(plan: PrivacyPlan, labels: str, ledger: dict[str, Any], audit: di
         "unit_warning": IMAGE_UNIT if plan.unit == "image" else None,
         "adjacency": "add or remove one image" if plan.unit == "image" else "add or remove all data of one patient",
         "guarantee": guarantee(plan),
-        "accountants_training_only": cross_check(plan),
+        "accountants_training_only": accountants(plan),
         "plan": plan.to_json(),
         "event": event_to_json(plan.event()),
         "cohort_ledger": ledger,
-        "audit": tested,
+        "audit": audit,
         "any_attacker_at_most": [
             {"false_alarm_rate": rate, "members_found_at_most": found}
             for rate, found in members_found_at_most(plan).items()
@@ -77,6 +77,12 @@ def build_card(plan: PrivacyPlan, labels: str, ledger: dict[str, Any], audit: di
         "declared_public": declared_public(plan, labels),
         "not_covered": not_covered(plan, labels),
     }
+
+
+@lru_cache(maxsize=64)
+def accountants(plan: PrivacyPlan) -> dict[str, float | None]:
+    """``cross_check``, which takes a second, once for each plan."""
+    return cross_check(plan)
 
 
 def guarantee(plan: PrivacyPlan) -> dict[str, float | None]:
@@ -113,7 +119,9 @@ def not_releasable_because(plan: PrivacyPlan, audit: dict[str, Any]) -> list[str
     elif not math.isfinite(plan.epsilon):
         reasons.append("the noise multiplier is 0: ε = ∞, images may copy patients")
     if plan.seeded:
-        reasons.append("noise and sampling came from a seed (privacy.seed): whoever knows or guesses it can remove them")
+        reasons.append(
+            "noise and sampling came from a seed (privacy.seed): whoever knows or guesses it can remove them"
+        )
     if audit["verdict"] == "VIOLATION":
         reasons.append(
             f"the audit found more than the proof allows (ε at least {audit['epsilon_lower_bound']:g}): the proof, the "
@@ -122,10 +130,12 @@ def not_releasable_because(plan: PrivacyPlan, audit: dict[str, Any]) -> list[str
     return reasons
 
 
-def audit_part(audit: dict[str, Any] | None) -> dict[str, Any]:
+def audit_part(run_dir: Path) -> dict[str, Any]:
     """What the card says of audit.json: one rounded number, α and one of VERDICTS, marked as a private-data output."""
-    if audit is None:
+    path = run_dir / "audit.json"
+    if not path.is_file():
         return dict(NOT_AUDITED)
+    audit = read_json(path)
     lower = audit["epsilon_lower_bound"]
     return {
         "status": "audited",
@@ -152,11 +162,6 @@ def card_markdown(card: dict[str, Any]) -> str:
     return pages.get_template("privacy_card.md.j2").render(card=card, verdicts=VERDICTS)
 
 
-def read_audit(run_dir: Path) -> dict[str, Any] | None:
-    path = run_dir / "audit.json"
-    return read_json(path) if path.is_file() else None
-
-
 def update_card(run_dir: Path) -> Path | None:
     """Bring the card of ``run_dir/release`` up to date with audit.json and the ledger, and then its checksums.
 
@@ -167,7 +172,7 @@ def update_card(run_dir: Path) -> Path | None:
         return None
     run = load_run(run_dir)
     labels = read_json(release / CARD_JSON)["synthetic_labels"]
-    write_card(release, build_card(run.plan, labels, cohort_ledger(run), read_audit(run_dir)))
+    write_card(release, build_card(run.plan, labels, cohort_ledger(run), audit_part(run_dir)))
     write_checksums(release)
     return release / CARD_JSON
 

@@ -38,7 +38,7 @@ def declared_public(plan: PrivacyPlan, labels: str) -> list[str]:
     facts = [
         f"n = {plan.n}, the size of the training cohort in {unit} (taken from the configuration, or the count of the "
         "training split, which is declared public by using it)",
-        "the names and the order of the classes, the modality, and the grid: shape, spacing, orientation, intensity range",
+        "the names and the order of the classes, the modality, and the grid (shape, spacing, orientation, intensities)",
         "the model, its hyper-parameters, the number of steps and every other setting of the run",
     ]
     if labels == "uniform":
@@ -50,16 +50,16 @@ def not_covered(plan: PrivacyPlan, labels: str) -> list[str]:
     """The limits of the statement, the gravest first."""
     limits = [IMAGE_UNIT] if plan.unit == "image" else []
     limits += [
-        "Choices guided by what was computed on patients without noise. Where somebody looked at an evaluation, an audit "
-        "or real images of this cohort and then chose hyper-parameters, preprocessing or which run to release, that "
+        "Choices guided by what was computed on patients without noise. Where somebody looked at an evaluation, an "
+        "audit or real images of this cohort and then chose hyper-parameters, preprocessing or which run to release, that "
         "choice is an output of the data that no ε here counts. (Choosing among runs by their public outputs alone is "
         "covered by the cohort's composed ε.)",
-        "Evaluation and audit results. They are measured on real patients without noise, stay in the run's folder and are "
-        "no part of the release; the one exception, the audit's verdict in this card, is marked as such.",
+        "Evaluation and audit results. They are measured on real patients without noise, stay in the run's folder and "
+        "are no part of the release; the one exception, the audit's verdict in this card, is marked as such.",
         "Mistaken identity. If one person is in the cohort under two ids, or two relatives are as alike as one person, "
         "the pair has the weaker guarantee for two units that this card states.",
-        "What is true of patients in general. The release may teach that a disease looks so and so, and that can concern "
-        "people whether or not they are in the cohort. No method of release prevents that.",
+        "What is true of patients in general. The release may teach that a disease looks so and so, and that can "
+        "concern people whether or not they are in the cohort. No method of release prevents that.",
         "How patients were put into the training split. Neighbouring datasets differ in one unit of the training split "
         "as it was fixed; with stratified splits a patient who joins the cohort can move one other patient.",
         "Labels that a person wrote. Each patient's own label is part of that patient's data and is protected with it; "
@@ -72,7 +72,7 @@ def not_covered(plan: PrivacyPlan, labels: str) -> list[str]:
     ]
     if labels == "histogram":
         limits.append(
-            "Exact label frequencies are not shown: synthetic labels follow a histogram with noise, whose ε is part of the "
-            "total above."
+            "Exact label frequencies are not shown: synthetic labels follow a histogram with noise, whose ε is part of "
+            "the total above."
         )
     return limits

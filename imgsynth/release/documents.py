@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 
 from imgsynth import __version__
 from imgsynth.files import write_json, write_text
+from imgsynth.models.base import GenerativeModel
 from imgsynth.training.run import Run
 
 PROVENANCE = "provenance.json"
@@ -23,7 +25,7 @@ def provenance(run: Run) -> dict[str, Any]:
     return {
         "imgsynth": __version__,
         "torch": torch.__version__,
-        "model": {"name": type(run.model).__name__, "settings": dict(cfg.model)},
+        "model": {"name": type(run.model).__name__, "settings": hyper_parameters(type(run.model), cfg.model)},
         "trainer": {
             name: getattr(cfg.trainer, name)
             for name in ("steps", "learning_rate", "generator_learning_rate", "beta1", "beta2", "ema")
@@ -35,6 +37,13 @@ def provenance(run: Run) -> dict[str, Any]:
         "weights": "average over training (EMA) of the generator",
         "seed": "none stored",
     }
+
+
+def hyper_parameters(model: type[GenerativeModel], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The model's numeric hyper-parameters, defaults included. Text is left out: it could be a path."""
+    defaults = {name: p.default for name, p in inspect.signature(model).parameters.items()}
+    merged = {name: settings.get(name, default) for name, default in defaults.items()}
+    return {name: value for name, value in merged.items() if value is None or isinstance(value, (bool, int, float))}
 
 
 def write_provenance(folder: Path, run: Run) -> None:

@@ -50,7 +50,9 @@ def _fault(final: Path, error: OSError) -> Fault:
     reason = error.strerror or str(error)
     return Fault(
         where=str(final),
-        got=f"'{reason}' while writing ({Path(error.filename).name})" if error.filename else f"'{reason}' while writing",
+        got=f"'{reason}' while writing ({Path(error.filename).name})"
+        if error.filename
+        else f"'{reason}' while writing",
         expected="a folder that can be written, on a disk with room; nothing was changed",
         remedy="free space or choose another output folder (output=DIR), then run the same command again",
     )
@@ -85,7 +87,9 @@ def check_checksums(folder: Path) -> list[Fault]:
         listed[name] = digest
     present = set(list_files(folder)) - {CHECKSUMS}
     faults = [Fault(name, "no such file", "the file that the checksums list", remedy) for name in set(listed) - present]
-    faults += [Fault(name, "a file", "no file that the checksums do not list", remedy) for name in present - set(listed)]
+    faults += [
+        Fault(name, "a file", "no file that the checksums do not list", remedy) for name in present - set(listed)
+    ]
     for name in sorted(present & set(listed)):
         if (folder / name).is_symlink():
             faults.append(Fault(name, "a symbolic link", "a file", remedy))

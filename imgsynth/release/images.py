@@ -56,7 +56,7 @@ def release_geometry(grid: Grid) -> tuple[tuple[int, ...], np.ndarray]:
 
 
 def bids_suffix(grid: Grid, contrast: str) -> str | None:
-    """The BIDS suffix of the release's images; None where BIDS has no place for them (CT, radiographs, single images)."""
+    """The BIDS suffix of the images; None where BIDS has no place for them (CT, radiographs, single images)."""
     return contrast if grid.modality == "MR" and grid.spatial_dims == 3 else None
 
 
@@ -73,7 +73,7 @@ def write_patient(
         dicom = write_dicom_series(volume, series, SyntheticIdentity(name), made, window)
     if "nifti" in formats:
         path = release / "nifti" / (bids_path(number, suffix) if suffix else f"{name}.nii.gz")
-        nifti = [write_nifti(volume, path, description_of(made), sidecar(name, label, made))]
+        nifti = [write_nifti(volume, path, description_of(made), sidecar(name, label, made, suffix))]
 
     def relative(paths: list[Path]) -> tuple[str, ...]:
         return tuple(path.relative_to(release).as_posix() for path in paths)
@@ -86,8 +86,8 @@ def description_of(made: Provenance) -> str:
     return f"synthetic; imgsynth {made.version}; eps<={made.epsilon:g} delta={made.delta:g} per {made.unit}"
 
 
-def sidecar(name: str, label: str | None, made: Provenance) -> dict[str, Any]:
-    """The JSON beside a NIfTI file; ε null is ∞."""
+def sidecar(name: str, label: str | None, made: Provenance, suffix: str | None) -> dict[str, Any]:
+    """The JSON beside a NIfTI file; ε null is ∞. ``suffix``: of a BIDS file, which needs more."""
     return {
         "Description": made.derivation,
         "SyntheticData": True,
@@ -98,4 +98,7 @@ def sidecar(name: str, label: str | None, made: Provenance) -> dict[str, Any]:
         "Epsilon": made.epsilon if np.isfinite(made.epsilon) else None,
         "Delta": made.delta,
         "PrivacyUnit": made.unit,
+        # BIDS asks this of every derived anatomical volume. Nothing was stripped from a sample; whether the cohort's
+        # volumes had been, the generator does not know.
+        **({"SkullStripped": False} if suffix else {}),
     }

@@ -20,7 +20,7 @@ def draw_labels(how: str, n: int, classes: int, histogram: Path, random: np.rand
     if how == "histogram":
         if not histogram.is_file():
             raise InputError(
-                Fault(str(histogram), "no such file", "the noisy counts that training stores with sample.labels=histogram",
+                Fault(str(histogram), "no such file", "the noisy counts of a run with sample.labels=histogram",
                       "sample.labels=uniform, or train a new run with sample.labels=histogram")
             )  # fmt: skip
         counts = np.array(read_json(histogram)["counts"], dtype=float)

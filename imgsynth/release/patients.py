@@ -26,6 +26,10 @@ class SyntheticPatient:
     dicom: tuple[str, ...] = ()
     nifti: tuple[str, ...] = ()
 
+    @staticmethod
+    def from_json(value: dict[str, Any]) -> SyntheticPatient:
+        return SyntheticPatient(value["id"], value["label"], tuple(value["dicom"]), tuple(value["nifti"]))
+
 
 def patient_id(number: int) -> str:
     """PatientID (0010,0020) of synthetic patient ``number``, counted from 1."""
@@ -40,12 +44,20 @@ def bids_subject(number: int) -> str:
 def write_cohort(folder: Path, patients: Sequence[SyntheticPatient], grid: Grid, classes: Sequence[str]) -> None:
     """Write ``synthetic_cohort.csv`` (one row a patient) and ``.json`` (with the grid and every file)."""
     text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(["id", "label", "files"])
-    for patient in patients:
-        table.writerow([patient.id, patient.label or "", ";".join([*_folders(patient.dicom), *patient.nifti])])
+    csv.writer(text, lineterminator="\n").writerows(cohort_rows(patients))
     write_text(folder / COHORT_CSV, text.getvalue())
     write_json(folder / COHORT_JSON, _cohort_json(patients, grid, classes))
+
+
+def cohort_rows(patients: Sequence[SyntheticPatient]) -> list[list[str]]:
+    """The rows of ``synthetic_cohort.csv``, its heading first; several files are parted by semicolons."""
+    rows = [[p.id, p.label or "", ";".join([*_folders(p.dicom), *p.nifti])] for p in patients]
+    return [["id", "label", "files"], *rows]
+
+
+def grid_from_json(value: dict[str, Any]) -> Grid:
+    """The grid that ``synthetic_cohort.json`` states."""
+    return Grid(**{**value, "shape": tuple(value["shape"]), "spacing": tuple(value["spacing"])})
 
 
 def _cohort_json(patients: Sequence[SyntheticPatient], grid: Grid, classes: Sequence[str]) -> dict[str, Any]:

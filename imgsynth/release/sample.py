@@ -10,7 +10,7 @@ import numpy as np
 
 from imgsynth import console
 from imgsynth.release.bids import write_bids_dataset
-from imgsynth.release.card import build_card, cohort_ledger, read_audit, write_card
+from imgsynth.release.card import audit_part, build_card, cohort_ledger, write_card
 from imgsynth.release.documents import write_provenance, write_readme
 from imgsynth.release.folder import atomic_folder, write_checksums
 from imgsynth.release.generate import fresh_generator, generate
@@ -44,7 +44,7 @@ def sample_release(run_dir: Path, cfg: Config) -> Path:
     names = [classes[index] if len(classes) > 1 else None for index in labels_N]
     made = provenance_of(run.plan, type(run.model).__name__)
     suffix = bids_suffix(run.grid, cfg.sample.bids_suffix)
-    card = build_card(run.plan, cfg.sample.labels, cohort_ledger(run), read_audit(run_dir))
+    card = build_card(run.plan, cfg.sample.labels, cohort_ledger(run), audit_part(run_dir))
     window = (run.grid.low, run.grid.high)
     with atomic_folder(run_dir / "release") as folder:
         patients = [
@@ -72,6 +72,5 @@ def _images(run: Run, labels_N: np.ndarray) -> Iterator[np.ndarray]:
 def _require_finished(run: Run) -> None:
     if not run.finished:
         raise InputError(
-            Fault(str(run.root), f"a run at step {run.step} of {run.plan.steps}", "a run that is trained to its end, as "
-                  "its privacy card will say", f"imgsynth train output={run.root}")
+            Fault(str(run.root), f"a run at step {run.step} of {run.plan.steps}", "a run that is trained to its end", f"imgsynth train output={run.root}")
         )  # fmt: skip

@@ -1,0 +1,80 @@
+"""Verify a release offline, from its own files alone. What is checked is what a recipient or custodian relies on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from imgsynth.files import read_json
+from imgsynth.release.card import CARD_JSON
+from imgsynth.release.folder import check_checksums, list_files
+from imgsynth.release.patients import COHORT_JSON, SyntheticPatient, grid_from_json
+from imgsynth.release.verify_card import card_faults
+from imgsynth.release.verify_cohort import cohort_faults
+from imgsynth.release.verify_dicom import dicom_faults
+from imgsynth.release.verify_nifti import nifti_faults
+from imgsynth.types import CheckFailed, Fault, Grid, InputError
+
+
+def verify_release(folder: Path) -> dict[str, Any]:
+    """Check checksums, privacy card (ε recomputed), cohort tables, every DICOM and every NIfTI file of ``folder``.
+
+    Returns {"patients", "files", "epsilon", "delta", "unit"} of a release in which nothing is wrong.
+
+    Raises:
+        InputError: if ``folder`` is no release at all.
+        CheckFailed: with every fault found; also where all files are sound but the card says NOT RELEASABLE.
+    """
+    folder = Path(folder)
+    if not (folder / CARD_JSON).is_file():
+        raise InputError(
+            Fault(str(folder), f"no {CARD_JSON}", "the folder of a release", "imgsynth verify RUN/release")
+        )
+    faults = check_checksums(folder)
+    card, unreadable = _parsed(folder / CARD_JSON)
+    cohort, unreadable_too = _parsed(folder / COHORT_JSON)
+    faults += unreadable + unreadable_too
+    if card is not None:
+        faults += _guarded(CARD_JSON, lambda: card_faults(folder, card))
+    if cohort is not None:
+        faults += _guarded(COHORT_JSON, lambda: list(_content_faults(folder, cohort)))
+    if faults:
+        raise CheckFailed(*faults)
+    assert card is not None and cohort is not None
+    return {
+        "patients": len(cohort["patients"]),
+        "files": len(list_files(folder)),
+        "epsilon": card["guarantee"]["epsilon"],
+        "delta": card["guarantee"]["delta"],
+        "unit": card["unit"],
+    }
+
+
+def _content_faults(folder: Path, cohort: dict[str, Any]) -> Iterator[Fault]:
+    grid: Grid = grid_from_json(cohort["grid"])
+    patients = [SyntheticPatient.from_json(entry) for entry in cohort["patients"]]
+    yield from cohort_faults(folder, patients, cohort["classes"])
+    yield from dicom_faults(folder, patients, grid)
+    yield from nifti_faults(folder, patients, grid)
+
+
+def _parsed(path: Path) -> tuple[dict[str, Any] | None, list[Fault]]:
+    try:
+        value = read_json(path)
+        if isinstance(value, dict):
+            return value, []
+        reason = "JSON that is no object"
+    except (OSError, ValueError) as error:
+        reason = str(error)
+    return None, [Fault(path.name, reason, "a JSON object", "get the release again")]
+
+
+def _guarded(name: str, check: Callable[[], list[Fault]]) -> list[Fault]:
+    """The faults of ``check``; a file whose fields are missing or of another kind is one fault, not a crash."""
+    try:
+        return check()
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        return [
+            Fault(name, f"{type(error).__name__}: {error}", "the fields that imgsynth writes", "get the release again")
+        ]

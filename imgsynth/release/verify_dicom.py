@@ -1,0 +1,105 @@
+"""Is every DICOM file of a release what DESIGN promises: synthetic, nobody's, unique, in its place and range?"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pydicom
+from pydicom import Dataset
+from pydicom.errors import InvalidDicomError
+
+from imgsynth.release.images import release_geometry
+from imgsynth.release.patients import SyntheticPatient
+from imgsynth.types import Fault, Grid, InputError
+from imgsynth.volumes.dicom_read import read_dicom_series
+from imgsynth.volumes.volume import Volume
+
+REMEDY = "do not use this file; get the release again from whoever published it"
+
+# Elements that could hold something of a person or of a scan; a synthetic image has none of it to tell (PS3.3).
+EMPTY = (
+    "PatientBirthDate", "PatientSex", "PatientAge", "StudyDate", "SeriesDate", "AcquisitionDate", "ContentDate",
+    "AccessionNumber", "ReferringPhysicianName", "InstitutionName", "OperatorsName", "PatientComments", "KVP",
+)  # fmt: skip
+EXACT = {"SyntheticData": "YES", "PatientIdentityRemoved": "YES"}
+
+
+def dicom_faults(folder: Path, patients: Sequence[SyntheticPatient], grid: Grid) -> Iterator[Fault]:
+    """Faults of all DICOM files that ``patients`` list, by file, by series and over the whole release."""
+    uids: Counter[str] = Counter()
+    for patient in patients:
+        if not patient.dicom:
+            continue
+        datasets = {}
+        for name in patient.dicom:
+            try:
+                datasets[name] = pydicom.dcmread(folder / name)
+            except (InvalidDicomError, OSError, ValueError, EOFError) as error:
+                yield Fault(name, f"unreadable ({error})", "a DICOM file", REMEDY)
+        for name, dataset in datasets.items():
+            yield from header_faults(name, dataset, patient.id, grid.modality)
+            uids[str(dataset.get("SOPInstanceUID", ""))] += 1
+        for keyword in ("StudyInstanceUID", "SeriesInstanceUID"):
+            values = {str(dataset.get(keyword, "")) for dataset in datasets.values()}
+            if len(values) > 1:
+                yield Fault(patient.id, f"{len(values)} values of {keyword}", "one series of one study", REMEDY)
+            uids.update(values)
+        if len(datasets) == len(patient.dicom):
+            yield from _series_faults(folder, patient, grid)
+    for uid in sorted(uid for uid, count in uids.items() if count > 1):
+        yield Fault("dicom", f"UID {uid} more than once", "UIDs that are unique over the release", REMEDY)
+
+
+def header_faults(name: str, dataset: Dataset, patient: str, modality: str) -> Iterator[Fault]:
+    """Faults of one header."""
+    for keyword, value in {**EXACT, "PatientID": patient, "Modality": modality}.items():
+        if dataset.get(keyword) != value:
+            yield Fault(f"{name}: {keyword}", repr(dataset.get(keyword)), repr(value), REMEDY)
+    if list(dataset.get("ImageType", []))[:2] != ["DERIVED", "SECONDARY"]:
+        yield Fault(f"{name}: ImageType", repr(dataset.get("ImageType")), "DERIVED\\SECONDARY", REMEDY)
+    for keyword in (
+        "DeidentificationMethod",
+        "DerivationDescription",
+        "BurnedInAnnotation",
+        "ContributingEquipmentSequence",
+    ):
+        if not dataset.get(keyword):
+            yield Fault(f"{name}: {keyword}", "nothing", "a value", REMEDY)
+    for keyword in EMPTY:
+        if dataset.get(keyword):
+            yield Fault(f"{name}: {keyword}", repr(dataset.get(keyword)), "nothing", REMEDY)
+    if not str(dataset.get("PatientName", "")).startswith(patient):
+        yield Fault(f"{name}: PatientName", repr(str(dataset.get("PatientName", ""))), f"{patient}…", REMEDY)
+    for element in dataset.iterall():
+        if element.tag.is_private:
+            yield Fault(f"{name}: {element.tag}", "a private element", "none", REMEDY)
+    if dataset.preamble and dataset.preamble.strip(b"\0"):
+        yield Fault(f"{name}: preamble", "bytes that are not zero", "128 zeros", REMEDY)
+
+
+def _series_faults(folder: Path, patient: SyntheticPatient, grid: Grid) -> Iterator[Fault]:
+    try:
+        volume = read_dicom_series([folder / name for name in patient.dicom])
+    except InputError as error:
+        yield from (Fault(patient.id, fault.got, fault.expected, REMEDY) for fault in error.faults)
+        return
+    yield from volume_faults(f"{patient.id} (DICOM)", volume, grid, projection=grid.modality in ("DX", "CR"))
+
+
+def volume_faults(where: str, volume: Volume, grid: Grid, projection: bool = False) -> Iterator[Fault]:
+    """Faults of an image against the grid: shape, place, range. A DICOM ``projection`` has no place in the patient."""
+    shape, affine = release_geometry(grid)
+    if volume.array.shape != shape:
+        yield Fault(where, f"shape {volume.array.shape}", f"{shape}, the grid's", REMEDY)
+    columns = slice(0, 2) if projection else slice(0, 4)
+    if not np.allclose(volume.affine[:3, columns], affine[:3, columns], atol=1e-3):
+        yield Fault(where, f"affine {volume.affine.tolist()}", f"{affine.tolist()}, the grid's", REMEDY)
+    step = (grid.high - grid.low) / 65535 + (0.5 if grid.unit == "HU" or projection else 0)
+    low, high = float(volume.array.min()), float(volume.array.max())
+    if not grid.low - step <= low <= high <= grid.high + step:
+        yield Fault(where, f"values {low:g} to {high:g}", f"{grid.low:g} to {grid.high:g} {grid.unit}", REMEDY)
+    if volume.unit != grid.unit:
+        yield Fault(where, f"unit {volume.unit}", grid.unit, REMEDY)
