@@ -1,0 +1,60 @@
+"""The report: report.html, whole, which must stay; and report_public.html, which may be shown to anyone."""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from imgsynth import __version__
+from imgsynth.files import write_text
+from imgsynth.release.card_text import round_up
+from imgsynth.report.glossary import GLOSSARY
+from imgsynth.report.local import local_part
+from imgsynth.report.public import public_part
+from imgsynth.training.run import load_run
+
+
+def write_report(run_dir: Path) -> Path:
+    """Write ``report.html`` and ``report_public.html`` into ``run_dir``; returns the former.
+
+    Each is one self-contained file: styles and pictures are in it, no script, nothing is fetched. The public one is
+    rendered from ``public_part`` alone, so that no template mistake can put anything else into it. Evaluation, audit and
+    release may be missing; the page then says which command makes them. Raises InputError where there is no run.
+    """
+    run = load_run(Path(run_dir))
+    public = public_part(run)
+    write_text(run.root / "report_public.html", render(public, None))
+    return write_text(run.root / "report.html", render(public, local_part(run)))
+
+
+def render(public: dict[str, Any], local: dict[str, Any] | None) -> str:
+    """The page; ``local`` None gives the public one."""
+    pages = Environment(
+        loader=PackageLoader("imgsynth.report"),
+        undefined=StrictUndefined,
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    pages.filters.update(up=up, num=num, band=band)
+    style = resources.files("imgsynth.report").joinpath("templates/style.css").read_text(encoding="utf-8")
+    return pages.get_template("report.html.j2").render(
+        **public, local=local, style=style, glossary=GLOSSARY, version=__version__
+    )
+
+
+def up(value: float | None) -> str:
+    """An upper bound, rounded up; ∞ for None."""
+    return "∞" if value is None else round_up(value)
+
+
+def num(value: float | None, digits: int = 3) -> str:
+    return "–" if value is None else f"{value:.{digits}g}"
+
+
+def band(entry: dict[str, Any] | None) -> str:
+    """A value with its interval."""
+    return "–" if entry is None else f"{num(entry['value'])} [{num(entry['low'])}, {num(entry['high'])}]"
