@@ -14,6 +14,7 @@ from typing import Any
 from imgsynth.files import read_json, write_text
 from imgsynth.schema import Config
 from imgsynth.training.disk import writing
+from imgsynth.training.metrics import read_rows
 from imgsynth.types import Fault, InputError
 
 # What a run is made of. A folder holds one run: these cannot change in it once it has begun.
@@ -80,14 +81,19 @@ class RunFolder:
                     leftover.unlink()
 
     def refuse_lost_checkpoint(self) -> None:
-        """Outputs without their checkpoint: going on would release a second time what the ledger counts once."""
-        if not self.checkpoint.is_file() and (self.root / "metrics.jsonl").is_file():
-            if (self.root / "metrics.jsonl").stat().st_size == 0:
-                return
+        """Raises InputError for outputs without a checkpoint: going on would release twice what is counted once."""
+        if not self.checkpoint.is_file():
+            self.refuse_older_checkpoint(0)
+
+    def refuse_older_checkpoint(self, step: int) -> None:
+        """Raises InputError when steps after ``step`` were already shown. They leave memory after their checkpoint, so
+        that this is never the work of a kill."""
+        shown = max((row["step"] for row in read_rows(self.root / "metrics.jsonl")), default=0)
+        if shown > step:
             raise InputError(
                 Fault(
                     str(self.checkpoint),
-                    "no checkpoint beside metrics that were already shown",
+                    f"{f'a checkpoint of step {step}' if step else 'no checkpoint'} beside metrics up to step {shown}",
                     "the checkpoint that belongs to them, because its steps are spent",
                     "restore the checkpoint, or train into a new output=DIR (a new entry in the ledger)",
                 )

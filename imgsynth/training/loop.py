@@ -11,17 +11,19 @@ from typing import Any
 from imgsynth import console
 from imgsynth.cohort.dataset import PatientDataset
 from imgsynth.cohort.grid import grid_of
+from imgsynth.cohort.manifest import Manifest
+from imgsynth.privacy.plan import PrivacyPlan
 from imgsynth.privacy.refuse import check_private_network
 from imgsynth.schema import Config
 from imgsynth.training.begin import close, open_spend, settle
-from imgsynth.training.checkpoint import load_checkpoint
 from imgsynth.training.device import choose_device, make_repeatable
 from imgsynth.training.folder import claimed, refuse_other_run
 from imgsynth.training.progress import training_bar
-from imgsynth.training.publish import Publisher, is_due, spent
+from imgsynth.training.publish import Publisher, is_due
 from imgsynth.training.run import ModelFactory
 from imgsynth.training.state import TrainingState
 from imgsynth.training.steps import post_processing_updates, private_update
+from imgsynth.types import Grid
 
 
 def train(
@@ -39,19 +41,12 @@ def train(
     folder; when the cohort, plan, budget or disk do not allow it. Raises CheckFailed when training diverges.
     """
     with claimed(run_dir) as folder:
-        # Settle what this run is, and that it may be: configuration, cohort, plan, device, network. No image is opened.
+        # Settle what this run is, and that it may be: configuration, cohort, plan, network. No image is opened.
         refuse_other_run(folder, cfg)
         folder.refuse_lost_checkpoint()
         manifest, plan = settle(folder, cfg)
         grid = grid_of(cfg.preprocess, manifest.modality)
-        device = choose_device(cfg.trainer)
-        if cfg.privacy.seed is not None:
-            make_repeatable(cfg.privacy.seed)
-        model = model_factory(grid.shape, len(manifest.classes))
-        patients = len(manifest.patients("train"))
-        state = TrainingState(model, plan, cfg.trainer, patients=patients, seed=cfg.privacy.seed, device=device)
-        if plan.mode == "dp":
-            check_private_network(state.private.module)
+        state = _initial_state(cfg, plan, model_factory, grid, manifest)
 
         # Record the whole spend before the data are touched.
         job = open_spend(folder, cfg, manifest, plan)
@@ -60,35 +55,22 @@ def train(
             return run_dir
 
         # Go on from the last checkpoint, if there is one.
-        unpublished = []
-        if folder.checkpoint.is_file():
-            content = load_checkpoint(folder.checkpoint)
-            state.load_state_dict(content["state"])
-            unpublished = content["rows"]
-            console.say(f"Going on from step {state.step} of {plan.steps}.")
         publisher = Publisher(folder, cfg, plan, grid, manifest.classes)
-        publisher.resume(state, unpublished)
+        epsilon = publisher.resume(state)
 
         # Open the images.
         dataset = PatientDataset(
-            manifest,
-            "train",
-            cfg.preprocess,
-            plan.images_per_patient,
-            cfg.data.cache,
-            cache_dir=folder.cache,
-            extra=extra_transforms,
-            generator=state.picks,
-        )
+            manifest, "train", cfg.preprocess, plan.images_per_patient, cfg.data.cache,
+            cache_dir=folder.cache, extra=extra_transforms, generator=state.picks,
+        )  # fmt: skip
 
         with training_bar(plan.steps) as advance, closing(publisher.metrics):
-            epsilon = spent(plan, state.step)
             while state.step < plan.steps:
                 began = time.perf_counter()
 
                 # Step the private network on a Poisson batch of patients.
                 state.step += 1
-                batch = dataset.batch(state.sampler.draw()).to(device)
+                batch = dataset.batch(state.sampler.draw()).to(state.random.device)
                 public, local = private_update(state, plan, batch)
 
                 # Step what sees no data, and average the generator.
@@ -96,10 +78,9 @@ def train(
                 state.ema.update(state.model)
 
                 # Keep the numbers in memory until a checkpoint has their step.
-                seconds = time.perf_counter() - began
                 publisher.metrics.add(
                     {"step": state.step, "noise_multiplier": plan.noise_multiplier, **public},
-                    {"step": state.step, **local, "seconds": seconds},
+                    {"step": state.step, **local, "seconds": time.perf_counter() - began},
                 )
                 if is_due(state.step, cfg.trainer):
                     epsilon = publisher.publish(state)
@@ -107,3 +88,18 @@ def train(
 
         close(folder, cfg, job)
         return run_dir
+
+
+def _initial_state(
+    cfg: Config, plan: PrivacyPlan, model_factory: ModelFactory, grid: Grid, manifest: Manifest
+) -> TrainingState:
+    """Step 0, on the chosen device. Raises InputError for networks that break the guarantee."""
+    device, seed = choose_device(cfg.trainer), cfg.privacy.seed
+    if seed is not None:
+        make_repeatable(seed)
+    model = model_factory(grid.shape, len(manifest.classes))
+    patients = len(manifest.patients("train"))
+    state = TrainingState(model, plan, cfg.trainer, patients=patients, seed=seed, device=device)
+    if plan.mode == "dp":
+        check_private_network(state.private.module)
+    return state

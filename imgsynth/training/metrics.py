@@ -11,6 +11,7 @@ nothing of the steps it lost, and taking those steps again with fresh noise is n
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -20,7 +21,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from imgsynth.files import write_text
 
-Row = dict[str, Any]  # "step" and numbers
+Row = dict[str, Any]  # "step", and names to numbers or None
 
 LOCAL_ONLY = """LOCAL ONLY
 
@@ -51,9 +52,9 @@ class Metrics:
         self._draw(rows)
 
     def add(self, public: Row, local: Row) -> None:
-        """Keep the rows of one step in memory."""
-        self.waiting.append(public)
-        self.waiting_local.append(local)
+        """Keep the rows of one step in memory; what is no finite number becomes null."""
+        self.waiting.append(_finite(public))
+        self.waiting_local.append(_finite(local))
 
     def publish(self) -> None:
         """Write the rows that wait. Call it when, and only when, their checkpoint is on disk."""
@@ -79,6 +80,10 @@ def read_rows(path: Path) -> list[Row]:
         return []
     lines = path.read_text(encoding="utf-8").split("\n")
     return [json.loads(line) for line in lines[:-1]]  # a whole line ends in a newline, so the last part is no line
+
+
+def _finite(row: Row) -> Row:
+    return {name: value if value is None or math.isfinite(value) else None for name, value in row.items()}
 
 
 def _lines(rows: Iterable[Row]) -> str:

@@ -8,12 +8,13 @@ from typing import Any
 
 import torch
 
+from imgsynth import console
 from imgsynth.privacy.plan import PrivacyPlan
 from imgsynth.schema import Config, TrainerConfig
-from imgsynth.training.checkpoint import save_checkpoint
+from imgsynth.training.checkpoint import load_checkpoint, save_checkpoint
 from imgsynth.training.disk import writing
 from imgsynth.training.folder import RunFolder
-from imgsynth.training.metrics import Metrics
+from imgsynth.training.metrics import Metrics, Row
 from imgsynth.training.propose import quick_epsilon
 from imgsynth.training.sheets import save_png, sheet
 from imgsynth.training.state import TrainingState
@@ -38,12 +39,25 @@ class Publisher:
         self.folder, self.cfg, self.plan, self.grid, self.classes = folder, cfg, plan, grid, classes
         self.metrics: Metrics
 
-    def resume(self, state: TrainingState, unpublished: list[dict[str, Any]]) -> None:
-        """Bring the files to the state of the checkpoint, whose rows were perhaps not written when the run died."""
+    def resume(self, state: TrainingState) -> float | None:
+        """Bring ``state`` and the files to the last checkpoint, if there is one; returns the ε spent so far.
+
+        The checkpoint carries its own rows, which were perhaps not written when the run died. Raises InputError when
+        more was shown than the checkpoint knows of: an older one was put in its place, and its steps are spent.
+        """
+        unpublished: list[Row] = []
+        if self.folder.checkpoint.is_file():
+            content = load_checkpoint(self.folder.checkpoint)
+            state.load_state_dict(content["state"])
+            unpublished = content["rows"]
+            if state.step < self.plan.steps:
+                console.say(f"Going on from step {state.step} of {self.plan.steps}.")
+        self.folder.refuse_older_checkpoint(state.step)
         with writing(self.folder.root):
             self.metrics = Metrics(self.folder.root, state.step, unpublished)
             if not self.folder.sheet(state.step).is_file():
                 self._draw_sheet(state)
+        return spent(self.plan, state.step)
 
     def publish(self, state: TrainingState) -> float | None:
         """Write everything up to ``state.step``; returns the ε that is now spent (None: ∞)."""

@@ -170,6 +170,15 @@ def test_rows_that_only_the_checkpoint_has_are_written_once(tmp_path: Path, writ
     assert board.Tags()["scalars"] == ["a"]
 
 
+def test_what_is_no_number_is_null(tmp_path: Path) -> None:
+    metrics = Metrics(tmp_path, 0, [])
+    metrics.add({"step": 1, "a": float("inf")}, {"step": 1, "loss": float("nan")})
+    metrics.publish()
+    metrics.close()
+    assert read_rows(tmp_path / "metrics.jsonl") == [{"step": 1, "a": None}]
+    assert read_rows(tmp_path / "local" / "metrics.jsonl") == [{"step": 1, "loss": None}]
+
+
 def test_local_rows_after_the_checkpoint_are_dropped(tmp_path: Path) -> None:
     metrics = Metrics(tmp_path, 0, [])
     add(metrics, range(1, 6))
@@ -245,6 +254,9 @@ def test_outputs_without_their_checkpoint_are_refused(tmp_path: Path) -> None:
         folder.refuse_lost_checkpoint()
     save_checkpoint(folder.checkpoint, {})
     folder.refuse_lost_checkpoint()
+    folder.refuse_older_checkpoint(1)
+    with pytest.raises(InputError, match="no checkpoint beside"):
+        folder.refuse_older_checkpoint(0)
 
 
 # --- device ----------------------------------------------------------------------------------------------------------
