@@ -1,7 +1,7 @@
 """Time the making of a phantom cohort: python benchmarks/phantoms.py [--patients 1000] [--size 32]
 
-Prints wall and processor seconds, files and megabytes, and the milliseconds one rendering takes. On an idle machine with
-2 cores, 1,000 patients of 32³ should take well under a minute.
+Prints wall and processor seconds, files and megabytes, and the milliseconds one rendering takes. On an idle machine
+with 2 cores, 1,000 patients of 32³ should take well under a minute.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ def main() -> None:
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     processor = sum(one.ru_utime + one.ru_stime for one in used)
     print(
-        f"{config.patients} patients: {wall:.1f} s on {os.cpu_count()} cores ({processor:.1f} s of processor time, load "
-        f"{os.getloadavg()[0]:.1f}), {len(sizes)} files, {sum(sizes) / 1e6:.0f} MB"
+        f"{config.patients} patients: {wall:.1f} s on {os.cpu_count()} cores ({processor:.1f} s of processor time, "
+        f"load {os.getloadavg()[0]:.1f}), {len(sizes)} files, {sum(sizes) / 1e6:.0f} MB"
     )
 
 
