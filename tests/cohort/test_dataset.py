@@ -180,6 +180,9 @@ def test_random_extras_are_drawn_at_each_access(decathlon: Path, tmp_path: Path,
     seen = {bool(torch.equal(data[0][0], plain)) for _ in range(20)}
     assert seen == {True, False}
     assert type(data.batch([0]).x_PKC) is torch.Tensor
+    always = RandFlip(prob=1.0, spatial_axis=0)  # applied once, not once for the cache and once for each access
+    flipped = PatientDataset(manifest, "train", MR, cache=cache, cache_dir=tmp_path / "once", extra=[always])
+    torch.testing.assert_close(flipped[0][0], plain.flip(2))
 
 
 def test_volumes_for_a_flat_grid_are_refused_at_once(decathlon: Path) -> None:
