@@ -277,3 +277,14 @@ def test_no_damage_crashes_the_index_or_the_reader(tmp_path_factory, cut, flips)
             assert "file.dcm" in str(error)
         else:
             assert np.isfinite(volume.array).all()
+
+
+@pytest.mark.parametrize("syntax", [uid.ExplicitVRLittleEndian, uid.ImplicitVRLittleEndian, uid.ExplicitVRBigEndian])
+def test_text_in_any_character_set_is_decoded(make_slice, save, tmp_path, syntax):
+    dataset = make_slice(0, SpecificCharacterSet="ISO_IR 192", InstitutionName="Charité", PatientID="山田-7")
+    save(dataset, tmp_path / "utf8.dcm", syntax)
+    latin = make_slice(1, SpecificCharacterSet="ISO_IR 100", InstitutionName="Hôpital", StudyInstanceUID="1.2.3.44")
+    save(latin, tmp_path / "latin.dcm", syntax)
+    series = read_dicom_folder(tmp_path).series
+    assert {(one.meta["InstitutionName"], one.meta["PatientID"]) for one in series} == {
+        ("Charité", "山田-7"), ("Hôpital", "patient-1")}  # fmt: skip

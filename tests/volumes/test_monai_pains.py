@@ -130,7 +130,7 @@ def enhanced(make_slice) -> Dataset:
         item(
             PixelMeasuresSequence=[item(PixelSpacing=[0.75, 0.5], SliceThickness=2.0)],
             PlaneOrientationSequence=[item(ImageOrientationPatient=[1, 0, 0, 0, 1, 0])],
-        )  # fmt: skip
+        )
     ]
     dataset.PerFrameFunctionalGroupsSequence = [
         item(PlanePositionSequence=[item(ImagePositionPatient=[0, 0, 2.0 * k])]) for k in range(3)
