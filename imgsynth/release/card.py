@@ -63,7 +63,7 @@ def build_card(plan: PrivacyPlan, labels: str, ledger: dict[str, Any], audit: di
         "unit_warning": IMAGE_UNIT if plan.unit == "image" else None,
         "adjacency": "add or remove one image" if plan.unit == "image" else "add or remove all data of one patient",
         "guarantee": guarantee(plan),
-        "accountants_training_only": accountants(plan),
+        "accountants_training_only": dict(accountants(plan)),
         "plan": plan.to_json(),
         "event": event_to_json(plan.event()),
         "cohort_ledger": ledger,

@@ -51,8 +51,8 @@ def not_covered(plan: PrivacyPlan, labels: str) -> list[str]:
     limits = [IMAGE_UNIT] if plan.unit == "image" else []
     limits += [
         "Choices guided by what was computed on patients without noise. Where somebody looked at an evaluation, an "
-        "audit or real images of this cohort and then chose hyper-parameters, preprocessing or which run to release, that "
-        "choice is an output of the data that no ε here counts. (Choosing among runs by their public outputs alone is "
+        "audit or real images of this cohort and then chose hyper-parameters, preprocessing or which run to release, "
+        "that choice is an output of the data that no ε here counts. (Choosing among runs by their public outputs alone is "
         "covered by the cohort's composed ε.)",
         "Evaluation and audit results. They are measured on real patients without noise, stay in the run's folder and "
         "are no part of the release; the one exception, the audit's verdict in this card, is marked as such.",

@@ -72,5 +72,10 @@ def _images(run: Run, labels_N: np.ndarray) -> Iterator[np.ndarray]:
 def _require_finished(run: Run) -> None:
     if not run.finished:
         raise InputError(
-            Fault(str(run.root), f"a run at step {run.step} of {run.plan.steps}", "a run that is trained to its end", f"imgsynth train output={run.root}")
-        )  # fmt: skip
+            Fault(
+                where=str(run.root),
+                got=f"a run at step {run.step} of {run.plan.steps}",
+                expected="a run that is trained to its end",
+                remedy=f"imgsynth train output={run.root}",
+            )
+        )

@@ -11,10 +11,11 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
 BLUE, ORANGE, GREY, RED = "#1f6feb", "#d9730d", "#8b949e", "#c62828"
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.size": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -61,6 +62,7 @@ def curves(rows: Sequence[dict[str, Any]], leave_out: Sequence[str] = ()) -> str
             axis.plot(*np.array(points, dtype=float).T, color=BLUE, linewidth=1.1)
             axis.set_title(name.replace("_", " "), fontsize=9)
             axis.set_xlabel("step", fontsize=8)
+            axis.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         for axis in axes[len(series) :]:
             axis.set_visible(False)
         return svg_uri(figure)
@@ -76,9 +78,11 @@ def roc(attacks: Sequence[dict[str, Any]], epsilon: float | None, delta: float) 
         axis.plot(grid, grid, color=GREY, linestyle=":", label="chance")
         if epsilon is not None:
             limit = np.minimum(1, np.exp(np.log(grid) + epsilon) + delta)
-            axis.plot(grid, limit, color=RED, linestyle="--", linewidth=1, label="limit by (ε, δ)")
+            if limit[0] < 1:  # else it lies on the frame and says nothing
+                axis.plot(grid, limit, color=RED, linestyle="--", linewidth=1, label="limit by (ε, δ)")
         for attack, colour in zip(attacks, (BLUE, ORANGE, "#2e7d32", "#6a1b9a"), strict=False):
-            text = f"{attack['space']} ({attack['role']}), AUC {attack['auc']:.2f} [{attack['auc_low']:.2f}, {attack['auc_high']:.2f}]"
+            area = f"AUC {attack['auc']:.2f} [{attack['auc_low']:.2f}, {attack['auc_high']:.2f}]"
+            text = f"{attack['space']} ({attack['role']}), {area}"
             curve = np.clip([attack["roc"]["fpr"], attack["roc"]["tpr"]], floor, 1)
             axis.step(*curve, where="post", color=colour, linewidth=1.3, label=text)
         axis.set(xscale="log", yscale="log", xlim=(floor, 1), ylim=(floor, 1))
@@ -107,7 +111,7 @@ def intervals(metrics: Sequence[dict[str, Any]]) -> str | None:
     if not shown:
         return None
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(5.6, 0.7 + 0.45 * len(shown)), layout="constrained")
+        figure = Figure(figsize=(5.6, 1.1 + 0.4 * len(shown)), layout="constrained")
         axis = figure.subplots()
         for y, metric in enumerate(reversed(shown)):
             unit = abs(metric["floor"]["value"])
@@ -119,6 +123,7 @@ def intervals(metrics: Sequence[dict[str, Any]]) -> str | None:
                 axis.plot([low, high], [y + offset] * 2, color=colour, linewidth=2)
                 axis.plot(value, y + offset, "o", color=colour, markersize=4, label=name if y == 0 else None)
         axis.set_yticks(range(len(shown)), [m["name"].replace("_", " ") for m in reversed(shown)])
+        axis.set_ylim(-0.6, len(shown) - 0.4)
         axis.set_xscale("symlog", linthresh=1)
         axis.set_xlabel("in units of the real–real floor")
         axis.legend(fontsize=7, loc="best")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from imgsynth.files import read_json
 from imgsynth.release.card import CARD_JSON, VERDICTS, audit_part, build_card, cohort_ledger
+from imgsynth.release.card_text import round_up
 from imgsynth.release.documents import provenance
+from imgsynth.release.patients import COHORT_JSON
 from imgsynth.report import figures
 from imgsynth.report.pictures import release_sheet
 from imgsynth.training.metrics import read_rows
@@ -18,25 +19,40 @@ from imgsynth.training.run import Run
 
 
 def public_part(run: Run) -> dict[str, Any]:
-    """Everything that the public report is made of. Numbers in it are of the plan, the noisy weights or the release."""
+    """Everything that the public report is made of. Numbers in it are of the plan, the noisy weights or the release.
+
+    Where the run is not releasable (no noise, a known seed, an audit that contradicts the proof) its images and
+    training curves are as private as the patients, and are left out.
+    """
     release = run.root / "release"
-    has_release = (release / CARD_JSON).is_file()
     card = (
         read_json(release / CARD_JSON)
-        if has_release
+        if has_release(run)
         else build_card(run.plan, run.config.sample.labels, cohort_ledger(run), audit_part(run.root))
     )
     plan = run.plan
     epsilon = card["guarantee"]["epsilon"]
-    return {
+    stated = None if epsilon is None else float(round_up(epsilon))
+    facts = {
         "card": card,
         "verdicts": VERDICTS,
-        "word": honest_word(plan.n, epsilon, plan.noise_multiplier, max(1, round(plan.normaliser))),
+        "word": honest_word(plan.n, stated, plan.noise_multiplier, max(1, round(plan.normaliser))),
         "grid": run.grid,
         "classes": run.manifest.classes,
         "provenance": provenance(run),
         "steps_done": run.step,
-        "curves": figures.curves(read_rows(run.root / "metrics.jsonl"), leave_out=("noise_multiplier",)),
-        "synthetic": figures.png_uri(release_sheet(release)) if has_release else None,
-        "released": len(read_json(release / "synthetic_cohort.json")["patients"]) if has_release else 0,
+        "released": len(read_json(release / COHORT_JSON)["patients"]) if has_release(run) else 0,
     }
+    return facts | (made_by_the_mechanism(run) if card["releasable"] else {"curves": None, "synthetic": None})
+
+
+def made_by_the_mechanism(run: Run) -> dict[str, str | None]:
+    """Training curves and a sheet of the release: as public as the mechanism is private."""
+    return {
+        "curves": figures.curves(read_rows(run.root / "metrics.jsonl"), leave_out=("noise_multiplier",)),
+        "synthetic": figures.png_uri(release_sheet(run.root / "release")) if has_release(run) else None,
+    }
+
+
+def has_release(run: Run) -> bool:
+    return (run.root / "release" / CARD_JSON).is_file()

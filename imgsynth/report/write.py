@@ -13,7 +13,7 @@ from imgsynth.files import write_text
 from imgsynth.release.card_text import round_up
 from imgsynth.report.glossary import GLOSSARY
 from imgsynth.report.local import local_part
-from imgsynth.report.public import public_part
+from imgsynth.report.public import made_by_the_mechanism, public_part
 from imgsynth.training.run import load_run
 
 
@@ -21,13 +21,14 @@ def write_report(run_dir: Path) -> Path:
     """Write ``report.html`` and ``report_public.html`` into ``run_dir``; returns the former.
 
     Each is one self-contained file: styles and pictures are in it, no script, nothing is fetched. The public one is
-    rendered from ``public_part`` alone, so that no template mistake can put anything else into it. Evaluation, audit and
-    release may be missing; the page then says which command makes them. Raises InputError where there is no run.
+    rendered from ``public_part`` alone, so that no template mistake can put anything else into it. Evaluation, audit
+    and release may be missing; the page then says which command makes them. Raises InputError where there is no run.
     """
     run = load_run(Path(run_dir))
     public = public_part(run)
     write_text(run.root / "report_public.html", render(public, None))
-    return write_text(run.root / "report.html", render(public, local_part(run)))
+    whole = public | made_by_the_mechanism(run)
+    return write_text(run.root / "report.html", render(whole, local_part(run)))
 
 
 def render(public: dict[str, Any], local: dict[str, Any] | None) -> str:
@@ -57,4 +58,8 @@ def num(value: float | None, digits: int = 3) -> str:
 
 def band(entry: dict[str, Any] | None) -> str:
     """A value with its interval."""
-    return "–" if entry is None else f"{num(entry['value'])} [{num(entry['low'])}, {num(entry['high'])}]"
+    return (
+        "–"
+        if entry is None or entry["value"] is None
+        else f"{num(entry['value'])} [{num(entry['low'])}, {num(entry['high'])}]"
+    )

@@ -1,0 +1,145 @@
+"""The privacy card says only what is true: bounds are rounded the safe way, and hold against known mechanisms."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+from scipy.stats import norm
+
+from imgsynth.audit import verdict as audit_verdict
+from imgsynth.files import read_json, write_json
+from imgsynth.privacy.ledger import Ledger
+from imgsynth.privacy.plan import PrivacyPlan, make_plan
+from imgsynth.release.attacker import members_found_at_most
+from imgsynth.release.card import (
+    NOT_AUDITED,
+    VERDICTS,
+    audit_part,
+    build_card,
+    card_markdown,
+    cohort_ledger,
+    update_card,
+)
+from imgsynth.release.card_text import group_of_two, round_down, round_up
+from imgsynth.release.sample import sample_release
+from imgsynth.release.verify import verify_release
+from imgsynth.schema import PrivacyConfig
+from imgsynth.training.run import load_run
+from imgsynth.types import CheckFailed
+
+LEDGER = {"epsilon": None, "delta": 1e-5, "runs": 0, "budget_epsilon": None}
+
+
+def plan_of(**changes: object) -> PrivacyPlan:
+    fields = {"mode": "dp", "unit": "patient", "n": 1000, "sampling_rate": 0.1, "steps": 100, "clipping_norm": 1.0,
+              "noise_multiplier": 2.0, "images_per_patient": 2, "delta": 1e-5}  # fmt: skip
+    return PrivacyPlan(**{**fields, **changes})  # type: ignore[arg-type]
+
+
+def audit_json(folder: Path, verdict: str, lower: float | None) -> Path:
+    write_json(folder / "audit.json", {"verdict": verdict, "epsilon_lower_bound": lower, "alpha": 0.05})
+    return folder
+
+
+@pytest.mark.parametrize("value", [7.991, 7.9951, 8.0, 0.0123456, 1.0000001, 123.4])
+def test_upper_bounds_are_never_rounded_down(value: float) -> None:
+    assert value <= float(round_up(value)) <= value * 1.01
+
+
+@pytest.mark.parametrize(("value", "expected"), [(1.99, 1.9), (2.0, 2.0), (0.04, 0.0), (0.3, 0.3)])
+def test_lower_bounds_are_never_rounded_up(value: float, expected: float) -> None:
+    assert round_down(value) == expected
+
+
+@pytest.mark.parametrize("sigma", [0.7, 1.0, 3.0])
+def test_the_attackers_limit_is_that_of_the_best_test_against_one_gaussian(sigma: float) -> None:
+    """Without sampling, one step is N(0, σ²) against N(1, σ²), whose best test is Neyman and Pearson's."""
+    plan = plan_of(sampling_rate=1.0, steps=1, noise_multiplier=sigma)
+    for rate, found in members_found_at_most(plan).items():
+        best = norm.cdf(norm.ppf(rate) + 1 / sigma)
+        assert best <= found <= best * 1.02
+
+
+def test_the_attackers_limit_is_one_without_a_proof_and_small_with_much_noise() -> None:
+    assert set(members_found_at_most(plan_of(mode="none")).values()) == {1.0}
+    for rate, found in members_found_at_most(plan_of(noise_multiplier=1000.0)).items():
+        assert rate <= found <= rate * 1.1
+
+
+def test_two_units_have_the_group_guarantee() -> None:
+    epsilon, delta = group_of_two(1.0, 1e-5) or (0, 0)
+    assert epsilon == 2.0 and delta == pytest.approx((1 + math.e) * 1e-5)
+    assert group_of_two(20.0, 1e-5) is None and group_of_two(math.inf, 1e-5) is None
+
+
+def test_every_verdict_of_an_audit_has_its_place_on_the_card(tmp_path: Path) -> None:
+    names = {audit_verdict.VIOLATION, audit_verdict.LEAK_FOUND, audit_verdict.NO_LEAK_FOUND, audit_verdict.INCONCLUSIVE}
+    for name in names:
+        shown = audit_part(audit_json(tmp_path, f"{name}: 12 patients of ward 7", 1.99))
+        assert name.startswith(shown["verdict"]) and "ward" not in str(shown) and shown["epsilon_lower_bound"] == 1.9
+    assert len(VERDICTS) == len(names)
+    assert audit_part(tmp_path / "elsewhere") == NOT_AUDITED
+    assert audit_part(audit_json(tmp_path, "INCONCLUSIVE: too few", None))["epsilon_lower_bound"] is None
+
+
+@pytest.mark.parametrize("labels", ["uniform", "histogram"])
+@pytest.mark.parametrize("unit", ["patient", "image"])
+def test_the_card_for_people_has_every_number(unit: str, labels: str, tmp_path: Path) -> None:
+    plan = plan_of(unit=unit, histogram_epsilon=0.5 if labels == "histogram" else 0.0)
+    card = build_card(plan, labels, LEDGER, audit_part(audit_json(tmp_path, "LEAK FOUND", 0.57)))
+    text = card_markdown(card)
+    for number in (round_up(plan.epsilon), "1e-05", "1000", "0.1 ", "100", "**0.5**", "95 %", "LEAK FOUND"):
+        assert number in text, number
+    assert card["releasable"] and "NOT RELEASABLE" not in text
+    assert ("NOT THE PATIENT" in text) == (unit == "image")
+    assert card["guarantee"]["epsilon_training"] < card["guarantee"]["epsilon"] or labels == "uniform"
+    assert ("label histogram alone | 0.5 |" in text) == (labels == "histogram")
+
+
+def test_a_violation_found_by_the_audit_makes_the_release_not_releasable(ct_run: Path, tmp_path: Path) -> None:
+    release = sample_release(ct_run, load_run(ct_run).config)
+    try:
+        update_card(audit_json(ct_run, "VIOLATION: the attack shows ε ≥ 9.2", 9.27))
+        card = read_json(release / "privacy_card.json")
+        assert card["releasable"] is False and "9.2" in card["not_releasable_because"][0]
+        with pytest.raises(CheckFailed, match="NOT RELEASABLE"):
+            verify_release(release)
+        audit_json(ct_run, "NO LEAK FOUND (this attack)", 0.0)
+        assert update_card(ct_run) == release / "privacy_card.json"
+        verify_release(release)
+        assert (
+            read_json(sample_release(ct_run, load_run(ct_run).config) / "privacy_card.json")["audit"]["status"]
+            == "audited"
+        )
+    finally:
+        (ct_run / "audit.json").unlink()
+
+
+def test_without_a_release_there_is_no_card_to_update(dx_run: Path) -> None:
+    release = dx_run / "release"
+    aside = dx_run / "aside"
+    if release.exists():
+        release.rename(aside)
+    try:
+        assert update_card(dx_run) is None
+    finally:
+        if aside.exists():
+            aside.rename(release)
+
+
+def test_the_cohorts_composed_epsilon_counts_other_runs(ct_run: Path) -> None:
+    run = load_run(ct_run)
+    before = cohort_ledger(run)
+    assert before["runs"] >= 1 and before["epsilon"] == pytest.approx(run.plan.epsilon, rel=1e-3)
+    other = make_plan(PrivacyConfig(epsilon=2.0, delta=1e-4), n=1000, steps=10, images_per_patient=1, unit="patient")
+    ledger = Ledger(run.config.privacy.ledger)
+    ledger.open_entry(
+        str(run.config.data.cohort), other.event(), run="another", epsilon=2.0, delta=1e-3, budget_epsilon=30.0
+    )
+    after = cohort_ledger(run)
+    assert (
+        after["runs"] == before["runs"] + 1 and after["epsilon"] > before["epsilon"] and after["budget_epsilon"] == 30.0
+    )
+    assert "ZQXJ" not in str(after)
