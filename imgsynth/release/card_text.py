@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from decimal import ROUND_CEILING, ROUND_FLOOR, Context
+from decimal import ROUND_CEILING, Context
 
 from imgsynth.privacy.plan import PrivacyPlan
 
@@ -21,7 +21,7 @@ def round_up(value: float, digits: int = 3) -> str:
 def round_down(value: float, decimals: int = 1) -> float:
     """``value`` to ``decimals`` decimals, never above it: for lower bounds, and for saying no more than is needed."""
     scale = 10**decimals
-    return float(Context(prec=17, rounding=ROUND_FLOOR).create_decimal(math.floor(value * scale)) / scale)
+    return math.floor(value * scale) / scale
 
 
 def group_of_two(epsilon: float, delta: float) -> tuple[float, float] | None:
@@ -52,8 +52,8 @@ def not_covered(plan: PrivacyPlan, labels: str) -> list[str]:
     limits += [
         "Choices guided by what was computed on patients without noise. Where somebody looked at an evaluation, an "
         "audit or real images of this cohort and then chose hyper-parameters, preprocessing or which run to release, "
-        "that choice is an output of the data that no ε here counts. (Choosing among runs by their public outputs alone is "
-        "covered by the cohort's composed ε.)",
+        "that choice is an output of the data that no ε here counts. (Choosing among runs by their public outputs "
+        "alone is covered by the cohort's composed ε.)",
         "Evaluation and audit results. They are measured on real patients without noise, stay in the run's folder and "
         "are no part of the release; the one exception, the audit's verdict in this card, is marked as such.",
         "Mistaken identity. If one person is in the cohort under two ids, or two relatives are as alike as one person, "
