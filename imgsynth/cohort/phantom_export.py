@@ -15,7 +15,7 @@ from imgsynth.cohort.phantom_plan import Job
 from imgsynth.cohort.phantom_render import render
 from imgsynth.cohort.phantom_scanner import FOV_MM
 
-_ANATOMY, _SITE, _STUDY, _FILES = range(4)  # streams of random numbers
+_ANATOMY, _SITE, _STUDY, _FILES, _DAY = range(5)  # streams of random numbers
 
 
 def draw_job(job: Job) -> tuple[PatientAnatomy, list[Study]]:
@@ -28,7 +28,7 @@ def draw_job(job: Job) -> tuple[PatientAnatomy, list[Study]]:
 def write_patient(root: Path, job: Job) -> dict[str, str]:
     """Write ``root/<patient>/…`` and return the patient's row of labels.csv."""
     anatomy, studies = draw_job(job)
-    day = date(2020, 1, 1) + timedelta(days=int(job.random(_SITE, 0).integers(0, 1000)))
+    day = date(2020, 1, 1) + timedelta(days=int(job.random(_DAY).integers(0, 1000)))
     for number, study in enumerate(studies):
         hu = render(anatomy, study, job.size)
         header = _header(job, anatomy, study, number, day + timedelta(days=180 * number))

@@ -14,6 +14,7 @@ from pydicom.dataset import Dataset
 
 import imgsynth.cohort.phantom as phantom
 from imgsynth.cohort.phantom import make_phantoms, phantom_volume
+from imgsynth.cohort.phantom_anatomy import SCANNERS
 from imgsynth.cohort.phantom_dicom import round_field
 from imgsynth.cohort.phantom_export import draw_job
 from imgsynth.cohort.phantom_plan import TRAPS, Job, config_key, plan_cohort
@@ -192,6 +193,15 @@ def test_another_seed_makes_other_people_and_other_uids() -> None:
     assert one[0].uid("study", 0) != other[0].uid("study", 0) != other[1].uid("study", 0)
     longer = plan_cohort(PhantomConfig(patients=9, seed=0))
     assert draw_job(longer[2])[0].cavity_a == draw_job(one[2])[0].cavity_a  # a patient does not depend on the others
+
+
+def test_no_two_patients_and_no_two_studies_are_the_same() -> None:
+    drawn = [draw_job(job) for job in plan_cohort(CONFIG)]
+    assert len({anatomy.cavity_a for anatomy, _ in drawn}) == CONFIG.patients
+    studies = [study for _, own in drawn for study in own]
+    assert len(studies) > CONFIG.patients
+    assert len({s.noise_seed for s in studies}) == len({s.shift for s in studies}) == len(studies)
+    assert {s.scanner.site for s in studies} == {scanner.site for scanner in SCANNERS}
 
 
 def test_without_traps_the_export_is_plain(tmp_path: Path) -> None:
