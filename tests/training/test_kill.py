@@ -197,3 +197,18 @@ def test_an_older_checkpoint_cannot_be_put_back(configure: Configure, tmp_path: 
     shutil.copy(tmp_path / "older.pt", last)
     with pytest.raises(InputError, match="checkpoint of step 4 beside metrics up to step 6"):
         loop.train(cfg, tmp_path / "run", model_factory(cfg.model))
+
+
+def test_a_checkpoint_that_was_not_put_in_place_is_removed(configure: Configure, tmp_path: Path) -> None:
+    """It holds steps that are going to be taken again with fresh noise."""
+
+    def die_before_the_rename() -> None:
+        replace = Path.replace
+        Path.replace = lambda path, to: die() if path.name.startswith(".last.pt") else replace(path, to)
+
+    cfg = configure("gan", privacy={"seed": None})
+    start(cfg, tmp_path / "run", die_before_the_rename).join(300)
+    (leftover,) = (tmp_path / "run" / "checkpoints").iterdir()
+    assert leftover.name.endswith(".partial")
+    finish(cfg, tmp_path / "run")
+    assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["last.pt"]
