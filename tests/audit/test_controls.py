@@ -76,6 +76,7 @@ def test_blind_classifier_counts_patients_not_images(encoder: Encoder) -> None:
 
 GOOD = Control("c", "positive", True, 1.0, 0.9, 1.0, "caught")
 MISSED = Control("c", "positive", False, 0.5, 0.4, 0.6, "a leaky synthesizer was not caught")
+TOO_FEW = Control("c", "blind", None, None, None, None, "9 patients are too few")
 CLEAN, LEAK = {"auc_low": 0.45}, {"auc_low": 0.55}
 
 
@@ -88,6 +89,7 @@ CLEAN, LEAK = {"auc_low": 0.45}, {"auc_low": 0.55}
         (LEAK, GOOD, 0.5, None, "LEAK FOUND"),
         (CLEAN, MISSED, 0.0, 8.0, "INCONCLUSIVE: positive control: a leaky synthesizer was not caught"),
         (LEAK, MISSED, 0.5, 8.0, "INCONCLUSIVE: positive control"),
+        (CLEAN, TOO_FEW, 0.0, 8.0, "INCONCLUSIVE: blind control: 9 patients are too few"),
         (None, GOOD, None, 8.0, "INCONCLUSIVE: too few patients"),
         (LEAK, GOOD, 2.0, 1.0, "VIOLATION: the attack shows ε ≥ 2 at confidence 95%, above the proven ε = 1"),
         (LEAK, MISSED, 2.0, 1.0, "VIOLATION"),

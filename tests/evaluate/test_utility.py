@@ -67,7 +67,7 @@ def test_interval_resamples_patients(two_digits) -> None:  # type: ignore[no-unt
     noisy = test.with_images(test.x_NC + np.random.default_rng(0).standard_normal(test.x_NC.shape).astype(np.float32))
     probe = [LinearProbe(get_encoder("random_conv", 2, 0))]
     once = utility(train, noisy, good, probe, ["a", "b"], 200, 0)["results"][0]["auc"]
-    often = utility(train, noisy.select(np.tile(np.arange(len(noisy)), 4)), good, probe, ["a", "b"], 200, 0)
+    often = utility(train, noisy.select(np.repeat(np.arange(len(noisy)), 4)), good, probe, ["a", "b"], 200, 0)
     assert often["n_test_patients"] == len(noisy)
     again = often["results"][0]["auc"]
     assert (once["value"], once["low"], once["high"]) == pytest.approx((again["value"], again["low"], again["high"]))

@@ -80,6 +80,7 @@ def test_evaluation_is_written_whole_and_says_that_it_is_local(run: Run, config:
     found = evaluate_run(run.root, config)
     assert json.loads((run.root / "evaluation.json").read_text()) == found
     assert found["scope"].startswith("local")
+    assert found["n_real_patients"] == {"train": 32, "test": len(run.manifest.patients("test"))}
     assert {m["name"] for m in found["metrics"]} >= {"kernel_distance", "ms_ssim", "intensity_wasserstein"}
     assert [r["trained_on"] for r in found["utility"]["results"]] == ["synthetic", "real"] * 2
     assert not any(name in json.dumps(found) for name in run.manifest.patients())
