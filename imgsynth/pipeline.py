@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from imgsynth.audit.run import audit_run
 from imgsynth.cohort.build import build_manifest
 from imgsynth.cohort.inspect import inspect_cohort, print_inspection
 from imgsynth.evaluate.run import evaluate_run
-from imgsynth.files import write_json
+from imgsynth.files import read_json, write_json
 from imgsynth.release.card import update_card
 from imgsynth.release.sample import sample_release
 from imgsynth.release.verify import verify_release
@@ -82,7 +83,12 @@ def run(config: Config) -> Path:
         ("audit", audit),
         ("report", report),
     )
+    seconds = folder(config) / "seconds.json"
+    took = read_json(seconds) if seconds.is_file() else {}
     for number, (name, stage) in enumerate(stages, 1):
         console.say(f"[{number}/{len(stages)}] {name}")
+        began = time.monotonic()
         result = stage(config)
+        took.setdefault(name, round(time.monotonic() - began, 1))  # a finished stage called again does nothing
+        write_json(seconds, took)
     return result

@@ -135,8 +135,8 @@ def test_clinical_ct_slices_dicom(tmp_path: Path, real_data: Path) -> None:
         archive.extractall(tmp_path / "scans")
     output = run(
         tmp_path,
-        f"data=dicom data.root={tmp_path / 'scans'} privacy.delta=1e-2 preprocess.shape=[32,32] "
-        "preprocess.spacing=[14,14] privacy.batch_patients=2",
+        f"data=dicom data.root={tmp_path / 'scans'} data.pattern='(?P<patient>A[0-9]+)/axial/' privacy.delta=1e-2 "
+        "preprocess.shape=[32,32] preprocess.spacing=[14,14] privacy.batch_patients=2",
     )
     assert len({item["patient"] for item in json.loads((output / "manifest.json").read_text())["items"]}) == 6
 
@@ -159,6 +159,12 @@ def test_an_unreadable_file_among_good_ones_is_said_and_survived(tmp_path: Path,
     broken = tmp_path / "scans" / "hippocampus_999.nii.gz"
     broken.write_bytes(b"not a scan")
     checked = config.from_overrides(
-        "inspect", ["data=nifti", f"data.root={tmp_path / 'scans'}", f"output={tmp_path / 'o'}"]
+        "inspect",
+        [
+            "data=nifti",
+            f"data.root={tmp_path / 'scans'}",
+            f"output={tmp_path / 'o'}",
+            "data.pattern='(?P<patient>hippocampus_[0-9]+)'",
+        ],
     )
     assert "hippocampus_999" in pipeline.inspect(checked).read_text()

@@ -25,6 +25,8 @@ def find_nifti(data: DataConfig) -> Found:
     folder there are no patient ids, unless ``data.pattern`` or ``data.table`` has them.
     """
     root = Path(str(data.root))
+    if root.name == "imagesTr":
+        root = root.parent  # the decathlon's own folder, whose masks lie beside
     found = Found(root)
     if (root / "imagesTr").is_dir():
         _decathlon(found)

@@ -31,6 +31,12 @@ def test_decathlon_cases_are_patients_and_masks_are_no_images(decathlon: Path) -
     np.testing.assert_array_equal(load_volume(manifest, item).array, stored)
 
 
+def test_decathlon_is_known_by_its_images_folder_too(decathlon: Path) -> None:
+    whole, _ = build_manifest(DataConfig(kind="nifti", root=str(decathlon)))
+    images, _ = build_manifest(DataConfig(kind="nifti", root=str(decathlon / "imagesTr")))
+    assert (images.items, images.root, images.fingerprint) == (whole.items, whole.root, whole.fingerprint)
+
+
 def test_nnunet_channels(decathlon: Path) -> None:
     for path in sorted((decathlon / "imagesTr").glob("case*")):
         path.rename(path.with_name(path.name.replace(".nii", "_0000.nii")))

@@ -1,0 +1,92 @@
+"""Write the first table of docs/results.md from finished runs, and a picture of each.
+
+    imgsynth run experiment=demo output=runs/demo        # and the other commands that the table names
+    python benchmarks/results.py runs/demo runs/hippocampus … > table.md
+
+Every figure is read from the run's own files; nothing is typed in. ``seconds`` are of the training stage, and of the
+whole run, on the machine that made them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from imgsynth.files import read_json
+from imgsynth.release.generate import generate
+from imgsynth.training.run import load_run
+from imgsynth.training.sheets import save_png, sheet
+
+COLUMNS = (
+    "run", "model", "ε", "δ", "unit", "n train", "σ", "steps", "seconds: train / all", "Fréchet (floor)", "KD (floor)",
+    "MS-SSIM (real)", "AUC synthetic → real (real → real)", "MIA AUC", "ε audited ≥", "verdict",
+)  # fmt: skip
+
+
+def band(entry: dict[str, Any] | None) -> str:
+    if entry is None or entry.get("value") is None:
+        return "–"
+    low, high = entry["low"], entry["high"]
+    return f"{entry['value']:.3g} [{low:.3g}, {high:.3g}]"
+
+
+def metric(evaluation: dict[str, Any], name: str) -> str:
+    found = next((m for m in evaluation["metrics"] if m["name"] == name), None)
+    if found is None:
+        return "not done"
+    floor = found["floor"]
+    return f"{band(found)} ({band(floor)})" if floor else band(found)
+
+
+def utility(evaluation: dict[str, Any], classifier: str = "small_cnn") -> str:
+    results = evaluation["utility"].get("results", [])
+    auc = {r["trained_on"]: band(r["auc"]) for r in results if r["classifier"] == classifier}
+    return f"{auc['synthetic']} ({auc['real']})" if auc else "not done: one class"
+
+
+def row(root: Path) -> list[str]:
+    run = load_run(root)
+    evaluation, audit = read_json(root / "evaluation.json"), read_json(root / "audit.json")
+    seconds = read_json(root / "seconds.json")
+    plan = run.plan
+    private = math.isfinite(plan.epsilon)
+    primary = next((a for a in audit["attacks"] if a["role"] == "primary"), None)
+    attack = f"{primary['auc']:.2f} [{primary['auc_low']:.2f}, {primary['auc_high']:.2f}]" if primary else "not done"
+    lower = audit["epsilon_lower_bound"]
+    return [
+        root.name, type(run.model).__name__, f"{plan.epsilon:.3g}" if private else "∞", f"{plan.delta:g}", plan.unit,
+        str(plan.n), f"{plan.noise_multiplier:.3g}" if private else "0", str(plan.steps),
+        f"{seconds['train']:.0f} / {sum(seconds.values()):.0f}", metric(evaluation, "frechet_distance"),
+        metric(evaluation, "kernel_distance"), metric(evaluation, "ms_ssim"), utility(evaluation), attack,
+        "–" if lower is None else f"{lower:.2f}", audit["verdict"],
+    ]  # fmt: skip
+
+
+def picture(root: Path, folder: Path, per_class: int = 3) -> Path:
+    """Samples of every class, from the generator alone, seeded so that they can be made again."""
+    run = load_run(root)
+    names = run.manifest.classes
+    labels = np.arange(len(names)).repeat(max(per_class, 6 // len(names)))
+    images = generate(run, labels, torch.Generator().manual_seed(0))
+    drawn = sheet(images, [names[i] for i in labels], run.grid, columns=len(labels))
+    return save_png(drawn, folder / f"{root.name}.png")
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("runs", nargs="+", type=Path)
+    arguments.add_argument("--pictures", type=Path, default=Path("docs/images"))
+    chosen = arguments.parse_args()
+    print("| " + " | ".join(COLUMNS) + " |\n|" + "---|" * len(COLUMNS))
+    for root in chosen.runs:
+        print("| " + " | ".join(row(root)) + " |")
+        picture(root, chosen.pictures)
+
+
+if __name__ == "__main__":
+    main()
