@@ -223,4 +223,4 @@ def _round_up(value: float, digits: int = 3) -> str:
     if value == 0:
         return "0"
     unit = 10.0 ** (math.floor(math.log10(value)) - digits + 1)
-    return f"{math.ceil(value / unit - 1e-9) * unit:.{digits}g}"
+    return f"{math.ceil(value / unit) * unit:.{digits}g}"
