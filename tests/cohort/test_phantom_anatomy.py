@@ -212,3 +212,15 @@ def test_phantom_volume_is_a_volume_in_hounsfield_units(patients: list[PatientAn
     assert (volume.modality, volume.unit) == ("CT", "HU") and volume.array.shape == (32, 32, 32)
     assert np.allclose(volume.affine @ [15.5, 15.5, 15.5, 1], [0, 0, 0, 1])
     assert volume.meta["PatientSex"] == patients[0].sex
+
+
+def test_a_lesion_rises_with_the_lung_when_breathing_out() -> None:
+    rises = []
+    for p in people(8, has_lesion=True):
+        full, out = (lesion_mask(p, replace(STRAIGHT, breath=breath), SIZE) for breath in (0.0, 1.0))
+        x, y, z = (b - a for a, b in zip(*map(ndimage.center_of_mass, (full, out)), strict=True))
+        assert abs(x) < 0.3 and abs(y) < 0.3
+        rises.append((p.lesion.centre[2] if p.lesion else 0.0, z * 6.0))
+    heights, risen = np.array(rises).T
+    assert (risen > -1).all() and (risen < 26).all()
+    assert np.corrcoef(heights, risen)[0, 1] < -0.9  # most at the base, least at the apex
