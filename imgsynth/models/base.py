@@ -34,7 +34,7 @@ class Private:
 class PostProcessing:
     """An objective that is handed no real data: a function of what the private steps already released.
 
-    ``loss(n, generator)`` returns a scalar; only ``module``'s parameters are stepped, after every ``every`` private steps.
+    ``loss(n, generator)`` returns a scalar; only ``module``'s parameters are stepped, after ``every`` private steps.
     """
 
     name: str

@@ -49,8 +49,8 @@ def pyramid(shape: tuple[int, ...], levels: int | None = None) -> list[tuple[int
 
 
 def widths(channels: int, widest: int, grids: list[tuple[int, ...]]) -> list[int]:
-    """Channels on each grid: ``channels`` on the finest, doubled at each halving, at most ``widest``."""
-    return [min(channels * 2**level, widest) for level in range(len(grids))]
+    """Channels on each grid below the finest: ``channels``, doubled at each further halving, at most ``widest``."""
+    return [min(channels * 2**level, widest) for level in range(len(grids) - 1)]
 
 
 def voxels(grid: tuple[int, ...]) -> int:
@@ -75,13 +75,27 @@ def halve(dims: int, inputs: int, outputs: int) -> nn.Module:
 
 
 def double(dims: int, inputs: int, outputs: int) -> nn.Module:
-    """Convolve, normalise over groups of channels, then double the grid: [B, inputs, *s] to [B, outputs, *2s].
+    """Double the grid, convolve, normalise over groups of channels: [B, inputs, *s] to [B, outputs, *2s].
 
     Linear interpolation instead of a transposed convolution: no checkerboards (Odena, Dumoulin, Olah 2016).
     """
     return nn.Sequential(
+        nn.Upsample(scale_factor=2, mode="bilinear" if dims == 2 else "trilinear"),
         Conv["conv", dims](inputs, outputs, kernel_size=3, padding=1),
         Norm["group", dims](num_groups=max(1, outputs // 8), num_channels=outputs),
         Act["leakyrelu"](negative_slope=SLOPE),
-        nn.Upsample(scale_factor=2, mode="bilinear" if dims == 2 else "trilinear"),
     )
+
+
+def to_image(dims: int, inputs: int) -> nn.Module:
+    """The last doubling, to one channel: [B, inputs, *s] to [B, 1, *2s].
+
+    A transposed convolution (kernel 4, stride 2: each voxel is reached by as many weights), because convolutions on the
+    full grid would take most of a step's time. It starts as linear interpolation, hence without a checkerboard.
+    """
+    conv = Conv["convtrans", dims](inputs, 1, kernel_size=4, stride=2, padding=1)
+    line = torch.tensor([0.25, 0.75, 0.75, 0.25])
+    kernel = line[:, None] * line if dims == 2 else line[:, None, None] * line[:, None] * line
+    conv.weight.data = torch.randn(inputs, 1, *[1] * dims) / math.sqrt(inputs) * kernel
+    nn.init.zeros_(conv.bias)
+    return conv

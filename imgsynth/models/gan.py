@@ -18,11 +18,10 @@ from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
-from monai.networks.layers import Conv
 from torch import Tensor, nn
 
 from imgsynth.models.base import GenerativeModel, PostProcessing, Private
-from imgsynth.models.blocks import double, halve, one_hot, pyramid, voxels, widths
+from imgsynth.models.blocks import double, halve, one_hot, pyramid, to_image, voxels, widths
 from imgsynth.types import PatientBatch
 
 
@@ -36,7 +35,7 @@ class Generator(nn.Module):
         self.stem = nn.Linear(latent + classes, up[0] * voxels(coarse))
         self.unflatten = nn.Unflatten(1, (up[0], *coarse))
         self.trunk = nn.Sequential(*(double(dims, i, o) for i, o in pairwise(up)))
-        self.head = Conv["conv", dims](up[-1], 1, kernel_size=3, padding=1)
+        self.head = to_image(dims, up[-1])
 
     def forward(self, z_BL: Tensor, y_B: Tensor) -> Tensor:
         h_BC = self.unflatten(self.stem(torch.cat([z_BL, one_hot(y_B, self.classes)], dim=1)))
@@ -48,9 +47,9 @@ class Discriminator(nn.Module):
 
     def __init__(self, grids: list[tuple[int, ...]], width: list[int], classes: int):
         super().__init__()
-        dims, ins = len(grids[0]), [1, *width[1:-1]]
+        dims, ins = len(grids[0]), [1, *width[:-1]]
         self.classes = classes
-        self.trunk = nn.Sequential(*(halve(dims, i, o) for i, o in zip(ins, width[1:], strict=True)), nn.Flatten())
+        self.trunk = nn.Sequential(*(halve(dims, i, o) for i, o in zip(ins, width, strict=True)), nn.Flatten())
         self.head = nn.Linear(width[-1] * voxels(grids[-1]), 1 + classes)
 
     def logits(self, x_BC: Tensor, y_B: Tensor) -> Tensor:
@@ -79,7 +78,7 @@ class GAN(GenerativeModel):
         shape: voxels along two or three axes, each of which can be halved.
         classes: number of public classes, at least 1.
         latent: dimensions of z.
-        channels: of both networks on the finest grid; doubled at each halving.
+        channels: of both networks on the grid after the first halving; doubled at each further one.
         widest: the most channels on any grid.
         every: n_D, the private steps of D for each step of G; under privacy more is better than 1.
         levels: how often the grid is halved; default: as often as it goes.

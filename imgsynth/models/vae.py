@@ -8,60 +8,79 @@ Symbols
     x_BC   images [B, 1, *shape] in [-1, 1]          y_B    class indices [B], public
     z_BL   latent vectors [B, latent]                eps_BL reparameterisation noise [B, latent], N(0, 1)
     mu_BL, logvar_BL  of q(z | x, y) = N(mu, exp(logvar));  prior p(z) = N(0, 1)
-    p(x | z, y) = Laplace(decoder(z, y), b) voxel by voxel; b is a public constant: nothing is fitted outside the plan
+    p(x | z, y)  Laplace, independent voxel by voxel, with the mean decoder(z, y); so the error is the absolute one,
+                 which keeps edges sharper than the squared one and bounds what a voxel adds to a gradient
+    β      nats of KL are worth β of mean absolute error. Voxels are not independent: an image says hardly more on a
+           finer grid. So the error is the mean over voxels, and one β serves every resolution. Nothing is fitted
+           to the data outside the privacy plan, no variance either.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
-from monai.networks.layers import Conv
 from torch import Tensor, nn
 
 from imgsynth.models.base import GenerativeModel, PostProcessing, Private
-from imgsynth.models.blocks import double, halve, one_hot, pyramid, voxels, widths
+from imgsynth.models.blocks import double, halve, one_hot, pyramid, to_image, voxels, widths
 
 
 class Encoder(nn.Module):
-    """q(z | x, y): x_BC [B, 1, *shape], y_B [B] to mu_BL and logvar_BL, [B, latent] each."""
+    """q(z | x, y): x_BC [B, 1, *shape], y_B [B] to mu_BL and logvar_BL, [B, latent] each.
 
-    def __init__(self, grids: list[tuple[int, ...]], width: list[int], classes: int, latent: int):
+    Starts at the prior: mu = 0, logvar = 0 for every image. Each of H features is scaled by FEATURE_NORM / √H: noise
+    in H weights moves mu by its size times the norm of the features, and unscaled it drives z so far from N(0, 1) that
+    samples are no images. What images have in common still adds up over the H weights.
+    """
+
+    FEATURE_NORM = 8.0
+
+    def __init__(self, grids: list[tuple[int, ...]], channels: int, classes: int, latent: int):
         super().__init__()
-        dims, coarse = len(grids[0]), grids[-1]
-        ins = [1, *width[1:-1]]
+        dims, halvings, features = len(grids[0]), len(grids) - 1, channels * voxels(grids[-1])
         self.classes = classes
-        self.trunk = nn.Sequential(*(halve(dims, i, o) for i, o in zip(ins, width[1:], strict=True)), nn.Flatten())
-        self.head = nn.Linear(width[-1] * voxels(coarse) + classes, 2 * latent)
+        self.scale = self.FEATURE_NORM / math.sqrt(features)
+        ins = [1] + [channels] * (halvings - 1)
+        self.trunk = nn.Sequential(*(halve(dims, i, channels) for i in ins), nn.Flatten())
+        self.head = nn.Linear(features + classes, 2 * latent)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
 
     def forward(self, x_BC: Tensor, y_B: Tensor) -> tuple[Tensor, Tensor]:
-        h_BH = torch.cat([self.trunk(x_BC), one_hot(y_B, self.classes)], dim=1)
+        h_BH = torch.cat([self.trunk(x_BC) * self.scale, one_hot(y_B, self.classes)], dim=1)
         mu_BL, logvar_BL = self.head(h_BH).chunk(2, dim=1)
         return mu_BL, logvar_BL
 
 
 class Decoder(nn.Module):
-    """The mean of p(x | z, y): z_BL [B, latent], y_B [B] to images [B, 1, *shape] in [-1, 1]."""
+    """The mean of p(x | z, y): z_BL [B, latent], y_B [B] to images [B, 1, *shape] in [-1, 1].
+
+    The bias of ``stem`` is a coarse picture that all images share, from which z moves away little at first: under noise
+    the average anatomy is learnt first, and then how images differ.
+    """
 
     def __init__(self, grids: list[tuple[int, ...]], width: list[int], classes: int, latent: int):
         super().__init__()
-        dims, coarse = len(grids[0]), grids[-1]
+        dims, coarse, up = len(grids[0]), grids[-1], width[::-1]
         self.classes = classes
-        self.stem = nn.Linear(latent + classes, width[-1] * voxels(coarse))
-        self.unflatten = nn.Unflatten(1, (width[-1], *coarse))
-        up = width[::-1]
+        self.stem = nn.Linear(latent + classes, up[0] * voxels(coarse))
+        nn.init.normal_(self.stem.bias)
+        nn.init.normal_(self.stem.weight, std=0.3 / math.sqrt(latent + classes))
+        self.unflatten = nn.Unflatten(1, (up[0], *coarse))
         self.trunk = nn.Sequential(*(double(dims, i, o) for i, o in pairwise(up)))
-        self.head = Conv["conv", dims](width[0], 1, kernel_size=3, padding=1)
+        self.head = to_image(dims, up[-1])
 
     def forward(self, z_BL: Tensor, y_B: Tensor) -> Tensor:
         h_BC = self.unflatten(self.stem(torch.cat([z_BL, one_hot(y_B, self.classes)], dim=1)))
         return torch.tanh(self.head(self.trunk(h_BC)))
 
 
-def reconstruction(x_BC: Tensor, mean_BC: Tensor, b: float) -> Tensor:
-    """-log p(x | z, y) of a Laplace distribution with scale ``b``, per image and up to a constant: [B], in nats."""
-    return (x_BC - mean_BC).abs().flatten(1).sum(1) / b
+def reconstruction(x_BC: Tensor, mean_BC: Tensor) -> Tensor:
+    """Mean absolute error of each image: [B], in units of x. The Laplace -log p(x | z, y), scaled."""
+    return (x_BC - mean_BC).abs().flatten(1).mean(1)
 
 
 def kl_to_prior(mu_BL: Tensor, logvar_BL: Tensor) -> Tensor:
@@ -72,19 +91,17 @@ def kl_to_prior(mu_BL: Tensor, logvar_BL: Tensor) -> Tensor:
 class NegativeELBO(nn.Module):
     """The private network: encoder and decoder together, because their gradients are clipped together.
 
-    ``forward(x_BC, y_B, eps_BL)`` is (reconstruction + β KL) per voxel, shape [B]: dividing by the number of voxels
-    keeps gradient norms, hence sensible clipping norms, near 1 whatever the grid.
+    ``forward(x_BC, y_B, eps_BL)`` is reconstruction + β KL of each image, shape [B].
     """
 
-    def __init__(self, encoder: Encoder, decoder: Decoder, b: float, beta: float):
+    def __init__(self, encoder: Encoder, decoder: Decoder, beta: float):
         super().__init__()
-        self.encoder, self.decoder, self.b, self.beta = encoder, decoder, b, beta
+        self.encoder, self.decoder, self.beta = encoder, decoder, beta
 
     def forward(self, x_BC: Tensor, y_B: Tensor, eps_BL: Tensor) -> Tensor:
         mu_BL, logvar_BL = self.encoder(x_BC, y_B)
         z_BL = mu_BL + (0.5 * logvar_BL).exp() * eps_BL
-        nats_B = reconstruction(x_BC, self.decoder(z_BL, y_B), self.b) + self.beta * kl_to_prior(mu_BL, logvar_BL)
-        return nats_B / x_BC[0].numel()
+        return reconstruction(x_BC, self.decoder(z_BL, y_B)) + self.beta * kl_to_prior(mu_BL, logvar_BL)
 
 
 class VAE(GenerativeModel):
@@ -94,10 +111,10 @@ class VAE(GenerativeModel):
         shape: voxels along two or three axes, each of which can be halved.
         classes: number of public classes, at least 1.
         latent: dimensions of z.
-        channels: on the finest grid; doubled at each halving.
-        widest: the most channels on any grid.
-        b: scale of the Laplace likelihood, in units of x (whose range is 2): smaller is sharper, and KL weighs less.
-        beta: weight β of the KL divergence; 1 is the evidence lower bound.
+        channels: of the decoder on the grid after the first halving; doubled at each further one.
+        widest: the most channels of the decoder on any grid.
+        encoder_channels: of the encoder, on every grid.
+        beta: β; smaller is sharper until samples fall apart, because z of images no longer looks like N(0, 1).
         levels: how often the grid is halved; default: as often as it goes.
     """
 
@@ -108,23 +125,23 @@ class VAE(GenerativeModel):
         latent: int = 16,
         channels: int = 8,
         widest: int = 32,
-        b: float = 0.1,
-        beta: float = 1.0,
+        encoder_channels: int = 8,
+        beta: float = 0.001,
         levels: int | None = None,
     ):
         super().__init__()
         self.shape, self.classes, self.latent = tuple(shape), classes, latent
         grids = pyramid(self.shape, levels)
         width = widths(channels, widest, grids)
-        self.encoder = Encoder(grids, width, classes, latent)
+        self.encoder = Encoder(grids, encoder_channels, classes, latent)
         self.decoder = Decoder(grids, width, classes, latent)
-        self.b, self.beta = b, beta
+        self.beta = beta
 
     def objectives(self) -> Sequence[Private | PostProcessing]:
         def aux(n: int, random: torch.Generator) -> tuple[Tensor, ...]:
             return (torch.randn(n, self.latent, generator=random, device=random.device),)
 
-        return [Private("elbo", NegativeELBO(self.encoder, self.decoder, self.b, self.beta), aux)]
+        return [Private("elbo", NegativeELBO(self.encoder, self.decoder, self.beta), aux)]
 
     @property
     def generator(self) -> nn.Module:

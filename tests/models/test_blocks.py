@@ -1,5 +1,7 @@
 """The pyramid of grids and the small parts of the networks, against what can be counted by hand."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 
@@ -22,7 +24,7 @@ def test_a_grid_is_halved_as_long_as_every_axis_can_be(shape, coarsest):
     grids = pyramid(shape)
     assert grids[0] == shape
     assert grids[-1] == coarsest
-    assert all(b == tuple(side / 2 for side in a) for a, b in zip(grids, grids[1:], strict=False))
+    assert all(b == tuple(side / 2 for side in a) for a, b in pairwise(grids))
 
 
 def test_levels_stop_the_halving_early():
@@ -30,7 +32,8 @@ def test_levels_stop_the_halving_early():
 
 
 @pytest.mark.parametrize(
-    ("shape", "levels"), [((29, 28), None), ((6, 6), None), ((28, 28), 3), ((32, 32), 0), ((32,), None), ((8,) * 4, None)]
+    ("shape", "levels"),
+    [((29, 28), None), ((6, 6), None), ((28, 28), 3), ((32, 32), 0), ((32,), None), ((8,) * 4, None)],
 )
 def test_a_shape_that_cannot_be_halved_is_refused_with_one_that_can(shape, levels):
     with pytest.raises(InputError) as refused:

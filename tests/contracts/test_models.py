@@ -1,0 +1,212 @@
+"""What every generative model promises. A model joins by one line in ``MODELS``."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torch.func import functional_call, grad, vmap
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from imgsynth.models import GAN, VAE, GenerativeModel, PostProcessing, Private
+
+MODELS = {
+    "vae": lambda shape, classes: VAE(shape, classes, latent=4, channels=4, widest=8),
+    "gan": lambda shape, classes: GAN(shape, classes, latent=4, channels=4, widest=8),
+}
+SHAPES = {"2d": (16, 24), "odd2d": (28, 28), "3d": (8, 16, 8)}
+CLASSES = 3
+
+
+@pytest.fixture(params=MODELS)
+def name(request):
+    return request.param
+
+
+@pytest.fixture(params=SHAPES)
+def model(request, name) -> GenerativeModel:
+    torch.manual_seed(0)
+    return awake(MODELS[name](SHAPES[request.param], CLASSES))
+
+
+def awake(model: GenerativeModel) -> GenerativeModel:
+    """Move weights that start at zero, so that no test holds because a path through the network is closed."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    return model
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def private(model: GenerativeModel) -> Private:
+    (objective,) = [o for o in model.objectives() if isinstance(o, Private)]
+    return objective
+
+
+def batch(model: GenerativeModel, n: int = 5):
+    x_BC = torch.rand(n, 1, *model.shape, generator=seeded(1)) * 2 - 1
+    return x_BC, torch.arange(n) % CLASSES, private(model).aux(n, seeded(2))
+
+
+def test_objectives_are_one_private_and_post_processing_ones(model):
+    objectives = model.objectives()
+    assert all(isinstance(o, Private | PostProcessing) for o in objectives)
+    assert len([o for o in objectives if isinstance(o, Private)]) == 1
+    assert len({o.name for o in objectives}) == len(objectives)
+    assert all(o.every >= 1 for o in objectives if isinstance(o, PostProcessing))
+
+
+def test_every_parameter_is_trained_by_exactly_one_objective(model):
+    trained = [id(p) for o in model.objectives() for p in o.module.parameters()]
+    assert len(trained) == len(set(trained))
+    assert set(trained) == {id(p) for p in model.parameters()}
+
+
+def test_no_layer_couples_images_or_keeps_something_of_them(model):
+    assert not [m for m in model.modules() if isinstance(m, _BatchNorm | nn.Dropout)]
+    assert not [m for m in model.modules() if getattr(m, "inplace", False)]
+    assert not list(model.buffers())
+
+
+def test_loss_is_one_finite_number_per_image_with_finite_gradients(model):
+    x_BC, y_B, aux_B = batch(model)
+    module = private(model).module
+    loss_B = module(x_BC, y_B, *aux_B)
+    assert loss_B.shape == (5,)
+    assert loss_B.isfinite().all()
+    gradients = torch.autograd.grad(loss_B.sum(), list(module.parameters()))
+    assert all(g.isfinite().all() for g in gradients)
+    assert all(g.abs().max() > 0 for g in gradients)
+
+
+def test_the_loss_of_an_image_is_deaf_to_the_other_images(model):
+    x_BC, y_B, aux_B = batch(model)
+    module = private(model).module
+    before_B = module(x_BC, y_B, *aux_B)
+    x_BC, y_B = x_BC.clone(), y_B.clone()
+    x_BC[1:], y_B[1:] = -x_BC[1:], (y_B[1:] + 1) % CLASSES
+    after_B = module(x_BC, y_B, *aux_B)
+    torch.testing.assert_close(after_B[0], before_B[0])
+    assert not torch.isclose(after_B[1:], before_B[1:], rtol=1e-6).any()
+    alone_B = module(x_BC[:1], y_B[:1], *(a[:1] for a in aux_B))
+    torch.testing.assert_close(alone_B, after_B[:1])
+
+
+def test_the_loss_listens_to_the_label(model):
+    x_BC, y_B, aux_B = batch(model)
+    module = private(model).module
+    other_B = module(x_BC, (y_B + 1) % CLASSES, *aux_B)
+    assert not torch.isclose(other_B, module(x_BC, y_B, *aux_B), rtol=1e-6).any()
+
+
+def test_vmap_gives_the_gradients_of_ordinary_backward_passes(model):
+    x_BC, y_B, aux_B = batch(model, 4)
+    x_PKC, y_PK, aux_PK = x_BC.unflatten(0, (2, 2)), y_B.unflatten(0, (2, 2)), [a.unflatten(0, (2, 2)) for a in aux_B]
+    module = private(model).module
+    parameters = {k: p.detach() for k, p in module.named_parameters()}
+
+    def loss(theta, x_KC, y_K, *aux_K):
+        return functional_call(module, theta, (x_KC, y_K, *aux_K)).mean()
+
+    by_patient = vmap(grad(loss), in_dims=(None, 0, 0, *(0 for _ in aux_PK)))(parameters, x_PKC, y_PK, *aux_PK)
+    for p in range(2):
+        twin = copy.deepcopy(module)
+        twin(x_PKC[p], y_PK[p], *(a[p] for a in aux_PK)).mean().backward()
+        for key, parameter in twin.named_parameters():
+            torch.testing.assert_close(by_patient[key][p], parameter.grad, rtol=1e-3, atol=1e-5)
+
+
+def test_random_inputs_come_from_the_given_generator_and_know_no_data(model):
+    objective = private(model)
+    draws = [objective.aux(6, seeded(seed)) for seed in (3, 3, 4)]
+    for a, b, other in zip(*draws, strict=True):
+        assert len(a) == 6
+        assert torch.equal(a, b)
+        assert a.shape == other.shape
+
+
+def test_companions_are_generated_images_in_the_number_asked_for(model):
+    objective = private(model)
+    if objective.companion is None:
+        pytest.skip("no companion: this objective compares with no generated images")
+    state = torch.get_rng_state()
+    made, aux_B = objective.companion(7, seeded(5))
+    again, _ = objective.companion(7, seeded(5))
+    assert torch.equal(state, torch.get_rng_state())
+    assert made.x_PKC.shape == (7, 1, 1, *model.shape)
+    assert made.y_PK.shape == made.w_PK.shape == (7, 1)
+    assert torch.equal(made.w_PK, torch.ones(7, 1))
+    assert torch.equal(made.x_PKC, again.x_PKC)
+    assert not made.x_PKC.requires_grad
+    assert set(made.y_PK.flatten().tolist()) <= set(range(CLASSES))
+    assert objective.module(made.x_PKC[:, 0], made.y_PK[:, 0], *aux_B).shape == (7,)
+
+
+def test_post_processing_moves_its_own_module_and_sees_no_data(model):
+    for objective in model.objectives():
+        if isinstance(objective, PostProcessing):
+            loss = objective.loss(6, seeded(6))
+            assert loss.shape == ()
+            torch.testing.assert_close(loss, objective.loss(6, seeded(6)))
+            gradients = torch.autograd.grad(loss, list(objective.module.parameters()))
+            assert all(g.isfinite().all() and g.abs().max() > 0 for g in gradients)
+
+
+def test_samples_have_the_shape_and_the_range(model):
+    x_BC = model.sample(torch.arange(4) % CLASSES, seeded(7))
+    assert x_BC.shape == (4, 1, *model.shape)
+    assert x_BC.dtype == torch.float32
+    assert not x_BC.requires_grad
+    assert x_BC.abs().max() <= 1
+
+
+def test_samples_are_decided_by_generator_and_labels_alone(model):
+    y_B = torch.zeros(4, dtype=torch.long)
+    torch.manual_seed(1)
+    first = model.sample(y_B, seeded(8))
+    torch.manual_seed(2)
+    assert torch.equal(first, model.sample(y_B, seeded(8)))
+    assert not torch.equal(first, model.sample(y_B, seeded(9)))
+    assert not torch.equal(first, model.sample(y_B + 1, seeded(8)))
+    assert len({x.sum().item() for x in first}) == 4
+    assert model.sample(y_B[:0], seeded(8)).shape == (0, 1, *model.shape)
+
+
+def test_the_generator_is_all_that_sampling_needs(model, name):
+    """EMA averages ``generator``, and a release ships nothing else: a fresh model with its weights samples the same."""
+    torch.manual_seed(3)
+    fresh = MODELS[name](model.shape, CLASSES)
+    y_B = torch.arange(3)
+    assert not torch.equal(fresh.sample(y_B, seeded(10)), model.sample(y_B, seeded(10)))
+    fresh.generator.load_state_dict(copy.deepcopy(model.generator).state_dict())
+    assert torch.equal(fresh.sample(y_B, seeded(10)), model.sample(y_B, seeded(10)))
+
+
+def test_a_model_is_restored_from_its_state(model, name, tmp_path):
+    torch.manual_seed(4)
+    torch.save(model.state_dict(), tmp_path / "state.pt")
+    fresh = MODELS[name](model.shape, CLASSES)
+    fresh.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+    x_BC, y_B, aux_B = batch(model)
+    ours, theirs = private(model).module(x_BC, y_B, *aux_B), private(fresh).module(x_BC, y_B, *aux_B)
+    assert torch.equal(ours, theirs)
+
+
+def test_one_class_is_enough(name):
+    model = MODELS[name]((16, 16), 1)
+    x_BC = torch.zeros(2, 1, 16, 16)
+    y_B = torch.zeros(2, dtype=torch.long)
+    assert private(model).module(x_BC, y_B, *private(model).aux(2, seeded())).shape == (2,)
+    assert model.sample(y_B, seeded()).shape == x_BC.shape
+
+
+@pytest.mark.parametrize("shape", [(28, 28), (64, 64), (32, 32, 32), (40, 56, 40)])
+def test_default_sizes_are_what_a_patient_cohort_can_bear(name, shape):
+    """The noise's norm is σ C √d / (q n): at σ = 1 and q n = 128, d = 200,000 makes it 3.5 C; more hardly trains."""
+    model = {"vae": VAE, "gan": GAN}[name](shape, 2)
+    d = sum(p.numel() for p in private(model).module.parameters())
+    print(f"{name} {shape}: {d:,} private parameters of {sum(p.numel() for p in model.parameters()):,}")
+    assert d < 200_000
