@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 import os
 from pathlib import Path
 
-import imgsynth
 from imgsynth.cohort.build_dicom import find_dicom
 from imgsynth.cohort.build_scan import Found
 from imgsynth.cohort.phantom import make_phantoms
+from imgsynth.cohort.phantom_plan import config_key
 from imgsynth.schema import DataConfig
 from imgsynth.types import Fault, InputError
 
@@ -55,6 +53,6 @@ def find_phantom(data: DataConfig) -> Found:
 
 
 def _cache_folder(data: DataConfig) -> Path:
-    made_by = json.dumps([imgsynth.__version__, dataclasses.asdict(data.phantom)], sort_keys=True)
+    """Named by what the phantoms are made from, so that another configuration or version finds another folder."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return cache / "imgsynth" / f"phantom-{hashlib.sha256(made_by.encode()).hexdigest()[:12]}"
+    return cache / "imgsynth" / f"phantom-{config_key(data.phantom)[:12]}"
