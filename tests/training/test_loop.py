@@ -158,6 +158,14 @@ def test_the_checkpoint_of_an_unseeded_run_holds_no_random_state(configure: Conf
     assert state["sampler"] == {"drawn": 9, "random": None}
 
 
+def test_a_declared_cohort_size_sets_the_rate_and_not_who_is_drawn(configure: Configure, train_run: Train) -> None:
+    """26 patients, declared as 80: each is drawn at 60/80, and nobody who does not exist."""
+    run_dir = train_run(configure("vae", privacy={"n": 80, "batch_patients": 60}))
+    drawn = [row["patients"] for row in read_rows(run_dir / "local" / "metrics.jsonl")]
+    assert load_run(run_dir).plan.normaliser == 60
+    assert all(10 <= count <= 26 for count in drawn)  # 19.5 ± 2.2
+
+
 def test_a_batch_normalised_private_network_is_refused_before_anything(configure: Configure, tmp_path: Path) -> None:
     def factory(shape: tuple[int, ...], classes: int) -> torch.nn.Module:
         model = model_factory(configure("gan").model)(shape, classes)
