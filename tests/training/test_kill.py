@@ -212,3 +212,12 @@ def test_a_checkpoint_that_was_not_put_in_place_is_removed(configure: Configure,
     assert leftover.name.endswith(".partial")
     finish(cfg, tmp_path / "run")
     assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["last.pt"]
+
+
+def test_a_histogram_that_is_on_disk_is_not_drawn_again(configure: Configure, tmp_path: Path) -> None:
+    cfg = configure("gan", privacy={"seed": None}, sample={"labels": "histogram"})
+    start(cfg, tmp_path / "run", killed_at(Ledger, "close_entry", 1)).join(300)
+    drawn = RunFolder(tmp_path / "run").label_histogram.stat()
+    finish(cfg, tmp_path / "run")
+    again = RunFolder(tmp_path / "run").label_histogram.stat()
+    assert (again.st_ino, again.st_mtime_ns) == (drawn.st_ino, drawn.st_mtime_ns)
