@@ -18,7 +18,9 @@ import pytest
 import torch
 
 from imgsynth.files import read_json
+from imgsynth.models.base import GenerativeModel
 from imgsynth.release import images as images_module
+from imgsynth.release.documents import hyper_parameters
 from imgsynth.release.folder import CHECKSUMS
 from imgsynth.release.generate import generate
 from imgsynth.release.images import release_volume
@@ -114,6 +116,19 @@ def test_nothing_else_of_the_source_is_in_the_release(ct_run: Path, ct_release: 
 def test_every_call_gives_other_patients(ct_run: Path) -> None:
     name = "nifti/SYN-000001.nii.gz"
     assert tree(released(ct_run))[name] != tree(released(ct_run))[name]
+
+
+def test_every_call_draws_other_labels(dx_run: Path) -> None:
+    assert len({tuple(e["label"] for e in read_json(released(dx_run, n=40) / "synthetic_cohort.json")["patients"])
+                for _ in range(2)}) == 2  # fmt: skip
+
+
+def test_text_among_a_models_settings_is_not_released() -> None:
+    class Model(GenerativeModel):
+        def __init__(self, shape: tuple[int, ...], classes: int, width: int = 3, weights: str = "none"): ...
+
+    settings = {"_target_": "mine.Model", "width": 5, "weights": "/home/doe/weights.pt"}
+    assert hyper_parameters(Model, settings) == {"width": 5}
 
 
 def test_an_mr_release_is_a_bids_derivative_and_right_handed(mr_run: Path) -> None:
