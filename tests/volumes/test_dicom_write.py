@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import uuid
 from pathlib import Path
 
 import numpy as np
@@ -124,6 +125,7 @@ def test_uids_are_fresh_under_2_25_and_shared_where_they_must_be(tmp_path):
     others = [SyntheticIdentity("SYN-2") for _ in range(50)]
     uids = instances + [uid for one in others for uid in (one.study_uid, one.series_uid, one.frame_of_reference_uid)]
     assert len(set(uids)) == 158 and all(uid.startswith("2.25.") and len(uid) <= 64 for uid in uids)
+    assert {uuid.UUID(int=int(uid[5:])).version for uid in uids} == {4}  # random: neither clock nor host in them
 
 
 def test_ct_is_int16_hounsfield_clamped_to_the_scale(tmp_path):
@@ -154,6 +156,17 @@ def test_geometry_is_the_affines_in_lps(tmp_path):
         assert np.allclose(dataset.ImagePositionPatient, lps @ (affine @ [0, 0, k, 1])[:3])
         assert dataset.InstanceNumber == k + 1 and dataset.SliceThickness == 2.5
     assert len({dataset.FrameOfReferenceUID for dataset in datasets}) == 1
+
+
+@pytest.mark.parametrize("flip", [1, -1])
+def test_instance_numbers_run_along_the_normal_of_the_planes(tmp_path, flip):
+    """Viewers scroll by Instance Number: a left-handed array is written from its other end."""
+    volume = Volume(volume_of("CT").array, np.diag([1, 1, 2.0 * flip, 1]), "CT", "HU")
+    datasets = [dcmread(path) for path in write_dicom_series(volume, tmp_path / "s", WHO, MADE)]
+    normal = np.cross(datasets[0].ImageOrientationPatient[:3], datasets[0].ImageOrientationPatient[3:])
+    along = [float(np.dot(dataset.ImagePositionPatient, normal)) for dataset in datasets]
+    assert np.allclose(np.diff(along), 2.0) and [d.InstanceNumber for d in datasets] == [1, 2, 3, 4]
+    assert np.array_equal(datasets[0].pixel_array.T, volume.array[:, :, 0 if flip > 0 else -1])
 
 
 @pytest.mark.parametrize("letters", [("L", "F"), ("R", "F"), ("P", "F"), ("A", "H"), ("L", "P")])
