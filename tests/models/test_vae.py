@@ -51,6 +51,16 @@ def test_the_encoder_starts_at_the_prior():
     assert torch.equal(logvar_BL, torch.zeros(3, 16))
 
 
+def test_the_encoder_listens_to_the_label():
+    torch.manual_seed(0)
+    model = VAE((8, 8), 2)
+    torch.nn.init.normal_(model.encoder.head.weight)
+    x_BC = torch.rand(2, 1, 8, 8)
+    (mu_BL, logvar_BL), (mu_other_BL, logvar_other_BL) = (model.encoder(x_BC, torch.full((2,), y)) for y in (0, 1))
+    assert not torch.isclose(mu_BL, mu_other_BL).any()
+    assert not torch.isclose(logvar_BL, logvar_other_BL).any()
+
+
 def test_it_learns_where_each_class_is_bright_and_that_brightness_varies():
     torch.manual_seed(0)
     random = seeded()
