@@ -80,7 +80,7 @@ class GAN(GenerativeModel):
         latent: dimensions of z.
         channels: of both networks on the grid after the first halving; doubled at each further one.
         widest: the most channels on any grid.
-        every: n_D, the private steps of D for each step of G; under privacy more is better than 1.
+        every: n_D, the private steps of D for each step of G; more under noise, 1 without it.
         levels: how often the grid is halved; default: as often as it goes.
     """
 
@@ -91,7 +91,7 @@ class GAN(GenerativeModel):
         latent: int = 32,
         channels: int = 8,
         widest: int = 64,
-        every: int = 1,
+        every: int = 2,
         levels: int | None = None,
     ):
         super().__init__()
