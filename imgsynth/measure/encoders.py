@@ -41,7 +41,7 @@ class Encoder(ABC):
 
         A batch's size changes memory, never the result.
         """
-        key = (x_NC.shape, hashlib.sha256(np.ascontiguousarray(x_NC)).hexdigest())
+        key = (x_NC.shape, hashlib.sha256(np.ascontiguousarray(x_NC).data).hexdigest())
         if key not in self._known:
             self._known[key] = self._encode(x_NC, batch)
         return self._known[key].copy()
