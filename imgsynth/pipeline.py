@@ -33,7 +33,7 @@ def inspect(config: Config) -> Path:
     inspection = inspect_cohort(manifest, faults, config.preprocess)
     print_inspection(inspection)
     n = config.privacy.n or len(manifest.patients("train"))
-    inspection["proposal"] = print_proposal(n, config.privacy, config.trainer)
+    inspection["proposal"] = print_proposal(n, config.privacy, config.trainer, manifest.unit)
     return write_json(folder(config) / "inspect.json", inspection)
 
 

@@ -71,9 +71,10 @@ def build_manifest(data: DataConfig) -> tuple[Manifest, list[Fault]]:
     manifest = _manifest(found, data)
     nonfatal = found.skipped + doubts(found)
     if nonfatal:
+        whose = f" of {len(manifest.patients())} patients" if manifest.unit == "patient" else ""
         warn(
-            f"{len(nonfatal)} things in {data.root} were left out or are doubtful (imgsynth inspect lists them); "
-            f"the cohort has {len(manifest.items)} images of {len(manifest.patients())} {manifest.unit}s"
+            f"in {data.root}, left out or doubtful: {len(nonfatal)} (imgsynth inspect lists them); "
+            f"the cohort has {len(manifest.items)} images{whose}"
         )
     return manifest, nonfatal
 

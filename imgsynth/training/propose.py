@@ -11,6 +11,7 @@ from imgsynth import console
 from imgsynth.privacy.accounting import rdp_epsilon
 from imgsynth.privacy.events import training_event
 from imgsynth.schema import PrivacyConfig, TrainerConfig
+from imgsynth.types import Unit
 
 # Fewer Rényi orders than the accountant's own: a valid bound, as every single order gives one, and ten times faster.
 ORDERS = (1.25, 1.5, 1.75, 2.25, 2.5, 2.75, 3.5, 4.5, *range(2, 65), 80, 128, 256, 512)
@@ -81,20 +82,22 @@ def quick_epsilon(sigma: float, delta: float, rate: float, steps: int) -> float:
     return rdp_epsilon(training_event(rate, sigma, steps), delta, ORDERS)
 
 
-def honest_word(n: int, epsilon: float | None, noise_multiplier: float, batch_patients: int) -> str:
-    """Two or three sentences: what images training from scratch on ``n`` patients can be expected to give.
+def honest_word(
+    n: int, epsilon: float | None, noise_multiplier: float, batch_patients: int, unit: Unit = "patient"
+) -> str:
+    """Two or three sentences: what images training from scratch on ``n`` units can be expected to give.
 
     ``epsilon`` None is ∞ (no privacy). The words follow published results: below about 2,000 patients DP-SGD from
     scratch at ε ≤ 3 gives no usable images, and benchmark quality was reached with tens of thousands of units.
     """
     if epsilon is None:
         return (
-            f"ε = ∞: no noise, no guarantee. What {n:,} patients can teach this model is the ceiling; the result may "
+            f"ε = ∞: no noise, no guarantee. What {n:,} {unit}s can teach this model is the ceiling; the result may "
             "contain copies of patients and is not releasable."
         )
     ratio = noise_multiplier / batch_patients
     start = (
-        f"{n:,} patients at ε = {epsilon:g}: the noise in each weight is {ratio:.2g} of the largest possible signal "
+        f"{n:,} {unit}s at ε = {epsilon:g}: the noise in each weight is {ratio:.2g} of the largest possible signal "
         f"(σ/B = {noise_multiplier:.3g}/{batch_patients})."
     )
     if ratio > COARSE:
@@ -117,8 +120,8 @@ def _advice(n: int, epsilon: float, ratio: float) -> str:
     return "Larger batches still lower the noise at equal ε."
 
 
-def print_proposal(n: int, privacy: PrivacyConfig, trainer: TrainerConfig) -> dict[str, Any]:
-    """Print the table for ``n`` patients around the configured steps and batch, and the word on it; return both.
+def print_proposal(n: int, privacy: PrivacyConfig, trainer: TrainerConfig, unit: Unit = "patient") -> dict[str, Any]:
+    """Print the table for ``n`` units around the configured steps and batch, and the word on it; return both.
 
     The table's ε are 1, 3, 8 and the configured one.
     """
@@ -128,27 +131,27 @@ def print_proposal(n: int, privacy: PrivacyConfig, trainer: TrainerConfig) -> di
     batches = sorted({min(n, privacy.batch_patients), min(n, 4 * privacy.batch_patients)})
     rows = plan_table(n, delta, epsilons, steps, batches)
     console.table(
-        f"Noise that {n:,} training patients need (δ = {delta:g})",
-        ("ε", "steps", "patients a batch", "rate", "noise multiplier σ", "noise per signal σ/B"),
+        f"Noise that {n:,} training {unit}s need (δ = {delta:g})",
+        ("ε", "steps", f"{unit}s a batch", "rate", "noise multiplier σ", "noise per signal σ/B"),
         [
             (f"{row['epsilon']:g}", row["steps"], row["batch_patients"], f"{row['sampling_rate']:.3g}",
              f"{row['noise_multiplier']:.3g}", f"{row['noise_per_signal']:.2g}")
             for row in rows
         ],
     )  # fmt: skip
-    word = _configured_word(n, privacy, trainer)
+    word = _configured_word(n, privacy, trainer, unit)
     console.say(word)
     return {"table": rows, "word": word}
 
 
-def _configured_word(n: int, privacy: PrivacyConfig, trainer: TrainerConfig) -> str:
+def _configured_word(n: int, privacy: PrivacyConfig, trainer: TrainerConfig, unit: Unit) -> str:
     batch = min(n, privacy.batch_patients)
     if privacy.mode == "none":
-        return honest_word(n, None, 0.0, batch)
+        return honest_word(n, None, 0.0, batch, unit)
     sigma, epsilon = privacy.noise_multiplier, privacy.epsilon
     if epsilon is not None:
         sigma = noise_for(epsilon, privacy.delta, batch / n, trainer.steps)
     else:
         assert sigma is not None  # the door takes exactly one of the two
         epsilon = quick_epsilon(sigma, privacy.delta, batch / n, trainer.steps)
-    return honest_word(n, epsilon, sigma, batch)
+    return honest_word(n, epsilon, sigma, batch, unit)

@@ -54,6 +54,7 @@ def test_the_word_gets_better_with_patients_and_is_plain_about_few() -> None:
     assert "coarse structure" in honest_word(2000, 8.0, 3.0, 128)
     assert "layout" in honest_word(50_000, 8.0, 1.0, 2048)
     assert "not releasable" in honest_word(300, None, 0.0, 64)
+    assert "300 images at" in honest_word(300, 1.0, 30.0, 64, "image")
 
 
 def test_the_proposal_is_printed_and_returned(capsys: pytest.CaptureFixture[str]) -> None:
