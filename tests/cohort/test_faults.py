@@ -117,7 +117,7 @@ def test_an_unreadable_file_among_good_ones_is_left_out_and_said(
     assert sorted(Path(fault.where).name for fault in faults) == [f"case_{n:03d}.nii.gz" for n in range(3)]
     assert any("NaN" in fault.got for fault in faults)
     said = capsys.readouterr().err
-    assert "3 things" in said and "5 images" in said
+    assert "left out or doubtful: 3" in said and "5 images of 5 patients" in said
 
 
 def test_a_file_that_changed_or_went_after_the_manifest_was_made(decathlon: Path) -> None:
