@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from imgsynth.files import read_json
+from imgsynth.measure.source import real_images
 from imgsynth.release.generate import generate
 from imgsynth.training.run import load_run
 from imgsynth.training.sheets import save_png, sheet
@@ -67,14 +68,21 @@ def row(root: Path) -> list[str]:
     ]  # fmt: skip
 
 
-def picture(root: Path, folder: Path, per_class: int = 3) -> Path:
-    """Samples of every class, from the generator alone, seeded so that they can be made again."""
+def picture(root: Path, folder: Path) -> Path:
+    """Six samples over all classes, from the generator alone, seeded so that they can be made again.
+
+    Phantoms are nobody's data: theirs stand above the synthetic ones. Real patients are never drawn here.
+    """
     run = load_run(root)
     names = run.manifest.classes
-    labels = np.arange(len(names)).repeat(max(per_class, 6 // len(names)))
-    images = generate(run, labels, torch.Generator().manual_seed(0))
-    drawn = sheet(images, [names[i] for i in labels], run.grid, columns=len(labels))
-    return save_png(drawn, folder / f"{root.name}.png")
+    labels = np.arange(len(names)).repeat(max(1, 6 // len(names)))
+    images, titles = generate(run, labels, torch.Generator().manual_seed(0)), [names[i] for i in labels]
+    if run.manifest.kind == "phantom":
+        test = real_images(run, "test", 200, 0)
+        chosen = np.concatenate([np.flatnonzero(test.y_N == k)[: np.sum(labels == k)] for k in range(len(names))])
+        images = np.concatenate([test.x_NC[chosen], images])
+        titles = [f"phantom, {title}" for title in titles] + [f"synthetic, {title}" for title in titles]
+    return save_png(sheet(images, titles, run.grid, columns=len(labels)), folder / f"{root.name}.png")
 
 
 def main() -> None:
