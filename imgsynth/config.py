@@ -30,12 +30,13 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from imgsynth.config_rules import range_faults
-from imgsynth.files import write_text
+from imgsynth.files import read_json, write_text
 from imgsynth.models.base import GenerativeModel, Private
 from imgsynth.privacy.refuse import check_private_network
 from imgsynth.schema import Config
 from imgsynth.types import Fault, InputError
 
+NEED_A_RUN = ("sample", "evaluate", "audit", "report")
 # A command that names one of these groups describes a whole configuration; one that names none goes on with the run's.
 TRAINING_GROUPS = ("experiment", "data", "preprocess", "model", "privacy", "trainer")
 
@@ -82,13 +83,19 @@ def compose(verb: str, overrides: list[str]) -> DictConfig:
 
 
 def from_overrides(verb: str, overrides: list[str]) -> Config:
-    """The checked configuration of a command: a new one, or the run's in ``output=`` with overrides on top."""
+    """The checked configuration of a command: a new one, or the run's in ``output=`` with overrides on top.
+
+    Verbs that need a run take the latest in ``runs/`` where ``output`` is not given.
+    """
+    latest = max(Path("runs").glob("*/config.json"), key=lambda path: path.stat().st_mtime, default=None)
+    if verb in NEED_A_RUN and latest is not None and not any(o.startswith("output=") for o in overrides):
+        overrides = [*overrides, f"output={latest.parent}"]
     parsed = _parse(overrides)
     values = {o.key_or_group: o.value() for o in parsed}
-    saved = Path(str(values["output"])) / "config.yaml" if values.get("output") else None
+    saved = Path(str(values["output"])) / "config.json" if values.get("output") else None  # there from a run's start
     if saved is None or not saved.is_file() or set(values) & set(TRAINING_GROUPS):
         return check(compose(verb, overrides))
-    raw = OmegaConf.load(saved)
+    raw = OmegaConf.create(read_json(saved))
     for override in parsed:
         key = override.key_or_group
         if key in ("encoder", "audit"):
@@ -126,7 +133,7 @@ def check(raw: DictConfig | ListConfig | dict[str, Any]) -> Config:
 
 
 def save(config: Config, path: Path) -> Path:
-    """The resolved configuration as YAML, readable by ``check`` and by people."""
+    """The resolved configuration as YAML, for people (a run goes on from its config.json)."""
     return write_text(path, OmegaConf.to_yaml(OmegaConf.create(dataclasses.asdict(config))))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from omegaconf import OmegaConf
 
 from imgsynth import config
 from imgsynth.config_rules import RULES
+from imgsynth.files import write_json
 from imgsynth.schema import Config
 from imgsynth.types import InputError
 
@@ -125,13 +127,30 @@ def test_the_users_configs_are_found_first() -> None:
 
 def test_saved_configuration_is_the_base_of_later_verbs() -> None:
     first = config.from_overrides("train", ["privacy.epsilon=3", "trainer.steps=7", "output=run"])
-    config.save(first, Path("run/config.yaml"))
+    write_json(Path("run/config.json"), dataclasses.asdict(first))
     assert config.from_overrides("sample", ["output=run"]) == first
     later = config.from_overrides("evaluate", ["output=run", "sample.n=5", "encoder=random_conv"])
     assert (later.trainer.steps, later.sample.n, later.encoder.name) == (7, 5, "random_conv")
     anew = config.from_overrides("train", ["output=run", "privacy=none"])  # names a group: a configuration of its own
     assert anew.trainer.steps == Config().trainer.steps
     assert set(faults("output=run", "sample.m=5")) == {"sample.m"}
+
+
+def test_verbs_that_need_a_run_take_the_latest() -> None:
+    for age, steps in enumerate((5, 6)):
+        path = write_json(
+            Path(f"runs/{steps}/config.json"),
+            dataclasses.asdict(config.from_overrides("train", [f"trainer.steps={steps}", f"output=runs/{steps}"])),
+        )
+        os.utime(path, (1e9 - age, 1e9 - age))
+    assert config.from_overrides("sample", []).output == "runs/5"
+    assert config.from_overrides("sample", ["output=runs/6"]).trainer.steps == 6
+    assert config.from_overrides("train", []).output not in ("runs/5", "runs/6")
+
+
+def test_a_saved_configuration_reads_as_what_it_was() -> None:
+    first = config.from_overrides("train", ["privacy.delta=1e-6", "data.classes=[a,b]", "output=run"])
+    assert config.check(OmegaConf.load(config.save(first, Path("run/config.yaml")))) == first
 
 
 def test_every_rule_names_a_key_that_exists() -> None:
