@@ -6,6 +6,7 @@ import dataclasses
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 from imgsynth.cohort.build_check import cohort_faults, doubts
 from imgsynth.cohort.build_dicom import find_dicom
@@ -15,6 +16,7 @@ from imgsynth.cohort.build_npz import find_medmnist, find_npz
 from imgsynth.cohort.build_phantom import find_phantom, phantom_source
 from imgsynth.cohort.build_scan import Found, Scan
 from imgsynth.cohort.build_table import join_table, read_table
+from imgsynth.cohort.ids import clean_id
 from imgsynth.cohort.labels import age_band_of, class_of, sex_of
 from imgsynth.cohort.manifest import Item, Manifest
 from imgsynth.cohort.splits import split_patients
@@ -69,7 +71,7 @@ def build_manifest(data: DataConfig) -> tuple[Manifest, list[Fault]]:
     if faults:
         raise InputError(*faults, *found.skipped)
     manifest = _manifest(found, data)
-    nonfatal = found.skipped + doubts(found)
+    nonfatal = found.skipped + doubts(found, data)
     if nonfatal:
         whose = f" of {len(manifest.patients())} patients" if manifest.unit == "patient" else ""
         warn(
@@ -89,8 +91,8 @@ def _join(found: Found, data: DataConfig) -> list[Fault]:
         faults += join_table(found, read_table(beside), data, required=False)
     else:
         faults += _without_table(found, data)
-    if data.patient is not None and (data.table is not None or beside.is_file()):
-        found.ids = "source"
+    for scan in found.scans:
+        scan.patient = clean_id(scan.patient or "") or None
     return faults
 
 
@@ -123,6 +125,7 @@ def _apply_pattern(found: Found, pattern: str) -> list[Fault]:
         ]
     kept: list[Scan] = []
     strangers: list[str] = []
+    named = 0  # images whose patient the pattern names; where it leaves some out, case ids stay case ids
     for scan in found.scans:
         match = expression.search(scan.names[0])
         if match is None:
@@ -132,6 +135,7 @@ def _apply_pattern(found: Found, pattern: str) -> list[Fault]:
             if group in _GROUPS and text is not None:
                 setattr(scan, group, text)
         kept.append(scan)
+        named += bool(match.groupdict().get("patient"))
     if strangers and kept:
         found.skipped.append(
             Fault(
@@ -142,7 +146,7 @@ def _apply_pattern(found: Found, pattern: str) -> list[Fault]:
             )
         )
     found.scans = kept
-    if "patient" in expression.groupindex:
+    if named == len(kept) > 0:
         found.ids = "source"
     return [] if kept else [Fault("data.pattern", "no path that matches", pattern, f"paths look like {strangers[0]}")]
 
@@ -156,10 +160,11 @@ def _manifest(found: Found, data: DataConfig) -> Manifest:
         notes.append(IMAGE_NOTE)
     elif found.ids == "case":
         notes.append(CASE_NOTE)
-    unsplit = Manifest(data.kind, str(found.root.resolve()), unit, classes, tuple(items), tuple(notes))
+    ids: Literal["patient", "case"] = "case" if CASE_NOTE in notes else "patient"
+    unsplit = Manifest(data.kind, str(found.root.resolve()), unit, classes, tuple(items), tuple(notes), ids=ids)
     splits = split_patients(unsplit.patient_classes(), data.splits)
     placed = tuple(_placed(item, splits) for item in unsplit.items)
-    return Manifest(unsplit.kind, unsplit.root, unit, classes, placed, unsplit.notes, unsplit.fingerprint)
+    return dataclasses.replace(unsplit, items=placed)
 
 
 def _item(scan: Scan, unit: Unit, classes: tuple[str, ...]) -> Item:

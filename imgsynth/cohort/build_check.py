@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 
 from imgsynth.cohort.build_scan import Found, Scan
+from imgsynth.cohort.ids import lookalikes
 from imgsynth.cohort.labels import class_of
 from imgsynth.schema import DataConfig
 from imgsynth.types import Fault
@@ -12,27 +13,54 @@ from imgsynth.types import Fault
 
 def cohort_faults(found: Found, data: DataConfig) -> list[Fault]:
     """Faults of ids, labels, modality and number; the scans have been joined with pattern and table by now."""
-    faults = _id_faults(found, data) + _label_faults(found.scans, data) + _modality_faults(found.scans, data)
+    faults = (
+        _id_faults(found, data)
+        + _same_person_faults(found, data)
+        + _label_faults(found.scans, data)
+        + _modality_faults(found.scans, data)
+    )
     if not any(fault.where.startswith("data.patient") for fault in faults):
         faults += _number_faults(found.scans, data)
     return faults
 
 
-def doubts(found: Found) -> list[Fault]:
-    """What does not stop a run but may break what its guarantee means: one image under several ids."""
+def doubts(found: Found, data: DataConfig) -> list[Fault]:
+    """What does not stop a run, but may break what its guarantee means, where each image is protected on its own."""
+    return _shared_images(found) if data.unit == "image" else []
+
+
+def _same_person_faults(found: Found, data: DataConfig) -> list[Fault]:
+    """One person under two ids: the guarantee would cover half of them, and they could be in training and in test."""
+    if data.unit != "patient":
+        return []
+    alike = lookalikes(scan.patient for scan in found.scans if scan.patient)
+    if not alike:
+        return _shared_images(found)
+    shown = "; ".join(" and ".join(group) for group in alike[:5]) + ("; …" if len(alike) > 5 else "")
+    fault = Fault(
+        "patient ids",
+        f"{len(alike)} groups of ids that differ only by letter case, leading zeros or invisible characters: {shown}",
+        "one spelling for each patient, and ids that clearly differ for different patients",
+        "write them alike in the source or table if they are one person, rename one if they are two",
+    )
+    return [fault, *_shared_images(found)]
+
+
+def _shared_images(found: Found) -> list[Fault]:
+    """Images of equal content (``Item.digest``: files byte by byte, rows of an array value by value) under two ids."""
     owners: dict[str, set[str]] = defaultdict(set)
     for scan in found.scans:
         owners[scan.digest].add(scan.patient or scan.names[0])
     shared = [sorted(patients) for patients in owners.values() if len(patients) > 1]
     if not shared:
         return []
-    example = ", ".join(shared[0][:3])
+    shown = "; ".join(" and ".join(ids[:3]) for ids in shared[:5]) + ("; …" if len(shared) > 5 else "")
     return [
         Fault(
             "patient ids",
-            f"{len(shared)} images that occur under more than one id (for instance {example})",
+            f"{len(shared)} images that occur under more than one id: {shown}",
             "each image under one id",
-            "correct the ids: who is in the cohort twice is protected less",
+            "remove one of them, or give both the same id: who is in the cohort twice is protected less",
         )
     ]
 

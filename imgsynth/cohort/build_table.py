@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from imgsynth.cohort.build_scan import Found, Scan
+from imgsynth.cohort.ids import clean_id
 from imgsynth.schema import DataConfig
 from imgsynth.types import Fault, InputError
 
@@ -14,7 +15,7 @@ Row = dict[str, str]
 
 # Column names that mean the same everywhere; looked for without regard to case when the configuration names none.
 USUAL = {
-    "patient": ("patient_id", "patientid", "patient", "participant_id", "subject_id", "subject"),
+    "patient": ("patient_id", "patientid", "patient", "participant_id", "participant", "subject_id", "subject"),
     "sex": ("sex", "gender", "patientsex"),
     "age": ("age", "patientage"),
 }
@@ -65,15 +66,19 @@ def join_table(found: Found, table: Table, data: DataConfig, required: bool = Tr
     """Write what the table says into the scans of ``found``, and return what makes the cohort unusable.
 
     Rows are matched by ``data.key`` or, without it, by the column whose values name most images or patients; rows of
-    an npz are taken in order unless a key is given. With ``required=False`` (a participants.tsv that was found, not
-    asked for) images without a row are no fault unless their label is wanted from the table.
+    an npz are taken in order unless a key is given. A usual patient column wins over case ids (``Found.ids``), unless
+    it is the column that rows are matched by: names of cases say nothing about persons. With ``required=False`` (a
+    participants.tsv that was found, not asked for) images without a row are no fault unless their label is wanted
+    from the table.
     """
     wanted, faults = _columns(found, table, data)
     if faults:
         return faults
-    matched, faults = _match(found, table, data.key, tuple(wanted.values()))
+    matched, faults = _match(found, table, data, tuple(wanted.values()))
     if faults:
         return faults
+    if "patient" in wanted:
+        found.ids = "source"
     missing: dict[str, list[str]] = {}
     for scan, row in zip(found.scans, matched, strict=True):
         for name, column in wanted.items():
@@ -103,12 +108,14 @@ def _columns(found: Found, table: Table, data: DataConfig) -> tuple[dict[str, st
     wanted, faults = {}, []
     for name, column in asked.items():
         known = all(getattr(scan, name) for scan in found.scans)
+        only_cases = name == "patient" and found.ids == "case"
         if column is not None and column in table.columns:
             wanted[name] = column
         elif column is not None and not (data.kind == "npz" and known):  # an npz has it as an array
             faults.append(_no_column(table, f"data.{name}", column))
-        elif column is None and not (name == "patient" and known):
-            usual = next((lower[u] for u in USUAL.get(name, ()) if u in lower), None)
+        elif column is None and not (name == "patient" and known and not only_cases):
+            key = _key(found, table, data) if only_cases else None
+            usual = next((lower[u] for u in USUAL.get(name, ()) if u in lower and lower[u] != key), None)
             if name == "label" and data.classes is not None and not known:
                 usual = lower.get("label")
             if usual is not None:
@@ -118,9 +125,9 @@ def _columns(found: Found, table: Table, data: DataConfig) -> tuple[dict[str, st
     return wanted, faults
 
 
-def _match(found: Found, table: Table, key: str | None, used: tuple[str, ...]) -> tuple[list[Row | None], list[Fault]]:
+def _match(found: Found, table: Table, data: DataConfig, used: tuple[str, ...]) -> tuple[list[Row | None], list[Fault]]:
     """The row of each scan (None where there is none)."""
-    in_order = key is None and all(scan.row is not None for scan in found.scans)
+    in_order = data.key is None and all(scan.row is not None for scan in found.scans)
     if in_order and len(table.rows) != len(found.scans):
         return [None] * len(found.scans), [
             Fault(
@@ -133,11 +140,11 @@ def _match(found: Found, table: Table, key: str | None, used: tuple[str, ...]) -
     if in_order:
         return list(table.rows), []
     names = [_names(scan) for scan in found.scans]
-    column = key or _best_column(table, set().union(*names))
+    column = _key(found, table, data)
     rows: dict[str, Row] = {}
     contradictions = set()
     for row in table.rows:
-        first = rows.setdefault(row[column], row)
+        first = rows.setdefault(clean_id(row[column]), row)
         if any(first[c] != row[c] for c in used):
             contradictions.add(row[column])
     faults = (
@@ -154,7 +161,7 @@ def _match(found: Found, table: Table, key: str | None, used: tuple[str, ...]) -
         else []
     )
     matched = [next((rows[name] for name in own if name in rows), None) for own in names]
-    unused = set(rows) - {row[column] for row in matched if row is not None}
+    unused = set(rows) - {clean_id(row[column]) for row in matched if row is not None}
     if unused:
         found.skipped.append(
             Fault(
@@ -173,11 +180,13 @@ def _names(scan: Scan) -> list[str]:
     if scan.patient:
         bare = scan.patient.removeprefix("sub-")
         names += [scan.patient, bare, f"sub-{bare}"]
-    return names
+    return [clean_id(name) for name in names]
 
 
-def _best_column(table: Table, names: set[str]) -> str:
-    return max(table.columns, key=lambda column: len(names & {row[column] for row in table.rows}))
+def _key(found: Found, table: Table, data: DataConfig) -> str:
+    """The column that rows are matched by: the one asked for, or the one whose values name most images or patients."""
+    names = {name for scan in found.scans for name in _names(scan)}
+    return data.key or max(table.columns, key=lambda column: len(names & {clean_id(row[column]) for row in table.rows}))
 
 
 def _patients(found: Found) -> int:

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from imgsynth.files import read_json, write_json
 from imgsynth.types import SPLITS, Fault, InputError, Split, Unit
@@ -63,6 +63,8 @@ class Manifest:
     items: tuple[Item, ...]
     notes: tuple[str, ...] = ()  # caveats that hold for every number computed from this cohort; no patient data in them
     fingerprint: str = field(default="")
+    # "case": the source has only case ids (file names), so that two "patients" may be one person
+    ids: Literal["patient", "case"] = "patient"
 
     def __post_init__(self) -> None:
         if not self.fingerprint:
@@ -138,6 +140,7 @@ class Manifest:
             items,
             tuple(value["notes"]),
             value["fingerprint"],
+            value.get("ids", "case"),  # a manifest of before the field was there: claim no more than it can show
         )
 
 

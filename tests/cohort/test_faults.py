@@ -143,11 +143,35 @@ def test_no_series_of_the_chosen_modality(phantoms: tuple[Path, PhantomConfig]) 
         build_manifest(DataConfig(kind="dicom", root=str(root), modality="MR"))
 
 
-def test_the_same_image_under_two_ids_is_a_doubt(decathlon: Path) -> None:
+def test_the_same_image_under_two_patients_stops_and_under_one_does_not(decathlon: Path, tmp_path: Path) -> None:
     folder = decathlon / "imagesTr"
     (folder / "case_005.nii.gz").write_bytes((folder / "case_004.nii.gz").read_bytes())
-    _, faults = build_manifest(DataConfig(kind="nifti", root=str(decathlon)))
-    assert ["case_004, case_005" in fault.got for fault in faults] == [True]
+    data = DataConfig(kind="nifti", root=str(decathlon))
+    assert "more than one id: case_004 and case_005; expected" in faults_of(data)["patient ids"]
+    by_image, faults = build_manifest(dataclasses.replace(data, unit="image"))
+    assert (len(by_image.items), ["case_004 and case_005" in fault.got for fault in faults]) == (8, [True])
+    table = tmp_path / "t.csv"
+    table.write_text("case,patient\n" + "\n".join(f"case_{n:03d},P{n // 2}" for n in range(8)))
+    manifest, faults = build_manifest(dataclasses.replace(data, table=str(table)))
+    assert (len(manifest.by_patient["P2"]), faults) == (2, [])
+
+
+@pytest.mark.parametrize(
+    ("written", "alike"),
+    [(["P1", "p1"], "P1 and p1"), (["007", "7"], "007 and 7"), (["S-01", "s-1"], "S-01 and s-1"),
+     (["P1", "P\u200b1"], "P1 and P\u200b1")],
+)  # fmt: skip
+def test_ids_that_only_look_like_two_patients(npz: Path, tmp_path: Path, written: list[str], alike: str) -> None:
+    path = tmp_path / "alike.npz"
+    others = ["10", "100", "P10", "01-0", "0", "PP1", "Q1", "Q2", "Q3", "Q4"]
+    np.savez(path, images=np.load(npz)["images"], patient_ids=np.array([*written, *others]))
+    data = DataConfig(kind="npz", root=str(path), modality="DX")
+    assert (
+        f"1 groups of ids that differ only by letter case, leading zeros or invisible characters: {alike};"
+        in (faults_of(data)["patient ids"])
+    )
+    np.savez(path, images=np.load(npz)["images"], patient_ids=np.array(["other", "another", *others]))
+    assert len(build_manifest(data)[0].patients()) == 12
 
 
 def test_a_pattern_that_matches_nothing_or_names_nothing(pictures: Path) -> None:

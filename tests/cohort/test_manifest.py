@@ -13,9 +13,17 @@ from imgsynth.types import InputError
 
 def test_what_is_saved_is_what_is_loaded(cohort: Manifest, tmp_path: Path) -> None:
     item = dataclasses.replace(cohort.items[0], affine=(1.5,) * 16, frames=(1, 0), array="images", row=3, mask="m.nii")
-    whole = Manifest("npz", "/x", "image", ("a b", "ü"), (item,), ("note",))
+    whole = Manifest("npz", "/x", "image", ("a b", "ü"), (item,), ("note",), ids="case")
     for manifest in (cohort, whole):
         assert Manifest.load(manifest.save(tmp_path / "manifest.json")) == manifest
+
+
+def test_a_manifest_that_does_not_say_whose_ids_it_has_claims_no_patients(cohort: Manifest, tmp_path: Path) -> None:
+    path = cohort.save(tmp_path / "manifest.json")
+    value = json.loads(path.read_text())
+    assert value.pop("ids") == "patient"
+    path.write_text(json.dumps(value))
+    assert Manifest.load(path).ids == "case"
 
 
 def test_the_fingerprint_does_not_depend_on_order_names_or_splits(cohort: Manifest) -> None:

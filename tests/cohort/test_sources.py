@@ -27,8 +27,53 @@ def test_decathlon_cases_are_patients_and_masks_are_no_images(decathlon: Path) -
     assert (item.modality, item.shape, item.spacing) == ("MR", (10, 12, 9), (2.0, 2.0, 2.5))
     assert (item.orientation, item.dtype) == ("LAS", "int16")
     assert any("case ids" in note for note in manifest.notes)
+    assert manifest.ids == "case"
     stored = np.asarray(nib.load(decathlon / item.files[0]).dataobj)
     np.testing.assert_array_equal(load_volume(manifest, item).array, stored)
+
+
+@pytest.mark.parametrize("column", ["patient", "patient_id", "subject", "participant_id", "PatientID"])
+def test_a_patient_column_wins_over_case_ids(decathlon: Path, tmp_path: Path, column: str) -> None:
+    table, people = tmp_path / "t.csv", [f"P{n}" for n in range(4)]
+    table.write_text(f"case,{column}\n" + "\n".join(f"case_{n:03d},P{n % 4}" for n in range(8)))
+    data = DataConfig(kind="nifti", root=str(decathlon), table=str(table))
+    for asked in (None, column):
+        manifest, _ = build_manifest(dataclasses.replace(data, patient=asked))
+        assert (manifest.patients(), manifest.ids, manifest.notes) == (people, "patient", ())
+        assert [item.files[0] for item in manifest.by_patient["P1"]] == [f"imagesTr/case_00{n}.nii.gz" for n in (1, 5)]
+        assert all(len({item.split for item in items}) == 1 for items in manifest.by_patient.values())
+    table.write_text(f"case,{column}\n" + "\n".join(f"case_{n:03d},{'n/a' if n else 'P0'}" for n in range(8)))
+    with pytest.raises(InputError, match=f"no {column} for 7 of 8"):
+        build_manifest(data)
+
+
+def test_names_of_cases_in_a_patient_column_say_nothing_of_persons(decathlon: Path, tmp_path: Path) -> None:
+    table = tmp_path / "t.csv"
+    table.write_text("patient,age\n" + "\n".join(f"case_{n:03d},{30 + n}" for n in range(8)))
+    data = DataConfig(kind="nifti", root=str(decathlon), table=str(table))
+    assert build_manifest(data)[0].ids == "case"
+    assert build_manifest(dataclasses.replace(data, patient="patient"))[0].ids == "patient"  # a person vouches for it
+
+
+def test_a_pattern_makes_patients_of_cases_only_where_it_names_all(decathlon: Path) -> None:
+    data = DataConfig(kind="nifti", root=str(decathlon), pattern=r"case_00(?P<patient>\d)")
+    assert build_manifest(data)[0].ids == "patient"
+    some, _ = build_manifest(dataclasses.replace(data, pattern=r"case_00(?P<patient>[0-4])?"))
+    assert some.ids == "case"
+
+
+def test_ids_are_kept_in_one_unicode_form(npz: Path, decathlon: Path, tmp_path: Path) -> None:
+    path = tmp_path / "forms.npz"
+    written = ["Zo\u00eb", "Zoe\u0308", " \uff30\uff11\u00a0", "P1", *"abcdefgh"]
+    np.savez(path, images=np.load(npz)["images"], patient_ids=np.array(written))
+    manifest, _ = build_manifest(DataConfig(kind="npz", root=str(path), modality="DX"))
+    assert manifest.patients() == sorted(["P1", "Zo\u00eb", *"abcdefgh"])
+    assert [len(manifest.by_patient[name]) for name in ("P1", "Zo\u00eb")] == [2, 2]
+    table = tmp_path / "t.csv"
+    wide = "\uff30"  # a full-width P
+    table.write_text("case,who\n" + "\n".join(f"\uff43ase_{n:03d},{(wide, 'P')[n % 2]}{n // 2}" for n in range(8)))
+    tabled, _ = build_manifest(DataConfig(kind="nifti", root=str(decathlon), table=str(table), patient="who"))
+    assert tabled.patients() == [f"P{n}" for n in range(4)]
 
 
 def test_decathlon_is_known_by_its_images_folder_too(decathlon: Path) -> None:
@@ -60,7 +105,7 @@ def test_bids_finds_its_participants_by_itself(bids: Path) -> None:
     assert manifest.by_patient["sub-01"][0].mask == "sub-01/anat/sub-01_mask.nii.gz"
     assert manifest.by_patient["sub-00"][0].mask is None
     assert manifest.classes == ("all",)
-    assert manifest.notes == ()
+    assert (manifest.notes, manifest.ids) == ((), "patient")
     assert [fault.where for fault in faults] == ["sub-01/func/sub-01_task-rest_bold.nii.gz"]
 
 
