@@ -188,7 +188,7 @@ def as_fault(error: OSError) -> InputError:
 
 def main() -> None:
     try:
-        app(standalone_mode=False)
+        app(standalone_mode=False, prog_name="imgsynth")
     except ImgsynthError as error:
         sys.exit(tell(error))
     except OSError as error:

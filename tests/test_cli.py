@@ -93,3 +93,11 @@ def test_a_script_refuses_a_misspelt_key(tmp_path: Path) -> None:
         capture_output=True, text=True, timeout=120, check=False, cwd=tmp_path,
     )  # fmt: skip
     assert shown.returncode != 0 and "noise_multplier" in shown.stderr
+
+
+def test_the_shell_is_given_completions() -> None:
+    asked = {"COMP_WORDS": "imgsynth train encoder", "COMP_CWORD": "2", "_IMGSYNTH_COMPLETE": "complete_bash"}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in asked.items():
+            patch.setenv(name, value)
+        assert "encoder=random_conv" in imgsynth().stdout
