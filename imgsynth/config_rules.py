@@ -70,6 +70,7 @@ RULES: tuple[Rule, ...] = (
     ("sample.formats", lambda v: bool(v) and set(v) <= {"dicom", "nifti"}, "a list of dicom, nifti"),
     ("sample.labels", *_one_of("uniform", "histogram")),
     ("sample.histogram_epsilon", *_positive),
+    ("sample.burned_in", lambda v: v in ("YES", "NO"), '"YES" or "NO", in quotes (bare, YAML reads a truth value)'),
     ("sample.bids_suffix", lambda v: re.fullmatch("[A-Za-z0-9]+", v) is not None, "letters and digits, T1w say"),
     ("encoder.name", *_one_of("efficientnet_lite", "random_conv")),
     ("evaluate.n", *_at_least_one),

@@ -105,6 +105,9 @@ class SampleConfig:
     formats: list[str] = field(default_factory=lambda: ["dicom", "nifti"])
     labels: str = "uniform"  # uniform | histogram (noisy counts of the training labels, charged to the ledger)
     histogram_epsilon: float = 0.5  # ε of that histogram, part of privacy.epsilon
+    burned_in: str | None = (
+        None  # "YES" | "NO": text in the pixels, as somebody who looked declares it; null: nobody did
+    )
     bids_suffix: str = "T1w"  # MR volumes only: the cohort's contrast as BIDS names it (T1w, T2w, FLAIR, PDw)
 
 

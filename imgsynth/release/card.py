@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -18,12 +18,15 @@ from imgsynth.privacy.ledger import Ledger
 from imgsynth.privacy.plan import PrivacyPlan
 from imgsynth.release.attacker import members_found_at_most
 from imgsynth.release.card_text import (
-    IMAGE_UNIT,
+    burned_in_text,
+    counted_unit,
     declared_public,
     group_of_two,
     not_covered,
     round_down,
     round_up,
+    unit_warning,
+    weak_proof,
 )
 from imgsynth.release.folder import write_checksums
 from imgsynth.training.run import Run, load_run
@@ -39,6 +42,11 @@ VERDICTS = {
     "NO LEAK FOUND": "this attack did not tell members from non-members, and its controls worked",
     "INCONCLUSIVE": "the audit could not decide: a control failed, or there were too few patients",
 }
+ADJACENCY = {
+    "patient": "add or remove all data of one patient",
+    "case": "add or remove all data filed under one case id",
+    "image": "add or remove one image",
+}
 NOT_AUDITED = {"status": "not audited yet", "epsilon_lower_bound": None, "alpha": None, "verdict": None}
 AUDIT_NOTE = (
     "This is an output of real patients without noise, and no part of the proven guarantee. It is shown rounded down "
@@ -47,10 +55,13 @@ AUDIT_NOTE = (
 )
 
 
-def build_card(plan: PrivacyPlan, labels: str, ledger: dict[str, Any], audit: dict[str, Any]) -> dict[str, Any]:
+def build_card(
+    plan: PrivacyPlan, labels: str, ledger: dict[str, Any], audit: dict[str, Any], burned_in: str | None = None
+) -> dict[str, Any]:
     """The card as a JSON-able dict; null ε means ∞. A function of public facts, but for the marked ``audit`` part.
 
-    ``labels`` is sample.labels, ``ledger`` what ``cohort_ledger`` returned, ``audit`` what ``audit_part`` returned.
+    ``labels`` is sample.labels, ``ledger`` what ``cohort_ledger`` returned, ``audit`` what ``audit_part`` returned,
+    ``burned_in`` is sample.burned_in.
     """
     reasons = not_releasable_because(plan, audit)
     return {
@@ -60,8 +71,11 @@ def build_card(plan: PrivacyPlan, labels: str, ledger: dict[str, Any], audit: di
         "not_releasable_because": reasons,
         "statement": plan.statement(),
         "unit": plan.unit,
-        "unit_warning": IMAGE_UNIT if plan.unit == "image" else None,
-        "adjacency": "add or remove one image" if plan.unit == "image" else "add or remove all data of one patient",
+        "patient_ids": plan.ids,
+        "counted_unit": counted_unit(plan),
+        "unit_warning": unit_warning(plan),
+        "weak_proof": weak_proof(plan.epsilon),
+        "adjacency": ADJACENCY[counted_unit(plan)],
         "guarantee": guarantee(plan),
         "accountants_training_only": dict(accountants(plan)),
         "plan": plan.to_json(),
@@ -74,9 +88,24 @@ def build_card(plan: PrivacyPlan, labels: str, ledger: dict[str, Any], audit: di
         ],
         "two_units": _two_units(plan),
         "synthetic_labels": labels,
+        "burned_in_annotation": judged_burned_in(plan, burned_in),
+        "burned_in_note": burned_in_text(judged_burned_in(plan, burned_in), plan.releasable),
         "declared_public": declared_public(plan, labels),
         "not_covered": not_covered(plan, labels),
     }
+
+
+def judged_burned_in(plan: PrivacyPlan, declared: str | None) -> Literal["YES", "NO"] | None:
+    """Burned In Annotation (0028,0301): what the custodian declared after looking, None where nobody did.
+
+    Absent says "may or may not" (PS3.3 C.7.6.1). A guarantee for each patient says nothing of text that many share.
+    Where the plan protects nobody it is YES whatever was declared: a copy of one patient's text cannot be excluded.
+    """
+    if not plan.releasable:
+        return "YES"
+    if declared is None:
+        return None
+    return "NO" if declared == "NO" else "YES"
 
 
 @lru_cache(maxsize=64)
@@ -171,10 +200,23 @@ def update_card(run_dir: Path) -> Path | None:
     if not (release / CARD_JSON).is_file():
         return None
     run = load_run(run_dir)
-    labels = read_json(release / CARD_JSON)["synthetic_labels"]
-    write_card(release, build_card(run.plan, labels, cohort_ledger(run), audit_part(run_dir)))
+    write_card(release, fresh_card(run))
     write_checksums(release)
     return release / CARD_JSON
+
+
+def fresh_card(run: Run) -> dict[str, Any]:
+    """The card that the run deserves now: by its plan, its audit.json and the ledger, whatever a card on disk says.
+
+    Of a release's own card only what the run does not know is taken: how labels were drawn, and what was declared of
+    text in the pixels.
+    """
+    path = run.root / "release" / CARD_JSON
+    labels, burned_in = run.config.sample.labels, run.config.sample.burned_in
+    if path.is_file():
+        on_disk = read_json(path)
+        labels, burned_in = on_disk["synthetic_labels"], on_disk["burned_in_annotation"]
+    return build_card(run.plan, labels, cohort_ledger(run), audit_part(run.root), burned_in)
 
 
 def _two_units(plan: PrivacyPlan) -> dict[str, float] | None:

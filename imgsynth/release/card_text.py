@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from decimal import ROUND_CEILING, Context
+from typing import Literal
 
 from imgsynth.privacy.plan import PrivacyPlan
 
@@ -11,6 +12,46 @@ IMAGE_UNIT = (
     "THE UNIT IS THE IMAGE, NOT THE PATIENT: the source has no patient ids. Somebody with m images in the cohort is "
     "protected only by a guarantee that weakens with m (mε, and a δ that grows even faster)."
 )
+
+
+CASE_IDS = (
+    "CASES, NOT PATIENTS: the source has case ids (from file names), not patient ids, so that two cases may be one "
+    "person. A person with two cases has only the weaker guarantee for two that this card states, with more still less."
+)
+WEAK_EPSILON = 10.0  # beyond, the proof alone rules out next to nothing: e^10 is a factor of 22,000
+WEAK_PROOF = (
+    f"WEAK PROOF: ε is above {WEAK_EPSILON:g}, and at this ε the guarantee alone rules out almost nothing. What "
+    "protects patients then is at best how hard a real attack is, and that nobody has proven."
+)
+UNJUDGED = (
+    "Nobody has declared whether the pixels show text (sample.burned_in). A generator can reproduce text that many "
+    "images share (a site's name, an L marker), whatever ε is: look before handing it over. Burned In Annotation "
+    "(0028,0301) is left out of the DICOM files, or YES in DX, which must have it."
+)
+
+
+def counted_unit(plan: PrivacyPlan) -> Literal["patient", "case", "image"]:
+    """What one unit of the plan is in the source: a patient only where there are patient ids."""
+    return "case" if plan.unit == "patient" and plan.ids == "case" else plan.unit
+
+
+def unit_warning(plan: PrivacyPlan) -> str | None:
+    """What to say loudly where the unit is less than a patient."""
+    return {"patient": None, "case": CASE_IDS, "image": IMAGE_UNIT}[counted_unit(plan)]
+
+
+def weak_proof(epsilon: float) -> str | None:
+    """What to say loudly of a finite ε that proves next to nothing."""
+    return WEAK_PROOF if WEAK_EPSILON < epsilon < math.inf else None
+
+
+def burned_in_text(value: str | None, releasable: bool) -> str:
+    """One line on Burned In Annotation ``value`` of a run that is ``releasable`` or not."""
+    if value is None:
+        return UNJUDGED
+    if not releasable:
+        return "Burned In Annotation (0028,0301) is YES: nothing here excludes a copy of a patient's text."
+    return f"Burned In Annotation (0028,0301) is {value}, as the custodian declared (sample.burned_in)."
 
 
 def round_up(value: float, digits: int = 3) -> str:
@@ -34,10 +75,10 @@ def group_of_two(epsilon: float, delta: float) -> tuple[float, float] | None:
 
 def declared_public(plan: PrivacyPlan, labels: str) -> list[str]:
     """Facts that the guarantee does not protect because the custodian declares them public by releasing."""
-    unit = f"{plan.unit}s"
+    unit = f"{counted_unit(plan)}s"
     facts = [
-        f"n = {plan.n}, the size of the training cohort in {unit} (taken from the configuration, or the count of the "
-        "training split, which is declared public by using it)",
+        f"n = {plan.n}, the declared size of the training cohort in {unit} (taken from the configuration, or the "
+        "count of the training split, which is declared public by using it)",
         "the names and the order of the classes, the modality, and the grid (shape, spacing, orientation, intensities)",
         "the model, its hyper-parameters, the number of steps and every other setting of the run",
     ]
@@ -48,14 +89,15 @@ def declared_public(plan: PrivacyPlan, labels: str) -> list[str]:
 
 def not_covered(plan: PrivacyPlan, labels: str) -> list[str]:
     """The limits of the statement, the gravest first."""
-    limits = [IMAGE_UNIT] if plan.unit == "image" else []
+    limits = [warning for warning in (unit_warning(plan), weak_proof(plan.epsilon)) if warning]
     limits += [
         "Choices guided by what was computed on patients without noise. Where somebody looked at an evaluation, an "
         "audit or real images of this cohort and then chose hyper-parameters, preprocessing or which run to release, "
         "that choice is an output of the data that no ε here counts. (Choosing among runs by their public outputs "
         "alone is covered by the cohort's composed ε.)",
         "Evaluation and audit results. They are measured on real patients without noise, stay in the run's folder and "
-        "are no part of the release; the one exception, the audit's verdict in this card, is marked as such.",
+        "are no part of the release. Two things in this card are the exception, marked as such: the audit's verdict "
+        "and its lower bound on ε, rounded down. Both are outputs of private data without noise.",
         "Mistaken identity. If one person is in the cohort under two ids, or two relatives are as alike as one person, "
         "the pair has the weaker guarantee for two units that this card states.",
         "What is true of patients in general. The release may teach that a disease looks so and so, and that can "

@@ -17,6 +17,8 @@ from imgsynth.training.run import Run
 
 PROVENANCE = "provenance.json"
 README = "README.md"
+SEEDED = "noise and sampling came from a seed: void for whoever knows it, not releasable"
+UNSEEDED = "none: the operating system's entropy, kept nowhere"
 
 
 def provenance(run: Run) -> dict[str, Any]:
@@ -34,8 +36,9 @@ def provenance(run: Run) -> dict[str, Any]:
             name: getattr(cfg.preprocess, name)
             for name in ("shape", "spacing", "orientation", "fit", "intensity", "low", "high")
         },
+        "further_transforms": len(cfg.preprocess.extra),  # how many; what they are told could be a path
         "weights": "average over training (EMA) of the generator",
-        "seed": "none stored",
+        "seed": SEEDED if run.plan.seeded else UNSEEDED,
     }
 
 

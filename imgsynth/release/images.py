@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from imgsynth import __version__
 from imgsynth.cohort.grid import grid_affine, to_volume
 from imgsynth.privacy.plan import PrivacyPlan
 from imgsynth.release.bids import bids_path
-from imgsynth.release.card_text import round_up
+from imgsynth.release.card_text import counted_unit, round_up
 from imgsynth.release.patients import SyntheticPatient, patient_id
 from imgsynth.types import Grid
 from imgsynth.volumes.dicom_write import write_dicom_series
@@ -23,22 +23,25 @@ from imgsynth.volumes.provenance import Provenance, SyntheticIdentity
 from imgsynth.volumes.volume import Volume
 
 
-def provenance_of(plan: PrivacyPlan, model: str) -> Provenance:
+def provenance_of(plan: PrivacyPlan, model: str, burned_in: Literal["YES", "NO"] | None) -> Provenance:
     """What every image's header says of its making; ε rounded up, because a stated bound must hold.
 
-    Burned In Annotation (0028,0301) asks for text that identifies the patient. No person was imaged, and text that one
-    patient's images carry is data of one patient, which the plan protects: NO. Without that protection a copy of a
-    patient's text cannot be excluded, and the answer is YES. Nobody looked at the pixels for it, nor for recognizable
-    faces, so that Recognizable Visual Features is left out.
+    ``burned_in`` is what ``judged_burned_in`` says. Nobody looked for recognizable faces, so that Recognizable Visual
+    Features is left out.
     """
+    if plan.releasable:
+        made = "trained by DP-SGD"
+    else:
+        made = "trained by DP-SGD with noise from a seed" if plan.seeded else "trained without differential privacy"
     return Provenance(
-        method=f"{model}, {'trained by DP-SGD' if plan.mode == 'dp' else 'trained without differential privacy'}",
+        method=f"{model}, {made}",
         model=model,
         version=__version__,
-        epsilon=float(round_up(plan.epsilon)) if plan.mode == "dp" else float("inf"),
+        epsilon=float(round_up(plan.epsilon)) if plan.releasable else float("inf"),
         delta=plan.delta,
-        unit=plan.unit,
-        burned_in="NO" if plan.releasable else "YES",
+        unit=counted_unit(plan),
+        burned_in=burned_in,
+        seeded=plan.seeded,
     )
 
 
@@ -83,7 +86,13 @@ def write_patient(
 
 def description_of(made: Provenance) -> str:
     """The NIfTI header's ``descrip``: at most 79 bytes, beginning with "synthetic"."""
-    return f"synthetic; imgsynth {made.version}; eps<={made.epsilon:g} delta={made.delta:g} per {made.unit}"
+    if made.seeded:
+        said = "no DP for whoever knows the seed; not releasable"
+    elif np.isinf(made.epsilon):
+        said = "not differentially private; not releasable"
+    else:
+        said = f"eps<={made.epsilon:g} delta={made.delta:g} per {made.unit}"
+    return f"synthetic; imgsynth {made.version}; {said}"
 
 
 def sidecar(name: str, label: str | None, made: Provenance, suffix: str | None) -> dict[str, Any]:

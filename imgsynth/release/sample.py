@@ -10,7 +10,7 @@ import numpy as np
 
 from imgsynth import console
 from imgsynth.release.bids import write_bids_dataset
-from imgsynth.release.card import audit_part, build_card, cohort_ledger, write_card
+from imgsynth.release.card import audit_part, build_card, cohort_ledger, judged_burned_in, write_card
 from imgsynth.release.documents import write_provenance, write_readme
 from imgsynth.release.folder import atomic_folder, write_checksums
 from imgsynth.release.generate import fresh_generator, generate
@@ -42,9 +42,9 @@ def sample_release(run_dir: Path, cfg: Config) -> Path:
     histogram = RunFolder(run_dir).label_histogram
     labels_N = draw_labels(cfg.sample.labels, cfg.sample.n, len(classes), histogram, random)
     names = [classes[index] if len(classes) > 1 else None for index in labels_N]
-    made = provenance_of(run.plan, type(run.model).__name__)
+    made = provenance_of(run.plan, type(run.model).__name__, judged_burned_in(run.plan, cfg.sample.burned_in))
     suffix = bids_suffix(run.grid, cfg.sample.bids_suffix)
-    card = build_card(run.plan, cfg.sample.labels, cohort_ledger(run), audit_part(run_dir))
+    card = build_card(run.plan, cfg.sample.labels, cohort_ledger(run), audit_part(run_dir), cfg.sample.burned_in)
     window = (run.grid.low, run.grid.high)
     with atomic_folder(run_dir / "release") as folder:
         patients = [

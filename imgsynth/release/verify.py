@@ -38,7 +38,8 @@ def verify_release(folder: Path) -> dict[str, Any]:
     if card is not None:
         faults += _guarded(CARD_JSON, lambda: card_faults(folder, card))
     if cohort is not None:
-        faults += _guarded(COHORT_JSON, lambda: list(_content_faults(folder, cohort)))
+        burned_in = None if card is None else card.get("burned_in_annotation")
+        faults += _guarded(COHORT_JSON, lambda: list(_content_faults(folder, cohort, burned_in)))
     if faults:
         raise CheckFailed(*faults)
     assert card is not None and cohort is not None
@@ -51,11 +52,11 @@ def verify_release(folder: Path) -> dict[str, Any]:
     }
 
 
-def _content_faults(folder: Path, cohort: dict[str, Any]) -> Iterator[Fault]:
+def _content_faults(folder: Path, cohort: dict[str, Any], burned_in: str | None) -> Iterator[Fault]:
     grid: Grid = grid_from_json(cohort["grid"])
     patients = [SyntheticPatient.from_json(entry) for entry in cohort["patients"]]
     yield from cohort_faults(folder, patients, cohort["classes"])
-    yield from dicom_faults(folder, patients, grid)
+    yield from dicom_faults(folder, patients, grid, burned_in)
     yield from nifti_faults(folder, patients, grid)
 
 

@@ -12,8 +12,8 @@ from imgsynth.release.card import CARD_JSON, CARD_MD, FORMAT, VERDICTS, build_ca
 from imgsynth.types import Fault, InputError
 
 # What follows from the plan in any version of imgsynth; the sentences beside it may be worded otherwise in another one.
-COMPUTED = ("guarantee", "plan", "event", "unit", "releasable", "not_releasable_because", "any_attacker_at_most",
-            "two_units")  # fmt: skip
+COMPUTED = ("guarantee", "plan", "event", "unit", "patient_ids", "releasable", "not_releasable_because",
+            "any_attacker_at_most", "two_units")  # fmt: skip
 TOLERANCE = 5e-3  # relative; versions of the accountants differ by less
 REMEDY = "do not rely on this release; ask whoever published it for the card as imgsynth wrote it"
 
@@ -29,7 +29,10 @@ def card_faults(folder: Path, card: dict[str, Any]) -> list[Fault]:
     faults = _audit_faults(card["audit"])
     if faults:
         return faults
-    expected = build_card(plan, card["synthetic_labels"], card["cohort_ledger"], card["audit"])
+    declared = card["burned_in_annotation"]
+    if declared not in ("YES", "NO", None):
+        return [_fault("burned_in_annotation", declared, "YES, NO or null")]
+    expected = build_card(plan, card["synthetic_labels"], card["cohort_ledger"], card["audit"], declared)
     keys = expected.keys() if card["imgsynth"] == __version__ else COMPUTED
     faults += [
         _fault(key, card.get(key, "nothing"), f"{expected[key]!r}, as it follows from the plan")

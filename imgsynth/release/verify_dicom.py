@@ -14,6 +14,7 @@ from pydicom.errors import InvalidDicomError
 from imgsynth.release.images import release_geometry
 from imgsynth.release.patients import SyntheticPatient
 from imgsynth.types import Fault, Grid, InputError
+from imgsynth.volumes.dicom_modules import burned_in_annotation
 from imgsynth.volumes.dicom_read import read_dicom_series
 from imgsynth.volumes.volume import Volume
 
@@ -27,8 +28,13 @@ EMPTY = (
 EXACT = {"SyntheticData": "YES", "PatientIdentityRemoved": "YES"}
 
 
-def dicom_faults(folder: Path, patients: Sequence[SyntheticPatient], grid: Grid) -> Iterator[Fault]:
-    """Faults of all DICOM files that ``patients`` list, by file, by series and over the whole release."""
+def dicom_faults(
+    folder: Path, patients: Sequence[SyntheticPatient], grid: Grid, burned_in: str | None
+) -> Iterator[Fault]:
+    """Faults of all DICOM files that ``patients`` list, by file, by series and over the whole release.
+
+    ``burned_in`` is what the card says of Burned In Annotation.
+    """
     uids: Counter[str] = Counter()
     for patient in patients:
         if not patient.dicom:
@@ -40,7 +46,7 @@ def dicom_faults(folder: Path, patients: Sequence[SyntheticPatient], grid: Grid)
             except (InvalidDicomError, OSError, ValueError, EOFError) as error:
                 yield Fault(name, f"unreadable ({error})", "a DICOM file", REMEDY)
         for name, dataset in datasets.items():
-            yield from header_faults(name, dataset, patient.id, grid.modality)
+            yield from header_faults(name, dataset, patient.id, grid.modality, burned_in)
             uids[str(dataset.get("SOPInstanceUID", ""))] += 1
         for keyword in ("StudyInstanceUID", "SeriesInstanceUID"):
             values = {str(dataset.get(keyword, "")) for dataset in datasets.values()}
@@ -53,9 +59,10 @@ def dicom_faults(folder: Path, patients: Sequence[SyntheticPatient], grid: Grid)
         yield Fault("dicom", f"UID {uid} more than once", "UIDs that are unique over the release", REMEDY)
 
 
-def header_faults(name: str, dataset: Dataset, patient: str, modality: str) -> Iterator[Fault]:
+def header_faults(name: str, dataset: Dataset, patient: str, modality: str, burned_in: str | None) -> Iterator[Fault]:
     """Faults of one header."""
-    for keyword, value in {**EXACT, "PatientID": patient, "Modality": modality}.items():
+    for keyword, value in {**EXACT, "PatientID": patient, "Modality": modality,
+                           "BurnedInAnnotation": burned_in_annotation(burned_in, modality)}.items():  # fmt: skip
         if dataset.get(keyword) != value:
             yield Fault(f"{name}: {keyword}", repr(dataset.get(keyword)), repr(value), REMEDY)
     if list(dataset.get("ImageType", []))[:2] != ["DERIVED", "SECONDARY"]:
@@ -63,7 +70,6 @@ def header_faults(name: str, dataset: Dataset, patient: str, modality: str) -> I
     for keyword in (
         "DeidentificationMethod",
         "DerivationDescription",
-        "BurnedInAnnotation",
         "ContributingEquipmentSequence",
     ):
         if not dataset.get(keyword):

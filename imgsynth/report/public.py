@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from imgsynth.files import read_json
-from imgsynth.release.card import CARD_JSON, VERDICTS, audit_part, build_card, cohort_ledger
+from imgsynth.release.card import CARD_JSON, VERDICTS, fresh_card
 from imgsynth.release.card_text import round_up
 from imgsynth.release.documents import provenance
 from imgsynth.release.patients import COHORT_JSON
@@ -24,13 +24,8 @@ def public_part(run: Run) -> dict[str, Any]:
     Where the run is not releasable (no noise, a known seed, an audit that contradicts the proof) its images and
     training curves are as private as the patients, and are left out.
     """
-    release = run.root / "release"
-    card = (
-        read_json(release / CARD_JSON)
-        if has_release(run)
-        else build_card(run.plan, run.config.sample.labels, cohort_ledger(run), audit_part(run.root))
-    )
-    plan = run.plan
+    release, plan = run.root / "release", run.plan
+    card = fresh_card(run)
     epsilon = card["guarantee"]["epsilon"]
     stated = None if epsilon is None else float(round_up(epsilon))
     facts = {

@@ -43,7 +43,7 @@ def patient_elements(identity: SyntheticIdentity) -> Dataset:
     return dataset
 
 
-def provenance_elements(provenance: Provenance) -> Dataset:
+def provenance_elements(provenance: Provenance, modality: str) -> Dataset:
     """What says that the image is synthetic, and how it was made (C.12.1, C.7.5.1, C.7.6.1)."""
     dataset = Dataset()
     dataset.SyntheticData = "YES"
@@ -51,11 +51,20 @@ def provenance_elements(provenance: Provenance) -> Dataset:
     dataset.ManufacturerModelName = provenance.model
     dataset.SoftwareVersions = f"imgsynth {provenance.version}"
     dataset.DerivationDescription = provenance.derivation
-    dataset.BurnedInAnnotation = provenance.burned_in
+    if (burned_in := burned_in_annotation(provenance.burned_in, modality)) is not None:
+        dataset.BurnedInAnnotation = burned_in
     if provenance.recognizable is not None:
         dataset.RecognizableVisualFeatures = provenance.recognizable
     dataset.ContributingEquipmentSequence = [_equipment(provenance)]
     return dataset
+
+
+def burned_in_annotation(judged: str | None, modality: str) -> str | None:
+    """The value of Burned In Annotation (0028,0301); None: the element is left out, "may or may not" (C.7.6.1.1).
+
+    DX images must have it (type 1, C.8.11.3): where nobody judged them, with the answer that makes people look.
+    """
+    return "YES" if judged is None and modality == "DX" else judged
 
 
 def _equipment(provenance: Provenance) -> Dataset:

@@ -54,7 +54,7 @@ def write_dicom_series(
     dataset.SOPClassUID = SOP_CLASSES[volume.modality]
     dataset.ImageType = IMAGE_TYPES[volume.modality]
     dataset.update(patient_elements(identity))
-    dataset.update(provenance_elements(provenance))
+    dataset.update(provenance_elements(provenance, volume.modality))
     dataset.update(modality_elements(volume.modality))
     dataset.update(_pixel_elements(volume, stored, slope, intercept, (low, high)))
     dataset.update(_plane_elements(volume, identity))

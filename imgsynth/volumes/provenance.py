@@ -8,8 +8,6 @@ import uuid
 from dataclasses import dataclass, field
 from typing import Literal
 
-from imgsynth.types import Unit
-
 
 def fresh_uid() -> str:
     """A UID under 2.25 from the operating system's entropy (PS3.5 B.2); nothing of any source goes into it."""
@@ -38,9 +36,10 @@ class SyntheticIdentity:
 class Provenance:
     """How an image was made, and what was judged of it.
 
-    ``epsilon`` and ``delta`` are the proven (ε, δ) of differential privacy, with ``unit`` the unit that they protect;
-    ``epsilon`` is infinite where there is no guarantee. ``burned_in`` is Burned In Annotation (0028,0301) as it was
-    judged, not assumed. ``recognizable`` is Recognizable Visual Features (0028,0302), None where nobody assessed it.
+    ``epsilon`` and ``delta`` are the proven (ε, δ) of differential privacy, with ``unit`` what they protect: "case"
+    where the source has case ids but no patient ids. ``epsilon`` is infinite where there is no guarantee, or none
+    against whoever knows the seed (``seeded``). ``burned_in`` is Burned In Annotation (0028,0301) as it was judged, and
+    ``recognizable`` Recognizable Visual Features (0028,0302); each None where nobody judged it.
     """
 
     method: str  # "conditional VAE trained by DP-SGD", say
@@ -48,11 +47,14 @@ class Provenance:
     version: str  # version of imgsynth
     epsilon: float
     delta: float
-    unit: Unit
-    burned_in: Literal["YES", "NO"]
+    unit: Literal["patient", "case", "image"]
+    burned_in: Literal["YES", "NO"] | None
     recognizable: Literal["YES", "NO"] | None = None
+    seeded: bool = False
 
     def __post_init__(self) -> None:
+        if self.seeded and math.isfinite(self.epsilon):
+            raise ValueError("Expected epsilon = infinity: noise from a known seed protects from nobody who knows it.")
         if not (self.epsilon >= 0 and 0 <= self.delta < 1):
             raise ValueError(f"Expected epsilon >= 0 and 0 <= delta < 1, got {self.epsilon} and {self.delta}.")
         if not "".join((self.method, self.model, self.version)).isascii():
@@ -62,7 +64,10 @@ class Provenance:
     def derivation(self) -> str:
         """The text of Derivation Description (0008,2111)."""
         made = f"Synthetic image, not for diagnostic use. Sampled from a generative model: {self.method}."
+        if self.seeded:
+            return f"{made} Not differentially private for whoever knows the seed; not releasable."
         if math.isinf(self.epsilon):
             return f"{made} No differential privacy guarantee (epsilon = infinity); not releasable."
-        bound = f"epsilon = {self.epsilon}, delta = {self.delta}, unit = {self.unit}"  # unrounded: a bound must hold
+        unit = "case (the source has case ids, not patient ids)" if self.unit == "case" else self.unit
+        bound = f"epsilon = {self.epsilon}, delta = {self.delta}, unit = {unit}"  # unrounded: a bound must hold
         return f"{made} Differential privacy: {bound}."

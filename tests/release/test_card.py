@@ -22,7 +22,7 @@ from imgsynth.release.card import (
     cohort_ledger,
     update_card,
 )
-from imgsynth.release.card_text import group_of_two, round_down, round_up
+from imgsynth.release.card_text import CASE_IDS, group_of_two, round_down, round_up
 from imgsynth.release.sample import sample_release
 from imgsynth.release.verify import verify_release
 from imgsynth.schema import PrivacyConfig
@@ -96,6 +96,40 @@ def test_the_card_for_people_has_every_number(unit: str, labels: str, tmp_path: 
     assert ("NOT THE PATIENT" in text) == (unit == "image")
     assert card["guarantee"]["epsilon_training"] < card["guarantee"]["epsilon"] or labels == "uniform"
     assert ("label histogram alone | 0.5 |" in text) == (labels == "histogram")
+
+
+@pytest.mark.parametrize(("unit", "ids", "counted"), [("patient", "patient", "patient"), ("patient", "case", "case"),
+                                                     ("image", "case", "image")])  # fmt: skip
+def test_case_ids_are_not_called_patients(unit: str, ids: str, counted: str) -> None:
+    card = build_card(plan_of(unit=unit, ids=ids), "uniform", LEDGER, NOT_AUDITED)
+    text = card_markdown(card)
+    assert card["patient_ids"] == ids and f"n = 1000, the declared size of the training cohort in {counted}s" in text
+    assert ("CASES, NOT PATIENTS" in text) == (counted == "case") == (card["unit_warning"] == CASE_IDS)
+    assert ("case id" in card["adjacency"]) == (counted == "case")
+    assert (f"one certain {counted} is in it" in text) and f"clipped per {counted}," in text
+    assert (card["not_covered"][0] == card["unit_warning"]) == (counted != "patient")
+
+
+@pytest.mark.parametrize(("sigma", "weak"), [(2.0, False), (0.45, True), (0.0, False)])
+def test_a_proof_that_rules_out_nothing_is_called_weak(sigma: float, weak: bool) -> None:
+    plan = plan_of(noise_multiplier=sigma)
+    card = build_card(plan, "uniform", LEDGER, NOT_AUDITED)
+    assert weak == (10 < plan.epsilon < math.inf) == ("WEAK PROOF" in card_markdown(card).split("## In figures")[0])
+    assert card["releasable"] == (sigma > 0)  # by its mechanism; whether it is enough is the custodian's judgement
+
+
+@pytest.mark.parametrize("declared", ["YES", "NO", None])
+@pytest.mark.parametrize("sigma", [2.0, 0.0])
+def test_burned_in_text_is_what_somebody_declared_and_yes_without_a_proof(declared: str | None, sigma: float) -> None:
+    card = build_card(plan_of(noise_multiplier=sigma), "uniform", LEDGER, NOT_AUDITED, declared)
+    assert card["burned_in_annotation"] == (declared if sigma else "YES")
+    assert card["burned_in_note"] in card_markdown(card)
+    assert ("Nobody has declared" in card["burned_in_note"]) == (declared is None and sigma > 0)
+
+
+def test_the_card_says_that_the_audits_verdict_and_bound_are_of_private_data() -> None:
+    limits = " ".join(build_card(plan_of(), "uniform", LEDGER, NOT_AUDITED)["not_covered"])
+    assert "the audit's verdict and its lower bound" in limits and "Both are outputs of private data" in limits
 
 
 def test_a_violation_found_by_the_audit_makes_the_release_not_releasable(ct_run: Path, tmp_path: Path) -> None:

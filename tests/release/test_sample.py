@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import errno
 import gzip
 import json
@@ -20,12 +21,14 @@ import torch
 from imgsynth.files import read_json
 from imgsynth.models.base import GenerativeModel
 from imgsynth.release import images as images_module
-from imgsynth.release.documents import hyper_parameters
+from imgsynth.release.card import update_card
+from imgsynth.release.documents import hyper_parameters, provenance
 from imgsynth.release.folder import CHECKSUMS
 from imgsynth.release.generate import generate
 from imgsynth.release.images import release_volume
 from imgsynth.release.labels import draw_labels
 from imgsynth.release.sample import sample_release
+from imgsynth.release.verify import verify_release
 from imgsynth.training.run import load_run
 from imgsynth.types import Grid, InputError
 from imgsynth.volumes.dicom_read import read_dicom_series
@@ -129,6 +132,57 @@ def test_text_among_a_models_settings_is_not_released() -> None:
 
     settings = {"_target_": "mine.Model", "width": 5, "weights": "/home/doe/weights.pt"}
     assert hyper_parameters(Model, settings) == {"width": 5}
+
+
+def test_nothing_that_a_further_transform_is_told_is_released(ct_run: Path) -> None:
+    run = load_run(ct_run)
+    text = SENTINEL.decode()
+    extra = [{"_target_": f"{text}.Transform", "atlas": f"/home/{text}/atlas.nii.gz"}]
+    preprocess = dataclasses.replace(run.config.preprocess, extra=extra)
+    told = provenance(dataclasses.replace(run, config=dataclasses.replace(run.config, preprocess=preprocess)))
+    assert text not in str(told) and told["further_transforms"] == 1
+    assert set(told["preprocess"]) == {"shape", "spacing", "orientation", "fit", "intensity", "low", "high"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "declared", "expected"),
+    [("ct", None, None), ("ct", "NO", "NO"), ("ct", "YES", "YES"), ("dx", None, "YES"), ("dx", "NO", "NO")],
+)
+def test_burned_in_annotation_is_declared_or_left_open(
+    kind: str, declared: str | None, expected: str | None, request: pytest.FixtureRequest
+) -> None:
+    """DX must have it (PS3.3 C.8.11.3, type 1): not judged is YES there, absent elsewhere."""
+    folder = released(request.getfixturevalue(f"{kind}_run"), n=1, burned_in=declared)
+    for path in folder.rglob("*.dcm"):
+        assert pydicom.dcmread(path).get("BurnedInAnnotation") == expected
+    assert read_json(folder / "privacy_card.json")["burned_in_annotation"] == declared
+    verify_release(folder)
+    update_card(folder.parent)
+    verify_release(folder)
+    assert read_json(folder / "privacy_card.json")["burned_in_annotation"] == declared
+
+
+def with_ids(monkeypatch: pytest.MonkeyPatch, run_dir: Path, ids: str) -> None:
+    run = load_run(run_dir)
+    run = dataclasses.replace(run, plan=dataclasses.replace(run.plan, ids=ids))
+    monkeypatch.setattr("imgsynth.release.sample.load_run", lambda _: run)
+
+
+@pytest.mark.parametrize(("ids", "named"), [("case", "case"), ("patient", "patient")])
+def test_case_ids_are_said_to_be_cases_in_every_file(
+    ct_run: Path, ids: str, named: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_ids(monkeypatch, ct_run, ids)
+    folder = sample_release(ct_run, load_run(ct_run).config)
+    for name in ("README.md", "privacy_card.md"):
+        assert ("CASES, NOT PATIENTS" in (folder / name).read_text()) == (ids == "case"), name
+    path = folder / "nifti" / "SYN-000001.nii.gz"
+    assert nib.load(path).header["descrip"].item().decode().endswith(f" per {named}")
+    sidecar = read_json(path.with_name("SYN-000001.json"))
+    assert sidecar["PrivacyUnit"] == named
+    derivation = pydicom.dcmread(next(folder.rglob("*.dcm"))).DerivationDescription
+    assert f"unit = {named}" in derivation and derivation == sidecar["Description"]
+    verify_release(folder)
 
 
 def test_an_mr_release_is_a_bids_derivative_and_right_handed(mr_run: Path) -> None:

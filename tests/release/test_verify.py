@@ -80,6 +80,7 @@ DICOM: dict[str, Callable[[pydicom.Dataset], None]] = {
     "PatientBirthDate": lambda d: setattr(d, "PatientBirthDate", "19310913"),
     "InstitutionName": lambda d: setattr(d, "InstitutionName", "Somewhere"),
     "StudyDate": lambda d: setattr(d, "StudyDate", "20240101"),
+    "BurnedInAnnotation": lambda d: setattr(d, "BurnedInAnnotation", "NO"),
     "Modality": lambda d: setattr(d, "Modality", "OT"),
     "a private element": lambda d: d.private_block(0x0011, "X", create=True).add_new(1, "LO", "hidden"),
     "bytes that are not zero": lambda d: setattr(d, "preamble", b"x" * 128),
@@ -169,6 +170,9 @@ CARD: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "δ": (lambda c: c["guarantee"].__setitem__("delta", 1e-9), "guarantee"),
     "noise": (lambda c: c["plan"].__setitem__("noise_multiplier", 0.3), "plan"),
     "steps": (lambda c: c["plan"].__setitem__("steps", 300), "plan"),
+    "ids": (lambda c: c["plan"].__setitem__("ids", "case"), "patient_ids"),
+    "text in pixels": (lambda c: c.__setitem__("burned_in_annotation", "NO"), "BurnedInAnnotation: got None"),
+    "text in pixels, no value": (lambda c: c.__setitem__("burned_in_annotation", "MAYBE"), "burned_in_annotation: got"),
     "unit": (lambda c: c.__setitem__("unit", "image"), "unit"),
     "n": (lambda c: c["plan"].__setitem__("n", 5000), "plan"),
     "event": (lambda c: c["event"].__setitem__("count", 1), "event"),
@@ -254,6 +258,14 @@ def test_what_is_not_releasable_says_so_everywhere_and_does_not_verify(
         assert "NOT RELEASABLE" in (release / name).read_text()
     dataset = pydicom.dcmread(first(release, "*.dcm"))
     assert dataset.BurnedInAnnotation == "YES"
+    told = [dataset.DerivationDescription, read_json(first(release / "nifti", "*.json"))["Description"]]
+    told.append(nib.load(first(release, "*.nii.gz")).header["descrip"].item().decode())
+    seeded = "seed" in privacy
+    for text in told:
+        assert "not releasable" in text and "epsilon = 7" not in text and "eps<=" not in text
+        assert ("whoever knows the seed" in text) == seeded
+    assert read_json(first(release / "nifti", "*.json"))["Epsilon"] is None
+    assert ("void for whoever knows it" in read_json(release / "provenance.json")["seed"]) == seeded
     found = faults(release, sums=False)
     assert "NOT RELEASABLE" in found and reason in found
     edit_json(release / "privacy_card.json", lambda c: c.update(releasable=True, not_releasable_because=[]))

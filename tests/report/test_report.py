@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from imgsynth.files import read_json
+from imgsynth.files import read_json, write_json
 from imgsynth.release.sample import sample_release
 from imgsynth.release.verify import verify_release
 from imgsynth.report.local import cohort_tables
@@ -181,6 +181,30 @@ def test_a_run_that_is_not_releasable_shows_nothing_of_it_in_public(
     whole, public = pages(run_dir)
     assert public.pictures() == [] and "NOT RELEASABLE" in public.text and "NOT RELEASABLE" in whole.text
     assert len(whole.pictures()) >= 3
+
+
+def test_a_card_on_disk_that_is_out_of_date_is_not_believed(complete: Path, tmp_path: Path) -> None:
+    run_dir = Path(shutil.copytree(complete, tmp_path / "run"))
+    audit = read_json(run_dir / "audit.json")
+    write_json(run_dir / "audit.json", audit | {"verdict": "VIOLATION: ε", "epsilon_lower_bound": 99.0})
+    assert read_json(run_dir / "release" / "privacy_card.json")["releasable"] is True
+    public = pages(run_dir)[1]
+    assert "NOT RELEASABLE" in public.text and public.pictures() == []
+
+
+@pytest.mark.parametrize(("changes", "said"), [({"ids": "case"}, "CASES, NOT PATIENTS"),
+                                               ({"noise_multiplier": 0.12}, "WEAK PROOF")])  # fmt: skip
+def test_both_reports_open_with_what_weakens_the_proof(
+    changes: dict, said: str, complete: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    run = load_run(Path(shutil.copytree(complete, tmp_path / "run")))
+    changed = dataclasses.replace(run, plan=dataclasses.replace(run.plan, **changes))
+    (run.root / "audit.json").unlink()
+    for page in pages(run.root):
+        assert said not in page.text
+    monkeypatch.setattr("imgsynth.report.write.load_run", lambda _: changed)
+    for page in pages(run.root):
+        assert said in page.text.split("proven: ε at most")[0]
 
 
 def test_a_folder_without_a_run_is_an_input_error(tmp_path: Path) -> None:

@@ -116,6 +116,25 @@ def test_no_guarantee_is_said_to_be_none(tmp_path):
     assert (dataset.BurnedInAnnotation, dataset.RecognizableVisualFeatures) == ("YES", "YES")
 
 
+@each_modality
+def test_what_nobody_judged_is_left_out_or_yes_where_it_must_be_there(tmp_path, modality):
+    made = Provenance("GAN", "GAN", "0.1.0", 8.0, 1e-5, "case", burned_in=None)
+    for path in write_dicom_series(volume_of(modality), tmp_path / "s", WHO, made):
+        dataset = dcmread(path)
+        assert dataset.get("BurnedInAnnotation") == ("YES" if modality == "DX" else None)
+        assert "unit = case (the source has case ids, not patient ids)" in dataset.DerivationDescription
+        if shutil.which("dciodvfy") is not None:
+            assert len(errors(["dciodvfy", str(path)])) == 1
+
+
+def test_a_seeded_run_states_no_epsilon():
+    made = Provenance("GAN", "GAN", "0.1.0", float("inf"), 1e-5, "patient", burned_in="YES", seeded=True)
+    assert "Not differentially private for whoever knows the seed; not releasable" in made.derivation
+    assert "epsilon" not in made.derivation
+    with pytest.raises(ValueError, match="seed"):
+        Provenance("GAN", "GAN", "0.1.0", 8.0, 1e-5, "patient", burned_in="YES", seeded=True)
+
+
 def test_uids_are_fresh_under_2_25_and_shared_where_they_must_be(tmp_path):
     first = written(tmp_path / "a") + written(tmp_path / "b")
     instances = [dataset.SOPInstanceUID for dataset in first]
