@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from imgsynth.files import read_json, write_text
+from imgsynth.privacy.ledger import Ledger
 from imgsynth.schema import Config
 from imgsynth.training.disk import writing
 from imgsynth.training.metrics import read_rows
@@ -55,6 +56,11 @@ class RunFolder:
         return self.root / "label_histogram.json"
 
     @property
+    def diverged(self) -> Path:
+        """There once training came to numbers that are none: the run is over, and its ε spent."""
+        return self.root / "diverged.json"
+
+    @property
     def cache(self) -> Path:
         """Preprocessed images of patients, with ``data.cache=disk``."""
         return self.root / "local" / "cache"
@@ -72,13 +78,27 @@ class RunFolder:
     def sweep(self) -> None:
         """Remove what a killed process had begun to write: a checkpoint that was never put in place would hold steps
         that are going to be taken again. Only training writes these files, and only one process trains here."""
-        names = ("metrics.jsonl", "manifest.json", "plan.json", "config.json", "run_id.txt", "label_histogram.json")
+        names = ("metrics.jsonl", "manifest.json", "plan.json", "config.json", "run_id.txt", "label_histogram.json",
+                 "diverged.json", "metrics.LOCAL-ONLY.txt")  # fmt: skip
         patterns = ["checkpoints/.*", "samples/.*", "local/.README.txt.*", "local/.metrics.jsonl.*"]
         patterns += [f".{name}.*" for name in names]
         with writing(self.root):
             for pattern in patterns:
                 for leftover in self.root.glob(f"{pattern}.partial"):
                     leftover.unlink()
+
+    def refuse_diverged(self) -> None:
+        """Raises InputError for a run that diverged: that it did was shown, and is a result of the steps it spent."""
+        if self.diverged.is_file():
+            (fault, *_) = read_json(self.diverged)["faults"]
+            raise InputError(
+                Fault(
+                    str(self.root),
+                    f"a run that diverged ({fault['where']}: {fault['got']}), which ended it",
+                    "a run that did not: to take its steps again would be a second release on one spend",
+                    "start a new run in a new output folder; what this one spent stays spent",
+                )
+            )
 
     def refuse_lost_checkpoint(self) -> None:
         """Raises InputError for outputs without a checkpoint: going on would release twice what is counted once."""
@@ -120,6 +140,31 @@ def claimed(root: Path) -> Iterator[RunFolder]:
         folder = RunFolder(root)
         folder.sweep()
         yield folder
+
+
+@contextmanager
+def claimed_spend(folder: RunFolder, ledger: str | None) -> Iterator[None]:
+    """Hold the run's id in the ledger's folder: copies of one run folder, trained at the same time, would release
+    twice what the ledger has once. Freed by the operating system at the process's death. Raises InputError."""
+    with writing(folder.root):
+        run = folder.run_id()
+    path = Ledger(ledger).folder / f"run-{run}.lock"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = path.open("a")
+    except OSError as error:
+        remedy = "set privacy.ledger or $IMGSYNTH_LEDGER to a writable folder; without a ledger nothing runs"
+        raise InputError(Fault(f"ledger {path.parent}", str(error), "a writable folder", remedy)) from error
+    with handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InputError(
+                Fault(str(folder.root), f"a copy of run {run}, which another process trains in another folder",
+                      "one process for a run, as the ledger counts it once",
+                      "wait for it to end, or train into a new output=DIR (a new entry in the ledger)")
+            ) from error  # fmt: skip
+        yield
 
 
 def refuse_other_run(folder: RunFolder, cfg: Config) -> None:

@@ -15,9 +15,9 @@ from imgsynth.cohort.manifest import Manifest
 from imgsynth.privacy.plan import PrivacyPlan
 from imgsynth.privacy.refuse import check_private_network
 from imgsynth.schema import Config
-from imgsynth.training.begin import close, open_spend, settle
+from imgsynth.training.begin import close, ended_by_divergence, open_spend, settle
 from imgsynth.training.device import choose_device, make_repeatable
-from imgsynth.training.folder import claimed, refuse_other_run
+from imgsynth.training.folder import claimed, claimed_spend, refuse_other_run
 from imgsynth.training.progress import training_bar
 from imgsynth.training.publish import Publisher, is_due
 from imgsynth.training.run import ModelFactory
@@ -38,10 +38,12 @@ def train(
     ``model_factory(shape, classes)`` builds the model; ``extra_transforms`` are those of ``cfg.preprocess.extra``.
 
     Raises InputError with every key in which the folder's run was begun otherwise; when another process trains in the
-    folder; when the cohort, plan, budget or disk do not allow it. Raises CheckFailed when training diverges.
+    folder or in a copy of it; when the run diverged before; when the cohort, plan, budget or disk do not allow it.
+    Raises CheckFailed when training diverges, which ends the run.
     """
-    with claimed(run_dir) as folder:
+    with claimed(run_dir) as folder, claimed_spend(folder, cfg.privacy.ledger):
         # Settle what this run is, and that it may be: configuration, cohort, plan, network. No image is opened.
+        folder.refuse_diverged()
         refuse_other_run(folder, cfg)
         folder.refuse_lost_checkpoint()
         manifest, plan = settle(folder, cfg)
@@ -64,7 +66,7 @@ def train(
             cache_dir=folder.cache, extra=extra_transforms, generator=state.picks,
         )  # fmt: skip
 
-        with training_bar(plan.steps) as advance, closing(publisher.metrics):
+        with training_bar(plan.steps) as advance, closing(publisher.metrics), ended_by_divergence(folder, job):
             while state.step < plan.steps:
                 began = time.perf_counter()
 

@@ -1,8 +1,11 @@
 """What training writes down, in two places.
 
-``metrics.jsonl`` and ``tensorboard/`` hold only what may be shown to anyone: functions of the noisy weights and of the
-plan. ``local/metrics.jsonl`` holds what was measured on patients without noise (losses, gradient norms, batch sizes,
-and times, which follow the batch size) and must stay where the data are.
+``metrics.jsonl`` and ``tensorboard/`` hold only functions of the noised gradients, of the weights made from them and of
+the plan. Of a releasable run they may be shown to anyone. Of any other run (without noise, or with noise from a seed)
+the same numbers are protected by nothing, and ``metrics.LOCAL-ONLY.txt`` beside them says so.
+
+``local/metrics.jsonl`` holds what was measured on patients without noise (losses, gradient norms, batch sizes, and
+times, which follow the batch size) and must stay where the data are.
 
 Rows wait in memory until the checkpoint that contains their step is on disk. A run that is killed has therefore shown
 nothing of the steps it lost, and taking those steps again with fresh noise is no second release.
@@ -17,9 +20,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from torch.utils.tensorboard import SummaryWriter
-
 from imgsynth.files import write_text
+from imgsynth.training.board import Board
 
 Row = dict[str, Any]  # "step", and names to numbers or None
 
@@ -29,26 +31,36 @@ What is in this folder was measured on, or shows, real patients without any priv
 It must not leave the place that the data are kept in, and it is no part of a release.
 """
 
+NOT_PRIVATE = """LOCAL ONLY
+
+This run has no privacy guarantee: it was trained without noise, or with noise from a known seed. What is in this folder
+(metrics.jsonl, tensorboard/, checkpoints/, samples/) therefore tells about the patients without any protection.
+It must not leave the place that the data are kept in, and nothing of this run can be released.
+"""
+
 
 class Metrics:
     """The two files and TensorBoard of one run folder, brought to the state of a checkpoint.
 
     ``unpublished`` are the public rows that the checkpoint carried: those since the checkpoint before. Where the
     process was killed between the checkpoint and the files, they are written now; rows after ``step`` are dropped.
+    ``releasable`` is the plan's: without it, a note says that the public rows are not differentially private.
     """
 
-    def __init__(self, run_dir: Path, step: int, unpublished: list[Row]):
+    def __init__(self, run_dir: Path, step: int, unpublished: list[Row], *, releasable: bool):
         self.public_path = run_dir / "metrics.jsonl"
         self.local_path = run_dir / "local" / "metrics.jsonl"
         self.waiting: list[Row] = []
         self.waiting_local: list[Row] = []
         write_text(run_dir / "local" / "README.txt", LOCAL_ONLY)
+        if not releasable:
+            write_text(run_dir / "metrics.LOCAL-ONLY.txt", NOT_PRIVATE)
         first_unpublished = min((row["step"] for row in unpublished), default=step + 1)
         rows = [row for row in read_rows(self.public_path) if row["step"] < first_unpublished] + unpublished
         _write_rows(self.public_path, rows)
         _write_rows(self.local_path, [row for row in read_rows(self.local_path) if row["step"] <= step])
         shutil.rmtree(run_dir / "tensorboard", ignore_errors=True)  # a view of metrics.jsonl, drawn anew
-        self.board = SummaryWriter(str(run_dir / "tensorboard"))
+        self.board = Board(run_dir / "tensorboard")
         self._draw(rows)
 
     def add(self, public: Row, local: Row) -> None:
@@ -67,7 +79,7 @@ class Metrics:
         for row in rows:
             for name, value in row.items():
                 if name != "step" and value is not None:
-                    self.board.add_scalar(name, value, row["step"])
+                    self.board.add(name, value, row["step"])
         self.board.flush()
 
     def close(self) -> None:

@@ -54,7 +54,7 @@ class Publisher:
                 console.say(f"Going on from step {state.step} of {self.plan.steps}.")
         self.folder.refuse_older_checkpoint(state.step)
         with writing(self.folder.root):
-            self.metrics = Metrics(self.folder.root, state.step, unpublished)
+            self.metrics = Metrics(self.folder.root, state.step, unpublished, releasable=self.plan.releasable)
             if not self.folder.sheet(state.step).is_file():
                 self._draw_sheet(state)
         return spent(self.plan, state.step)
@@ -71,9 +71,16 @@ class Publisher:
         return epsilon
 
     def _content(self, state: TrainingState) -> dict[str, Any]:
-        """No path, no patient, no name of the cohort: of the configuration only what the weights came from."""
+        """Weights and all that goes on from them, the plan, the rows of metrics that are not yet written, the class
+        names, and of the configuration what the weights came from.
+
+        Of the last, ``model`` holds the hyper-parameters as the user gave them, because the network is rebuilt from
+        them: a path or name given there is in the checkpoint. Left out are the sections ``data`` and ``sample``, the
+        ledger's folder, and ``preprocess.extra``, whose free arguments may be paths and which no load needs.
+        """
         cfg = self.cfg
         privacy = {key: value for key, value in dataclasses.asdict(cfg.privacy).items() if key != "ledger"}
+        preprocess = {key: value for key, value in dataclasses.asdict(cfg.preprocess).items() if key != "extra"}
         return {
             "state": state.state_dict(),
             "plan": self.plan.to_json(),
@@ -81,7 +88,7 @@ class Publisher:
             "model": cfg.model,
             "privacy": privacy,
             "trainer": dataclasses.asdict(cfg.trainer),
-            "preprocess": dataclasses.asdict(cfg.preprocess),
+            "preprocess": preprocess,
             "classes": list(self.classes),
         }
 

@@ -47,8 +47,10 @@ class TrainingState:
             self.optimizers[objective.name] = adam
         self.sampler = PoissonPatients(plan, seed, population=patients)
         self.noise = NoiseSource(seed)
-        start = secrets.randbits(63) if seed is None else seed_for("training", seed) % 2**63
-        self.random = torch.Generator(device).manual_seed(start)
+        # What generated images and data-free objectives draw from. Real images have a generator of their own, because
+        # they draw as often as there are patients in the batch: the position of this one must not follow that number.
+        self.random = _generator("training", seed, device)
+        self.random_real = _generator("real images", seed, device)
         # Which of a patient's images a step takes; None lets the dataset ask the operating system.
         self.picks = None if seed is None else torch.Generator().manual_seed(seed_for("images", seed) % 2**63)
 
@@ -73,6 +75,7 @@ class TrainingState:
         self.noise.load_state_dict(state["noise"])
         if self.picks is not None:
             self.random.set_state(state["random"]["own"])
+            self.random_real.set_state(state["random"]["real"])
             self.picks.set_state(state["random"]["picks"])
             torch.set_rng_state(state["random"]["torch"])
             torch.cuda.set_rng_state_all(state["random"]["cuda"])
@@ -80,9 +83,15 @@ class TrainingState:
     def _random_state(self) -> dict[str, Any] | None:
         if self.picks is None:
             return None
-        own, picks = self.random.get_state(), self.picks.get_state()
+        generators = {"own": self.random, "real": self.random_real, "picks": self.picks}
+        states = {name: generator.get_state() for name, generator in generators.items()}
         cuda = torch.cuda.get_rng_state_all() if self.random.device.type == "cuda" else []
-        return {"own": own, "picks": picks, "torch": torch.get_rng_state(), "cuda": cuda}
+        return {**states, "torch": torch.get_rng_state(), "cuda": cuda}
+
+
+def _generator(name: str, seed: int | None, device: torch.device) -> torch.Generator:
+    start = secrets.randbits(63) if seed is None else seed_for(name, seed) % 2**63
+    return torch.Generator(device).manual_seed(start)
 
 
 def _trainable(objective: Private | PostProcessing) -> list[torch.nn.Parameter]:

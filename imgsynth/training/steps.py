@@ -18,10 +18,11 @@ Numbers = dict[str, float]
 def private_update(state: TrainingState, plan: PrivacyPlan, batch: PatientBatch) -> tuple[Numbers, Numbers]:
     """One step of the private network on ``batch``, which may be empty. Returns (public, local) numbers.
 
-    Real and generated units enter in numbers that the plan fixes, except for the drawn batch itself.
+    Real and generated units enter in numbers that the plan fixes, except for the drawn batch itself: its random inputs
+    come from a generator that nothing else draws from. Raises CheckFailed on a noised gradient that is not finite.
     """
     objective, device = state.private, batch.x_PKC.device
-    aux = tuple(a.to(device) for a in objective.aux(batch.w_PK.numel(), state.random))
+    aux = tuple(a.to(device) for a in objective.aux(batch.w_PK.numel(), state.random_real))
     companion = None
     if objective.companion is not None:
         made, made_aux = objective.companion(plan.companion_size, state.random)
@@ -52,13 +53,19 @@ def post_processing_updates(state: TrainingState, images: int) -> Numbers:
 
 
 def refuse_divergence(value: float, what: str, step: int) -> None:
-    """Stop a run whose numbers are no numbers; deciding that from noisy gradients tells nothing about the data."""
+    """Raises CheckFailed when ``value`` is no number.
+
+    ``value`` is a function of noised gradients. That a run stopped, and where, tells about the data what any output of
+    its steps may tell, up to ε, which the ledger has in full: taking the steps again would be a second release, so the
+    run is over (``begin.ended_by_divergence``).
+    """
     if not math.isfinite(value):
         raise CheckFailed(
             Fault(
                 f"step {step}",
                 f"a {what} of {value}",
                 "finite numbers",
-                "a lower trainer.learning_rate or trainer.generator_learning_rate, in another output=DIR",
+                "a lower trainer.learning_rate or trainer.generator_learning_rate, in another output=DIR; what this "
+                "run spent stays spent",
             )
         )

@@ -8,6 +8,8 @@ import json
 import multiprocessing
 import pickle
 import resource
+import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -140,7 +142,7 @@ def steps_of(path: Path) -> list[int]:
 
 
 def test_nothing_is_written_before_it_is_published(tmp_path: Path) -> None:
-    metrics = Metrics(tmp_path, 0, [])
+    metrics = Metrics(tmp_path, 0, [], releasable=True)
     add(metrics, range(1, 4))
     assert steps_of(tmp_path / "metrics.jsonl") == []
     metrics.publish()
@@ -153,14 +155,14 @@ def test_nothing_is_written_before_it_is_published(tmp_path: Path) -> None:
 @pytest.mark.parametrize("written", [0, 2])
 def test_rows_that_only_the_checkpoint_has_are_written_once(tmp_path: Path, written: int) -> None:
     """Killed between the checkpoint and the files, or in the middle of a file."""
-    metrics = Metrics(tmp_path, 0, [])
+    metrics = Metrics(tmp_path, 0, [], releasable=True)
     add(metrics, range(1, 3))
     metrics.publish()
     metrics.close()
     unpublished = [{"step": step, "a": step / 2} for step in range(3, 6)]
     with (tmp_path / "metrics.jsonl").open("a") as handle:
         handle.write("".join(json.dumps(row) + "\n" for row in unpublished[:written]) + '{"step": 5, "a"')
-    resumed = Metrics(tmp_path, 5, unpublished)
+    resumed = Metrics(tmp_path, 5, unpublished, releasable=True)
     add(resumed, range(6, 8))
     resumed.publish()
     resumed.close()
@@ -170,8 +172,30 @@ def test_rows_that_only_the_checkpoint_has_are_written_once(tmp_path: Path, writ
     assert board.Tags()["scalars"] == ["a"]
 
 
+def test_tensorboard_files_tell_neither_time_nor_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps take as long as their batch is large: the same scalars give the same bytes, whenever and wherever."""
+    for name, host, clock in (("a", "ward-7", 1.7e9), ("b", "elsewhere", 1.8e9)):
+        monkeypatch.setattr(socket, "gethostname", lambda host=host: host)
+        monkeypatch.setattr(time, "time", lambda clock=clock: clock)
+        metrics = Metrics(tmp_path / name, 0, [], releasable=True)
+        add(metrics, range(1, 4))
+        metrics.publish()
+        metrics.close()
+    (one,), (other,) = ([*(tmp_path / name / "tensorboard").iterdir()] for name in "ab")
+    assert one.name == other.name == "events.out.tfevents.imgsynth" and one.read_bytes() == other.read_bytes()
+    board = EventAccumulator(str(one.parent)).Reload()
+    assert [(e.wall_time, e.step, e.value) for e in board.Scalars("a")] == [(s, s, s / 2) for s in (1, 2, 3)]
+
+
+def test_only_a_run_that_is_not_releasable_says_that_its_numbers_are_local(tmp_path: Path) -> None:
+    Metrics(tmp_path / "dp", 0, [], releasable=True).close()
+    Metrics(tmp_path / "not", 0, [], releasable=False).close()
+    assert not (tmp_path / "dp" / "metrics.LOCAL-ONLY.txt").exists()
+    assert "metrics.jsonl" in (tmp_path / "not" / "metrics.LOCAL-ONLY.txt").read_text()
+
+
 def test_what_is_no_number_is_null(tmp_path: Path) -> None:
-    metrics = Metrics(tmp_path, 0, [])
+    metrics = Metrics(tmp_path, 0, [], releasable=True)
     metrics.add({"step": 1, "a": float("inf")}, {"step": 1, "loss": float("nan")})
     metrics.publish()
     metrics.close()
@@ -180,11 +204,11 @@ def test_what_is_no_number_is_null(tmp_path: Path) -> None:
 
 
 def test_local_rows_after_the_checkpoint_are_dropped(tmp_path: Path) -> None:
-    metrics = Metrics(tmp_path, 0, [])
+    metrics = Metrics(tmp_path, 0, [], releasable=True)
     add(metrics, range(1, 6))
     metrics.publish()
     metrics.close()
-    Metrics(tmp_path, 3, [{"step": 3, "a": 1.5}]).close()
+    Metrics(tmp_path, 3, [{"step": 3, "a": 1.5}], releasable=True).close()
     assert steps_of(tmp_path / "local" / "metrics.jsonl") == [1, 2, 3]
 
 
