@@ -28,12 +28,13 @@ class PrivacyPlan:
     ``histogram_epsilon`` reads the private data. The mechanism is DP-SGD (Abadi et al. 2016, arXiv 1607.00133)
     with users as units (McMahan et al. 2018, arXiv 1710.06963).
 
-    | case                     | meaning                                                                    |
-    |--------------------------|----------------------------------------------------------------------------|
+    | case                     | meaning                                                                     |
+    |--------------------------|-----------------------------------------------------------------------------|
     | mode "none"              | no clipping, no noise, ε = ∞, not releasable; sampler and normaliser alike  |
     | noise_multiplier = 0     | clipping without noise, for audits: ε = ∞, not releasable                   |
-    | seeded                   | as stated, but void for whoever knows the seed: not releasable              |
-    | sampling_rate = 1        | every unit in every step                                                   |
+    | seeded                   | as stated, but void for whoever knows the seed: not releasable, ∞ in ledger |
+    | ids = "case"             | as stated for the data of one case id; a person with two has that for two   |
+    | sampling_rate = 1        | every unit in every step                                                    |
     """
 
     mode: Literal["dp", "none"]
@@ -49,6 +50,7 @@ class PrivacyPlan:
     engine: str = "functional"
     physical_batch: int = 32  # patients whose gradients are held at once; memory, not privacy
     seeded: bool = False
+    ids: Literal["patient", "case"] = "patient"  # what the source tells apart; "case": two may be one person
 
     def __post_init__(self) -> None:
         faults = _faults(self)
@@ -71,10 +73,19 @@ class PrivacyPlan:
         return self.noise_multiplier * self.clipping_norm if self.mode == "dp" else 0.0
 
     def event(self) -> dp.DpEvent:
-        """All that this plan does to the cohort, as the accountants and the ledger read it."""
+        """All that this plan does to the cohort, as the accountants read it."""
         if self.mode == "none":
             return dp.NonPrivateDpEvent()
         return accounting.mechanism(self.sampling_rate, self.noise_multiplier, self.steps, self.histogram_epsilon)
+
+    def ledger_event(self) -> dp.DpEvent:
+        """``event`` as the ledger must count it: with a seed there is no guarantee against whoever knows the seed."""
+        return dp.NonPrivateDpEvent() if self.seeded else self.event()
+
+    @property
+    def ledger_epsilon(self) -> float:
+        """ε of ``ledger_event``."""
+        return math.inf if self.seeded else self.epsilon
 
     @cached_property
     def epsilon(self) -> float:
@@ -87,7 +98,7 @@ class PrivacyPlan:
 
     def statement(self) -> str:
         """One true sentence for the privacy card, ε rounded up."""
-        whose = "all data of any one patient" if self.unit == "patient" else "any one image (no patient ids: per image)"
+        whose = self._whose()
         if not math.isfinite(self.epsilon):
             return f"No privacy guarantee: training was not differentially private, so what it made may show {whose}."
         sentence = (
@@ -97,6 +108,16 @@ class PrivacyPlan:
         if self.seeded:
             return f"Not releasable, as its noise came from a seed and protects from nobody who knows it: {sentence}"
         return sentence
+
+    def _whose(self) -> str:
+        if self.unit == "image":
+            return "any one image (no patient ids: per image)"
+        if self.ids == "case":
+            return (
+                "all data filed under any one case id (the source has case ids, not patient ids: a person with two "
+                "cases has only the weaker guarantee for two)"
+            )
+        return "all data of any one patient"
 
     def to_json(self) -> dict[str, Any]:
         """Strict JSON; ``epsilon`` null means ∞. The derived values are there for readers."""
@@ -113,6 +134,7 @@ class PrivacyPlan:
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> PrivacyPlan:
         """InputError where a field is missing or out of range, or where the ε stated is less than the ε proven."""
+        value = {"ids": "patient", **value}  # plans of earlier versions do not say
         names = [field.name for field in fields(cls)]
         missing = [name for name in names if name not in value]
         if missing:
@@ -134,13 +156,14 @@ def make_plan(
     images_per_patient: int,
     unit: Unit,
     epsilon_for_histogram: float = 0.0,
+    ids: Literal["patient", "case"] = "patient",
 ) -> PrivacyPlan:
     """The plan for a cohort of ``n`` units (``privacy.n`` wins where declared), σ calibrated where it is not given.
 
-    ``privacy.epsilon`` is the total: σ is such that training *and* histogram cost at most that. Raises InputError
-    with all faults at once, before anything is computed.
+    ``privacy.epsilon`` is the total: σ is such that training *and* histogram cost at most that. δ must be below 1/n
+    for the declared and for the actual number. Raises InputError with all faults at once, before anything is computed.
     """
-    n = n if privacy.n is None else privacy.n
+    counted, n = n, n if privacy.n is None else privacy.n
     draft: dict[str, Any] = {
         "mode": privacy.mode,
         "unit": unit,
@@ -155,11 +178,12 @@ def make_plan(
         "engine": privacy.engine,
         "physical_batch": privacy.physical_batch,
         "seeded": privacy.seed is not None,
+        "ids": ids,
     }
     if privacy.mode == "none":
         return PrivacyPlan(**draft)
     draft["noise_multiplier"] = 1.0 if privacy.noise_multiplier is None else privacy.noise_multiplier
-    faults = [*_faults_of_target(privacy, epsilon_for_histogram), *_faults_of(draft)]
+    faults = [*_faults_of_target(privacy, epsilon_for_histogram), *_faults_of(draft, counted)]
     if faults:
         raise InputError(*faults)
     if privacy.epsilon is not None:
@@ -189,18 +213,20 @@ def _faults(plan: PrivacyPlan) -> list[Fault]:
     return _faults_of({field.name: getattr(plan, field.name) for field in fields(plan)})
 
 
-def _faults_of(d: dict[str, Any]) -> list[Fault]:
-    """Every field that is out of range, by the name of the configuration key that sets it."""
+def _faults_of(d: dict[str, Any], counted: int = 0) -> list[Fault]:
+    """Every field that is out of range, by the name of the configuration key that sets it; ``counted`` is actual n."""
     n, q, delta = d["n"], d["sampling_rate"], d["delta"]
+    largest = max(n, counted, 1)
     checks = [
         (d["mode"] in ("dp", "none"), "privacy.mode", d["mode"], "dp or none", "privacy.mode=dp"),
         (d["unit"] in ("patient", "image"), "data.unit", d["unit"], "patient or image", "data.unit=patient"),
+        (d["ids"] in ("patient", "case"), "manifest, ids", d["ids"], "patient or case", "build the cohort anew"),
         (n >= 1, "privacy.n", n, "at least 1 unit", "declare the size of the training cohort"),
         (n < 1 or 0 < q <= 1, "privacy.batch_patients", f"{q * n:g} of n = {n}, a rate of {q:g}", "1 to n patients",
          f"privacy.batch_patients={max(1, n // 4)}"),
-        (delta > 0 and (n < 1 or delta < 1 / n), "privacy.delta", f"{delta:g}",
-         f"more than 0, less than 1/n = {1 / max(n, 1):.3g}",
-         f"privacy.delta={0.1 / max(n, 1):.0e}: at 1/n, publishing one patient's data outright would pass"),
+        (delta > 0 and (n < 1 or delta < 1 / largest), "privacy.delta", f"{delta:g}",
+         f"more than 0, less than 1/n = {1 / largest:.3g}",
+         f"privacy.delta={0.1 / largest:.0e}: at 1/n, publishing one patient's data outright would pass"),
         (d["steps"] >= 1, "trainer.steps", d["steps"], "at least 1", "trainer.steps=300"),
         (0 < d["clipping_norm"] < math.inf, "privacy.clipping_norm", d["clipping_norm"], "a finite number above 0",
          "privacy.clipping_norm=1"),

@@ -5,6 +5,7 @@ import os
 import random
 import signal
 import time
+from pathlib import Path
 
 import pytest
 from dp_accounting import dp_event as dp
@@ -24,8 +25,8 @@ def ledger(tmp_path):
     return Ledger(tmp_path / "ledger")
 
 
-def spend(ledger, run, event=HISTOGRAM, eps=0.5, delta=1e-5, budget=None, cohort="lungs"):
-    return ledger.open_entry(cohort, event, run=run, epsilon=eps, delta=delta, budget_epsilon=budget)
+def spend(ledger, run, event=HISTOGRAM, eps=0.5, delta=1e-5, budget=None, cohort="lungs", unit="patient"):
+    return ledger.open_entry(cohort, event, run=run, epsilon=eps, delta=delta, budget_epsilon=budget, unit=unit)
 
 
 def files_of(ledger):
@@ -88,13 +89,41 @@ def test_going_over_the_budget_is_refused_with_all_three_numbers(ledger):
     assert [e.run for e in ledger.entries("lungs")] == ["a", "b"]
 
 
-def test_the_budget_last_recorded_holds_for_runs_that_name_none(ledger):
+@pytest.mark.parametrize("declared", [None, 1.2, 1e9])
+def test_the_smallest_budget_holds_and_no_run_can_raise_it(ledger, declared):
     spend(ledger, "a", budget=0.7)
-    with pytest.raises(InputError, match=r"budget of ε = 0\.7"):
-        spend(ledger, "b")
-    spend(ledger, "b", budget=1.2)
-    with pytest.raises(InputError, match=r"budget of ε = 1\.2"):
-        spend(ledger, "c")
+    with pytest.raises(InputError, match=r"budget of ε = 0\.7.*set_budget"):
+        spend(ledger, "b", budget=declared)
+    assert ledger.budget("lungs") == 0.7
+
+
+def test_the_custodian_sets_a_budget_on_record_and_runs_may_only_lower_it(ledger):
+    spend(ledger, "a", budget=0.7)
+    ledger.set_budget("lungs", 2.2)
+    assert '"what": "budget"' in files_of(ledger)[0].read_text().splitlines()[-1]
+    spend(ledger, "b", budget=5.0)
+    spend(ledger, "c", budget=1.7)
+    with pytest.raises(InputError, match=r"budget of ε = 1\.7"):
+        spend(ledger, "d")
+    assert (ledger.budget("lungs"), ledger.budget("brains")) == (1.7, None)
+    for wrong in (0.0, math.inf, math.nan):
+        with pytest.raises(InputError, match="finite ε above 0"):
+            ledger.set_budget("lungs", wrong)
+
+
+def test_entries_by_patient_and_by_image_do_not_compose(ledger):
+    spend(ledger, "a", unit="image")
+    assert ledger.composed_epsilon("lungs", 1e-5) < 1
+    with pytest.raises(InputError, match=r"inf together \(by patient and by image"):
+        spend(ledger, "b", budget=1e9)
+    with pytest.raises(InputError, match="another mechanism"):
+        spend(ledger, "a", unit="patient")
+    spend(ledger, "b")
+    assert ledger.composed_epsilon("lungs", 1e-5) == math.inf
+    assert [(row["unit"], row["composed_epsilon"] is None) for row in ledger.table("lungs")] == [
+        ("image", False),
+        ("patient", True),
+    ]
 
 
 def test_a_non_private_run_makes_the_cohort_infinite_and_fits_no_budget(ledger):
@@ -131,10 +160,25 @@ def test_the_table_is_json_and_composes_line_by_line(ledger):
         (lambda text: text + '{"what": "open", "ru', 4),
         (lambda text: text.replace('"budget_epsilon": null', '"budget_epsilon": 1e9', 1), 2),
         (lambda text: "".join(text.splitlines(keepends=True)[1:]), 1),
+        (lambda text: "".join(text.splitlines(keepends=True)[:-1]), 3),
+        (lambda text: "", 1),
+        (lambda text: text[:-1].replace('"epsilon": 0.5', '"epsilon": 0.1') + "\n", 2),
+        (lambda text: text.replace('"run": "c"', '"run": "e"'), 3),
         (lambda text: text.replace("\n", "\nrubbish\n", 1), 2),
         (lambda text: text.replace("\n", "\n\x00\x00\n", 1), 2),
     ],
-    ids=["torn", "half a line", "edited", "line removed", "rubbish", "zeros"],
+    ids=[
+        "torn",
+        "half a line",
+        "edited",
+        "line removed",
+        "last line removed",
+        "emptied",
+        "all edited",
+        "last line edited",
+        "rubbish",
+        "zeros",
+    ],
 )
 def test_a_damaged_ledger_stops_everything(ledger, damage, line):
     for run in "abc":
@@ -151,6 +195,48 @@ def test_a_damaged_ledger_stops_everything(ledger, damage, line):
         with pytest.raises(InputError, match=f"line {line}: .*restore the file from a back-up"):
             act()
     assert path.read_bytes() == damaged
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".head"])
+def test_a_ledger_of_which_one_file_is_gone_stops_everything(ledger, suffix):
+    spend(ledger, "a")
+    files_of(ledger)[0].with_suffix(suffix).unlink()
+    for act in (lambda: spend(ledger, "a"), lambda: spend(ledger, "b"), lambda: ledger.entries("lungs")):
+        with pytest.raises(InputError, match="restore the file from a back-up"):
+            act()
+
+
+@pytest.mark.parametrize("head", ["", "[]", "{}", '{"lines": "1", "last": "", "next": null}'])
+def test_a_damaged_head_stops_everything(ledger, head):
+    spend(ledger, "a")
+    files_of(ledger)[0].with_suffix(".head").write_text(head)
+    with pytest.raises(InputError, match="restore the file from a back-up"):
+        spend(ledger, "b")
+
+
+@pytest.mark.parametrize(("write", "found"), [(1, ["a"]), (2, ["a"]), (3, ["a", "b"])])
+def test_dying_between_the_writes_of_a_spend_loses_none(ledger, monkeypatch, write, found):
+    """The head with the intention, the line, the head with the confirmation: the process dies before each of them."""
+    spend(ledger, "a")
+    rename, calls = Path.replace, []
+
+    def die(path, target):
+        calls.append(target)
+        if len(calls) == write:
+            raise KeyboardInterrupt
+        return rename(path, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", die)
+        with pytest.raises(KeyboardInterrupt):
+            spend(ledger, "b")
+    assert [e.run for e in ledger.entries("lungs")] == found
+    spend(ledger, "b")  # the same run again: told that its spend is there, which from now on cannot be lost
+    assert [e.run for e in ledger.entries("lungs")] == ["a", "b"]
+    path = files_of(ledger)[0]
+    path.write_text(path.read_text().splitlines(keepends=True)[0])
+    with pytest.raises(InputError, match="lost: 1 lines of 2"):
+        ledger.entries("lungs")
 
 
 def test_a_ledger_that_cannot_be_written_stops_the_run(tmp_path):

@@ -13,7 +13,9 @@ from imgsynth.types import InputError
 GIVEN = {"epsilon": None, "noise_multiplier": 2.0}  # spares the calibration where it is not what is tested
 
 
-def plan_of(n=400, steps=100, images_per_patient=2, unit="patient", epsilon_for_histogram=0.0, **privacy):
+def plan_of(
+    n=400, steps=100, images_per_patient=2, unit="patient", epsilon_for_histogram=0.0, ids="patient", **privacy
+):
     return make_plan(
         PrivacyConfig(**privacy),
         n=n,
@@ -21,6 +23,7 @@ def plan_of(n=400, steps=100, images_per_patient=2, unit="patient", epsilon_for_
         images_per_patient=images_per_patient,
         unit=unit,
         epsilon_for_histogram=epsilon_for_histogram,
+        ids=ids,
     )
 
 
@@ -57,6 +60,17 @@ def test_declared_n_wins_over_the_count():
     assert (plan.n, plan.sampling_rate) == (400, 0.16)
 
 
+def test_delta_is_below_one_over_the_declared_and_the_actual_number():
+    for declared, counted in ((100, 1000), (1000, 100)):
+        privacy = PrivacyConfig(n=declared, delta=2e-3, **GIVEN)
+        with pytest.raises(InputError, match=r"privacy\.delta: .*less than 1/n = 0\.001"):
+            make_plan(privacy, n=counted, steps=100, images_per_patient=1, unit="patient")
+        plan = make_plan(
+            dataclasses.replace(privacy, delta=9e-4), n=counted, steps=9, images_per_patient=1, unit="image"
+        )
+        assert (plan.n, plan.sampling_rate) == (declared, 64 / declared)
+
+
 def test_given_noise_is_taken_as_it_is():
     plan = plan_of(epsilon=None, noise_multiplier=3.0)
     assert plan.noise_multiplier == 3.0
@@ -87,6 +101,7 @@ def test_given_noise_is_taken_as_it_is():
         ({"n": 0}, "privacy.n"),
         ({"mode": "off"}, "privacy.mode"),
         ({"unit": "study"}, "data.unit"),
+        ({"ids": "study"}, "manifest, ids"),
         ({"engine": "fast"}, "privacy.engine"),
         ({"physical_batch": 0}, "privacy.physical_batch"),
     ],
@@ -120,6 +135,28 @@ def test_a_run_without_noise_or_with_a_seed_is_not_releasable():
     assert seeded.statement().startswith("Not releasable, as its noise came from a seed")
 
 
+def test_a_seeded_run_counts_as_infinite_in_the_ledger():
+    seeded, plain = plan_of(seed=0, **GIVEN), plan_of(**GIVEN)
+    assert (seeded.ledger_event(), seeded.ledger_epsilon) == (dp.NonPrivateDpEvent(), math.inf)
+    assert seeded.epsilon == plain.epsilon < math.inf
+    assert (plain.ledger_event(), plain.ledger_epsilon) == (plain.event(), plain.epsilon)
+
+
+def test_case_ids_are_stated_as_what_they_are():
+    plan = plan_of(ids="case", **GIVEN)
+    assert "all data filed under any one case id (the source has case ids, not patient ids" in plan.statement()
+    assert "any one patient" not in plan.statement()
+    assert "case id" in plan_of(ids="case", mode="none").statement()
+    assert "any one image" in plan_of(ids="case", unit="image", **GIVEN).statement()
+    assert plan.unit == "patient"
+
+
+def test_a_plan_file_that_does_not_say_whose_ids_is_about_patients():
+    value = plan_of(**GIVEN).to_json()
+    assert value.pop("ids") == "patient"
+    assert PrivacyPlan.from_json(value) == plan_of(**GIVEN)
+
+
 @pytest.mark.parametrize(
     ("noise", "unit", "words"),
     [(3.0, "patient", "all data of any one patient"), (0.9, "image", "any one image")],
@@ -133,7 +170,9 @@ def test_the_statement_never_states_less_than_is_proven(noise, unit, words):
     assert "1e-05" in statement
 
 
-@pytest.mark.parametrize("settings", [{}, {"mode": "none"}, {"seed": 3}, {"epsilon_for_histogram": 0.5}], ids=str)
+@pytest.mark.parametrize(
+    "settings", [{}, {"mode": "none"}, {"seed": 3}, {"ids": "case"}, {"epsilon_for_histogram": 0.5}], ids=str
+)
 def test_through_json_and_back_is_the_identity(settings):
     plan = plan_of(**GIVEN, **settings)
     value = json.loads(json.dumps(plan.to_json(), allow_nan=False))
