@@ -16,7 +16,8 @@ IMAGE_UNIT = (
 
 CASE_IDS = (
     "CASES, NOT PATIENTS: the source has case ids (from file names), not patient ids, so that two cases may be one "
-    "person. A person with two cases has only the weaker guarantee for two that this card states, with more still less."
+    "person. A person with two cases has only the guarantee for two at once, which is weaker and can be no useful "
+    "bound at all; with more cases, less still."
 )
 WEAK_EPSILON = 10.0  # beyond, the proof alone rules out next to nothing: e^10 is a factor of 22,000
 WEAK_PROOF = (
@@ -99,7 +100,7 @@ def not_covered(plan: PrivacyPlan, labels: str) -> list[str]:
         "are no part of the release. Two things in this card are the exception, marked as such: the audit's verdict "
         "and its lower bound on ε, rounded down. Both are outputs of private data without noise.",
         "Mistaken identity. If one person is in the cohort under two ids, or two relatives are as alike as one person, "
-        "the pair has the weaker guarantee for two units that this card states.",
+        "the pair has only what this card states for two at once.",
         "What is true of patients in general. The release may teach that a disease looks so and so, and that can "
         "concern people whether or not they are in the cohort. No method of release prevents that.",
         "How patients were put into the training split. Neighbouring datasets differ in one unit of the training split "
