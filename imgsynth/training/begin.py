@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from imgsynth.cohort.build import build_manifest
@@ -15,7 +17,7 @@ from imgsynth.schema import Config
 from imgsynth.training.checkpoint import load_checkpoint
 from imgsynth.training.disk import writing
 from imgsynth.training.folder import RunFolder
-from imgsynth.types import Fault, InputError
+from imgsynth.types import CheckFailed, Fault, InputError
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,7 @@ def settle(folder: RunFolder, cfg: Config) -> tuple[Manifest, PrivacyPlan]:
         steps=cfg.trainer.steps,
         images_per_patient=cfg.data.images_per_patient,
         unit=manifest.unit,
+        ids=manifest.ids,
         epsilon_for_histogram=cfg.sample.histogram_epsilon if cfg.sample.labels == "histogram" else 0.0,
     )
     return manifest, plan
@@ -97,6 +100,20 @@ def close(folder: RunFolder, cfg: Config, job: Job) -> None:
     job.ledger.close_entry(job.cohort, job.entry.run)
 
 
+@contextmanager
+def ended_by_divergence(folder: RunFolder, job: Job) -> Iterator[None]:
+    """End the run for good before the CheckFailed of a step is raised: what is raised is seen, and the same steps taken
+    again would be a second release. Stored in the folder, and in the ledger, which knows the folder's copies too.
+    """
+    try:
+        yield
+    except CheckFailed as error:
+        with writing(folder.root):
+            write_json(folder.diverged, {"faults": [dataclasses.asdict(fault) for fault in error.faults]})
+        job.ledger.close_entry(job.cohort, job.entry.run)
+        raise
+
+
 def _check_finished(folder: RunFolder, plan: PrivacyPlan) -> None:
     """A run that the ledger has closed must be whole here: nothing more may be made on its spend."""
     needed = [folder.checkpoint] + ([folder.label_histogram] if plan.histogram_epsilon > 0 else [])
@@ -108,7 +125,7 @@ def _check_finished(folder: RunFolder, plan: PrivacyPlan) -> None:
     ]  # fmt: skip
     if not faults and (step := load_checkpoint(folder.checkpoint)["state"]["step"]) < plan.steps:
         faults = [
-            Fault(str(folder.root), f"a copy at step {step} of a run that was finished elsewhere",
+            Fault(str(folder.root), f"a copy at step {step} of a run that was finished elsewhere, or diverged there",
                   f"the finished run of {plan.steps} steps, because other steps would be a second spend",
                   "use the finished folder, or train into a new output=DIR (a new entry in the ledger)")
         ]  # fmt: skip

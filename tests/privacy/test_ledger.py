@@ -102,6 +102,7 @@ def test_the_custodian_sets_a_budget_on_record_and_runs_may_only_lower_it(ledger
     ledger.set_budget("lungs", 2.2)
     assert '"what": "budget"' in files_of(ledger)[0].read_text().splitlines()[-1]
     spend(ledger, "b", budget=5.0)
+    assert ledger.budget("lungs") == 2.2
     spend(ledger, "c", budget=1.7)
     with pytest.raises(InputError, match=r"budget of ε = 1\.7"):
         spend(ledger, "d")

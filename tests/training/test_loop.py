@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import io
 import json
 import math
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,18 +23,21 @@ from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from imgsynth import console
+from imgsynth.cohort.build import build_manifest
+from imgsynth.cohort.manifest import Manifest
 from imgsynth.privacy.accounting import epsilon
 from imgsynth.privacy.events import training_event
 from imgsynth.privacy.ledger import Ledger
 from imgsynth.privacy.plan import PrivacyPlan, make_plan
-from imgsynth.schema import Config
-from imgsynth.training import loop, publish
+from imgsynth.schema import Config, DataConfig
+from imgsynth.training import begin, loop, publish
 from imgsynth.training.checkpoint import load_checkpoint
+from imgsynth.training.folder import RunFolder
 from imgsynth.training.metrics import read_rows
 from imgsynth.training.run import load_run, model_factory, read_config
 from imgsynth.training.state import TrainingState
-from imgsynth.training.steps import post_processing_updates
-from imgsynth.types import CheckFailed, InputError, PatientBatch
+from imgsynth.training.steps import post_processing_updates, private_update
+from imgsynth.types import CheckFailed, Fault, InputError, PatientBatch
 
 Configure = Callable[..., Config]
 Train = Callable[..., Path]
@@ -237,7 +242,7 @@ def test_nothing_of_headers_or_paths_is_in_what_may_be_shown(
     assert SENTINEL in (run_dir / "manifest.json").read_text()  # the sentinels were read
     shown = [run_dir / "checkpoints" / "last.pt", run_dir / "metrics.jsonl", run_dir / "plan.json",
              *(run_dir / "tensorboard").iterdir(), *(run_dir / "samples").iterdir()]  # fmt: skip
-    assert len(shown) == 6
+    assert len(shown) == 6 and not (run_dir / "metrics.LOCAL-ONLY.txt").exists()
     for path in shown:
         content = path.read_bytes()
         for encoding in ("utf-8", "utf-16-le", "utf-32-le"):
@@ -313,9 +318,82 @@ def test_a_disk_that_fills_up_ends_cleanly_and_the_run_goes_on_after(
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
-def test_divergence_stops_the_run(configure: Configure, train_run: Train) -> None:
-    with pytest.raises(CheckFailed, match="learning_rate"):
-        train_run(configure("gan", trainer={"generator_learning_rate": 1e30}))
+def test_divergence_ends_the_run_for_good(configure: Configure, train_run: Train, tmp_path: Path) -> None:
+    """Before the first checkpoint and after it, in the folder and in a copy made before."""
+    for name, every in (("early", 100), ("late", 1)):
+        cfg = configure("gan", trainer={"generator_learning_rate": 1e30, "checkpoint_every": every, "sheet_every": 100})
+        with pytest.raises(CheckFailed, match="learning_rate"):
+            train_run(cfg, name)
+        run_dir = tmp_path / name
+        assert (run_dir / "checkpoints" / "last.pt").exists() == (name == "late")
+        (entry,) = [
+            e for e in Ledger(cfg.privacy.ledger).entries(cohort_of(run_dir)) if e.run == RunFolder(run_dir).run_id()
+        ]
+        assert entry.state == "closed"
+        with pytest.raises(
+            InputError, match=r"diverged \(step \d: a .* of (nan|inf)\).*what this one spent stays spent"
+        ):
+            train_run(cfg, name)
+        (run_dir / "diverged.json").unlink()  # as in a copy that was made before
+        with pytest.raises(InputError, match="finished"):
+            train_run(cfg, name)
+
+
+def test_copies_of_a_run_are_not_trained_at_the_same_time(
+    configure: Configure, train_run: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cfg, refused, update = configure("vae"), [], loop.private_update
+
+    def meanwhile(*arguments: object) -> object:
+        if not refused:
+            shutil.copytree(tmp_path / "run", tmp_path / "copy")
+            with pytest.raises(InputError, match="another process trains in another folder") as caught:
+                train_run(cfg, "copy")
+            refused.append(caught.value)
+        return update(*arguments)
+
+    monkeypatch.setattr(loop, "private_update", meanwhile)
+    assert load_run(train_run(cfg)).finished and refused
+    assert load_run(train_run(cfg, "another")).finished  # other runs on the same ledger are not held up
+
+
+def test_the_manifest_says_whose_ids_the_plan_is_about(configure: Configure, tmp_path: Path) -> None:
+    cfg = configure("vae")
+    for whose in ("patient", "case"):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(begin, "build_manifest", lambda data, whose=whose: _with_ids(data, whose))
+            _, plan = begin.settle(RunFolder(tmp_path), cfg)
+        assert plan.ids == whose
+
+
+def _with_ids(data: DataConfig, whose: str) -> tuple[Manifest, list[Fault]]:
+    manifest, faults = build_manifest(data)
+    return dataclasses.replace(manifest, ids=whose), faults
+
+
+def test_arguments_of_extra_transforms_are_not_in_the_checkpoint(configure: Configure, tmp_path: Path) -> None:
+    extra = [{"_target_": "some.Transform", "path": f"/{SENTINEL}"}]
+    cfg = configure("vae", preprocess={"extra": extra})
+    loop.train(cfg, tmp_path / "run", model_factory(cfg.model), (Invert(),))
+    assert SENTINEL.encode() not in (tmp_path / "run" / "checkpoints" / "last.pt").read_bytes()
+    assert load_run(tmp_path / "run").config.preprocess.extra == extra
+
+
+@pytest.mark.parametrize("model", ["vae", "gan"])
+def test_what_generated_images_draw_does_not_follow_the_batch_size(model: str, configure: Configure) -> None:
+    cfg = configure(model)
+    plan = make_plan(cfg.privacy, n=26, steps=9, images_per_patient=1, unit="patient")
+    shared, own = [], []
+    for patients in (0, 3):
+        network = model_factory(cfg.model)((8, 8), 2)
+        state = TrainingState(network, plan, cfg.trainer, patients=26, seed=1, device=torch.device("cpu"))
+        x_PKC, y_PK = torch.zeros(patients, 1, 1, 8, 8), torch.zeros(patients, 1, dtype=torch.long)
+        private_update(state, plan, PatientBatch(x_PKC, y_PK, torch.ones(patients, 1)))
+        shared.append(state.random.get_state())
+        own.append(state.random_real.get_state())
+    assert torch.equal(*shared)
+    assert torch.equal(*own) == (model == "gan")  # the VAE draws for every real image
+    assert not torch.equal(shared[0], own[0])
 
 
 class Invert:
@@ -364,6 +442,7 @@ def test_without_noise_the_classes_are_learned(configure: Configure, train_run: 
                              "ema": 0.9})  # fmt: skip
     run_dir = train_run(cfg)
     run = load_run(run_dir)
+    assert "LOCAL ONLY" in (run_dir / "metrics.LOCAL-ONLY.txt").read_text()
     assert not run.plan.releasable and math.isinf(run.plan.epsilon)
     assert read_rows(run_dir / "metrics.jsonl")[-1]["epsilon"] is None
     random = torch.Generator().manual_seed(0)
