@@ -29,6 +29,7 @@ from imgsynth.release.card_text import (
     weak_proof,
 )
 from imgsynth.release.folder import write_checksums
+from imgsynth.training.folder import RunFolder
 from imgsynth.training.run import Run, load_run
 
 FORMAT = "imgsynth-privacy-card-1"
@@ -63,7 +64,7 @@ def build_card(
     ``labels`` is sample.labels, ``ledger`` what ``cohort_ledger`` returned, ``audit`` what ``audit_part`` returned,
     ``burned_in`` is sample.burned_in.
     """
-    reasons = not_releasable_because(plan, audit)
+    reasons = not_releasable_because(plan, audit, ledger)
     return {
         "format": FORMAT,
         "imgsynth": __version__,
@@ -131,16 +132,17 @@ def cohort_ledger(run: Run) -> dict[str, Any]:
     ledger = Ledger(run.config.privacy.ledger)
     cohort = run.config.data.cohort or run.manifest.fingerprint
     entries = ledger.entries(cohort)
-    budgets = [entry.budget_epsilon for entry in entries if entry.budget_epsilon is not None]
+    own = RunFolder(run.root).run_id()
     return {
         "epsilon": _finite(ledger.composed_epsilon(cohort, run.plan.delta)) if entries else None,
         "delta": run.plan.delta,
         "runs": len(entries),
-        "budget_epsilon": budgets[-1] if budgets else None,
+        "this_run_recorded": any(entry.run == own for entry in entries),
+        "budget_epsilon": ledger.budget(cohort),
     }
 
 
-def not_releasable_because(plan: PrivacyPlan, audit: dict[str, Any]) -> list[str]:
+def not_releasable_because(plan: PrivacyPlan, audit: dict[str, Any], ledger: dict[str, Any]) -> list[str]:
     """Why this release must not leave; empty when nothing stands against it but the custodian's judgement of ε."""
     reasons = []
     if plan.mode == "none":
@@ -150,6 +152,11 @@ def not_releasable_because(plan: PrivacyPlan, audit: dict[str, Any]) -> list[str
     if plan.seeded:
         reasons.append(
             "noise and sampling came from a seed (privacy.seed): whoever knows or guesses it can remove them"
+        )
+    if not ledger["this_run_recorded"]:
+        reasons.append(
+            "the cohort's privacy ledger does not have this run: what was spent on these patients is not known "
+            "(restore the ledger, or set privacy.ledger to the folder that the run was trained with)"
         )
     if audit["verdict"] == "VIOLATION":
         reasons.append(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from pathlib import Path
 
@@ -29,7 +30,7 @@ from imgsynth.schema import PrivacyConfig
 from imgsynth.training.run import load_run
 from imgsynth.types import CheckFailed
 
-LEDGER = {"epsilon": None, "delta": 1e-5, "runs": 0, "budget_epsilon": None}
+LEDGER = {"epsilon": 8.0, "delta": 1e-5, "runs": 1, "this_run_recorded": True, "budget_epsilon": None}
 
 
 def plan_of(**changes: object) -> PrivacyPlan:
@@ -161,6 +162,16 @@ def test_without_a_release_there_is_no_card_to_update(dx_run: Path) -> None:
     finally:
         if aside.exists():
             aside.rename(release)
+
+
+def test_a_run_that_the_ledger_does_not_have_is_not_releasable(ct_run: Path, tmp_path: Path) -> None:
+    run = load_run(ct_run)
+    assert cohort_ledger(run)["this_run_recorded"]
+    elsewhere = dataclasses.replace(run.config.privacy, ledger=str(tmp_path))
+    lost = dataclasses.replace(run, config=dataclasses.replace(run.config, privacy=elsewhere))
+    assert not cohort_ledger(lost)["this_run_recorded"]
+    card = build_card(run.plan, "uniform", cohort_ledger(lost), NOT_AUDITED)
+    assert not card["releasable"] and "ledger" in card["not_releasable_because"][0]
 
 
 def test_the_cohorts_composed_epsilon_counts_other_runs(ct_run: Path) -> None:
