@@ -60,7 +60,8 @@ def row(root: Path) -> list[str]:
     attack = f"{primary['auc']:.2f} [{primary['auc_low']:.2f}, {primary['auc_high']:.2f}]" if primary else "not done"
     lower = audit["epsilon_lower_bound"]
     return [
-        root.name, type(run.model).__name__, f"{plan.epsilon:.3g}" if private else "∞", f"{plan.delta:g}", plan.unit,
+        root.name, type(run.model).__name__, f"{plan.epsilon:.3g}" if private else "∞", f"{plan.delta:g}",
+        "case" if plan.ids == "case" else plan.unit,
         str(plan.n), f"{plan.noise_multiplier:.3g}" if private else "0", str(plan.steps),
         f"{seconds['train']:.0f} / {sum(seconds.values()):.0f}", metric(evaluation, "frechet_distance"),
         metric(evaluation, "kernel_distance"), metric(evaluation, "ms_ssim"), utility(evaluation), attack,
