@@ -137,13 +137,6 @@ def save(config: Config, path: Path) -> Path:
     return write_text(path, OmegaConf.to_yaml(OmegaConf.create(dataclasses.asdict(config))))
 
 
-def model_factory(config: Config) -> Callable[[tuple[int, ...], int], GenerativeModel]:
-    """The model's constructor with its hyper-parameters bound; the cohort's grid and classes are passed when known."""
-    target = _locate(config.model["_target_"])
-    arguments = {k: v for k, v in config.model.items() if k != "_target_"}
-    return lambda shape, classes: target(shape=shape, classes=classes, **arguments)
-
-
 def extra_transforms(config: Config) -> list[Callable[[Any], Any]]:
     """The further MONAI transforms, instantiated."""
     return [hydra.utils.instantiate(entry, _convert_="all") for entry in config.preprocess.extra]

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from imgsynth.schema import Config
+from imgsynth.schema import Config, DataConfig, PreprocessConfig, PrivacyConfig
 from imgsynth.types import Fault
 
 Rule = tuple[str, Callable[[Any], bool], str]
@@ -92,11 +93,16 @@ def range_faults(config: Config) -> list[Fault]:
             value = getattr(value, name)
         if value is not None and not holds(value):
             faults.append(Fault(path, repr(value), expected, f"{path}=<value>"))
-    return faults + list(_together(config))
+    together = (
+        _source_faults(config.data),
+        _grid_faults(config.preprocess),
+        _privacy_faults(config.privacy),
+        _across_sections(config),
+    )
+    return [*faults, *chain.from_iterable(together)]
 
 
-def _together(config: Config) -> Iterator[Fault]:
-    data, pre, privacy = config.data, config.preprocess, config.privacy
+def _source_faults(data: DataConfig) -> Iterator[Fault]:
     if data.kind != "phantom" and data.root is None:
         yield Fault("data.root", "nothing", f"the {data.kind} source's folder or file", "data.root=PATH")
     if data.kind != "phantom" and data.root is not None and not Path(data.root).exists():
@@ -115,6 +121,9 @@ def _together(config: Config) -> Iterator[Fault]:
             re.compile(data.pattern)
         except re.error as error:
             yield Fault("data.pattern", data.pattern, "a regular expression", str(error))
+
+
+def _grid_faults(pre: PreprocessConfig) -> Iterator[Fault]:
     if pre.spacing is not None and len(pre.spacing) != len(pre.shape):
         yield Fault(
             "preprocess.spacing",
@@ -131,10 +140,9 @@ def _together(config: Config) -> Iterator[Fault]:
         )
     if not pre.low < pre.high:
         yield Fault("preprocess.low", repr(pre.low), f"less than preprocess.high={pre.high}", "preprocess.low=<value>")
-    if config.audit.primary not in config.audit.spaces:
-        yield Fault(
-            "audit.primary", config.audit.primary, f"one of audit.spaces={config.audit.spaces}", "audit.primary=raw"
-        )
+
+
+def _privacy_faults(privacy: PrivacyConfig) -> Iterator[Fault]:
     if privacy.mode == "dp" and (privacy.epsilon is None) == (privacy.noise_multiplier is None):
         yield Fault(
             "privacy.epsilon",
@@ -159,6 +167,14 @@ def _together(config: Config) -> Iterator[Fault]:
             repr(privacy.batch_patients),
             f"at most n = {privacy.n} patients",
             "privacy.batch_patients=<fewer>",
+        )
+
+
+def _across_sections(config: Config) -> Iterator[Fault]:
+    privacy = config.privacy
+    if config.audit.primary not in config.audit.spaces:
+        yield Fault(
+            "audit.primary", config.audit.primary, f"one of audit.spaces={config.audit.spaces}", "audit.primary=raw"
         )
     histogram = config.sample.labels == "histogram" and privacy.mode == "dp" and privacy.epsilon is not None
     if histogram and config.sample.histogram_epsilon >= (privacy.epsilon or 0):

@@ -20,6 +20,7 @@ from imgsynth.report.write import write_report
 from imgsynth.schema import Config
 from imgsynth.training.loop import train as train_loop
 from imgsynth.training.propose import print_proposal
+from imgsynth.training.run import model_factory
 
 
 def folder(config: Config) -> Path:
@@ -40,7 +41,7 @@ def inspect(config: Config) -> Path:
 def train(config: Config) -> Path:
     """Train, or go on with the run in ``output``; the run's folder."""
     run_dir = folder(config)
-    train_loop(config, run_dir, door.model_factory(config), door.extra_transforms(config))
+    train_loop(config, run_dir, model_factory(config.model), door.extra_transforms(config))
     door.save(config, run_dir / "config.yaml")
     return run_dir
 
