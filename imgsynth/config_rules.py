@@ -161,7 +161,7 @@ def _privacy_faults(privacy: PrivacyConfig) -> Iterator[Fault]:
         yield Fault(
             "privacy.delta", repr(privacy.delta), f"below 1/n = {1 / privacy.n:.3g}", "privacy.delta=1e-6 or so"
         )
-    if privacy.n is not None and privacy.batch_patients > privacy.n:
+    if privacy.n is not None and privacy.batch_patients is not None and privacy.batch_patients > privacy.n:
         yield Fault(
             "privacy.batch_patients",
             repr(privacy.batch_patients),

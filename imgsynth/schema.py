@@ -76,13 +76,17 @@ class PrivacyConfig:
     delta: float = 1e-5
     noise_multiplier: float | None = None  # σ; default: calibrated from (ε, δ, n, rate, steps)
     clipping_norm: float = 1.0  # C, of a patient's weighted-mean gradient
-    batch_patients: int = 64  # expected patients in a batch; sampling rate = batch_patients / n
+    batch_patients: int | None = None  # expected patients in a batch; sampling rate = batch_patients / n; see batch_for
     n: int | None = None  # declared public size of the training cohort; default: the count, declared public thereby
     engine: str = "functional"  # functional | loop
     physical_batch: int = 32  # patients whose gradients are held at once; changes memory, not privacy
     budget_epsilon: float | None = None  # the cohort's budget over all runs; null: none beyond each run's own
     ledger: str | None = None  # folder; default: $IMGSYNTH_LEDGER or ~/.imgsynth/ledger
     seed: int | None = None  # makes noise and sampling repeatable, for tests; such a run is not releasable
+
+    def batch_for(self, n: int) -> int:
+        """Expected patients in a batch for a cohort of ``n`` (declared, public): as configured, else 64 or n/2."""
+        return max(1, min(64, n // 2)) if self.batch_patients is None else self.batch_patients
 
 
 @dataclass

@@ -100,8 +100,9 @@ def test_brains_bids(tmp_path: Path, real_data: Path) -> None:
     output = run(
         tmp_path,
         f"data=nifti data.root={real_data / 'brain_t1w_2mm'} privacy.delta=1e-3 data.label=group "
-        "data.classes=[control,depr] model=gan preprocess.shape=[16,16,16]",
+        "data.classes=[control,depr] model=gan preprocess.shape=[16,16,16] privacy.batch_patients=null",
     )
+    assert card(output)["plan"]["sampling_rate"] * card(output)["plan"]["n"] == 17  # half of 34: 64 would be too many
     assert {item["label"] for item in json.loads((output / "manifest.json").read_text())["items"]} == {
         "control",
         "depr",

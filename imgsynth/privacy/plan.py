@@ -168,7 +168,7 @@ def make_plan(
         "mode": privacy.mode,
         "unit": unit,
         "n": n,
-        "sampling_rate": privacy.batch_patients / n if n > 0 else math.inf,
+        "sampling_rate": privacy.batch_for(n) / n if n > 0 else math.inf,
         "steps": steps,
         "clipping_norm": privacy.clipping_norm,
         "noise_multiplier": 0.0,

@@ -128,7 +128,7 @@ def print_proposal(n: int, privacy: PrivacyConfig, trainer: TrainerConfig, unit:
     delta = privacy.delta
     epsilons = sorted({1.0, 3.0, 8.0, *([privacy.epsilon] if privacy.epsilon else [])})
     steps = sorted({trainer.steps, 3 * trainer.steps, 10 * trainer.steps})
-    batches = sorted({min(n, privacy.batch_patients), min(n, 4 * privacy.batch_patients)})
+    batches = sorted({min(n, privacy.batch_for(n)), min(n, 4 * privacy.batch_for(n))})
     rows = plan_table(n, delta, epsilons, steps, batches)
     console.table(
         f"Noise that {n:,} training {unit}s need (δ = {delta:g})",
@@ -145,7 +145,7 @@ def print_proposal(n: int, privacy: PrivacyConfig, trainer: TrainerConfig, unit:
 
 
 def _configured_word(n: int, privacy: PrivacyConfig, trainer: TrainerConfig, unit: Unit) -> str:
-    batch = min(n, privacy.batch_patients)
+    batch = min(n, privacy.batch_for(n))
     if privacy.mode == "none":
         return honest_word(n, None, 0.0, batch, unit)
     sigma, epsilon = privacy.noise_multiplier, privacy.epsilon

@@ -62,13 +62,19 @@ def test_declared_n_wins_over_the_count():
 
 def test_delta_is_below_one_over_the_declared_and_the_actual_number():
     for declared, counted in ((100, 1000), (1000, 100)):
-        privacy = PrivacyConfig(n=declared, delta=2e-3, **GIVEN)
+        privacy = PrivacyConfig(n=declared, delta=2e-3, batch_patients=64, **GIVEN)
         with pytest.raises(InputError, match=r"privacy\.delta: .*less than 1/n = 0\.001"):
             make_plan(privacy, n=counted, steps=100, images_per_patient=1, unit="patient")
         plan = make_plan(
             dataclasses.replace(privacy, delta=9e-4), n=counted, steps=9, images_per_patient=1, unit="image"
         )
         assert (plan.n, plan.sampling_rate) == (declared, 64 / declared)
+
+
+@pytest.mark.parametrize(("n", "batch"), [(1, 1), (34, 17), (127, 63), (128, 64), (5000, 64)])
+def test_an_unset_batch_fits_the_declared_cohort(n, batch):
+    assert plan_of(n=n, delta=1e-5).normaliser == pytest.approx(batch)
+    assert plan_of(n=7 * n, delta=1e-5, **{"batch_patients": None}).normaliser == pytest.approx(min(64, 7 * n // 2))
 
 
 def test_given_noise_is_taken_as_it_is():

@@ -58,12 +58,12 @@ def test_the_word_gets_better_with_patients_and_is_plain_about_few() -> None:
 
 
 def test_the_proposal_is_printed_and_returned(capsys: pytest.CaptureFixture[str]) -> None:
-    proposal = print_proposal(60, PrivacyConfig(epsilon=5.0, delta=1e-3), TrainerConfig(steps=20))
+    proposal = print_proposal(60, PrivacyConfig(epsilon=5.0, delta=1e-3, batch_patients=64), TrainerConfig(steps=20))
     printed = capsys.readouterr().out
     assert {row["epsilon"] for row in proposal["table"]} == {1, 3, 5, 8}
     assert {row["batch_patients"] for row in proposal["table"]} == {60}
     assert proposal["word"] in printed and "60" in printed
-    given = PrivacyConfig(epsilon=None, noise_multiplier=2.0, delta=1e-3)
+    given = PrivacyConfig(epsilon=None, noise_multiplier=2.0, delta=1e-3, batch_patients=64)
     by_sigma = print_proposal(60, given, TrainerConfig(steps=20))
     assert "60 patients at ε = " in by_sigma["word"] and "2/60" in by_sigma["word"]
     assert "ε = ∞" in print_proposal(60, PrivacyConfig(mode="none", delta=1e-3), TrainerConfig(steps=20))["word"]
