@@ -74,7 +74,7 @@ def test_delta_is_below_one_over_the_declared_and_the_actual_number():
 @pytest.mark.parametrize(("n", "batch"), [(1, 1), (34, 17), (127, 63), (128, 64), (5000, 64)])
 def test_an_unset_batch_fits_the_declared_cohort(n, batch):
     assert plan_of(n=n, delta=1e-5).normaliser == pytest.approx(batch)
-    assert plan_of(n=7 * n, delta=1e-5, **{"batch_patients": None}).normaliser == pytest.approx(min(64, 7 * n // 2))
+    assert plan_of(n=7 * n, delta=1e-5, batch_patients=None).normaliser == pytest.approx(min(64, 7 * n // 2))
 
 
 def test_given_noise_is_taken_as_it_is():
