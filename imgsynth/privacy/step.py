@@ -11,6 +11,7 @@ from imgsynth.privacy.engines import Engine
 from imgsynth.privacy.engines.base import Clipped, check_losses, trainable_parameters
 from imgsynth.privacy.noise import NoiseSource
 from imgsynth.privacy.plan import PrivacyPlan
+from imgsynth.privacy.ranks import ALONE, Ranks, Sums
 from imgsynth.types import PatientBatch
 
 Aux = tuple[Tensor, ...]
@@ -33,12 +34,16 @@ def private_step(
     aux: Aux,
     companion: tuple[PatientBatch, Aux] | None,
     noise: NoiseSource,
+    ranks: Ranks = ALONE,
 ) -> StepInfo:
     """Write to ``.grad`` of every trainable parameter of ``module``
 
         (Σ_p min(1, C/‖g_p‖) g_p + N(0, (σC)²)) / (q·n)  +  (1/m) Σ_j min(1, C/‖f_j‖) f_j
 
     with p over the drawn patients and j over the m companions. Call ``optimizer.step()`` after it.
+
+    ``batch`` is this rank's share of the drawn patients, ``companion`` all m of them, the same on every rank; sums are
+    added over ``ranks``, noise enters the total once, and ``.grad`` is the same on every rank bit for bit.
 
     Companions are units made without data (generated images). Their gradients f_j depend on private data only through
     what earlier steps released, and m is ``plan.companion_size``, a constant: they are post-processing and cost
@@ -56,22 +61,29 @@ def private_step(
     images = batch.w_PK.shape[1]
     assert images == plan.images_per_patient, f"the batch has K = {images}, the plan {plan.images_per_patient}"
     real = _sum(plan, engine, module, batch, aux)
-    fake = None
+    groups = [real.sums]
     if companion is not None:
         made = len(companion[0])
         assert made == plan.companion_size, f"{made} companions, but the plan's public number is {plan.companion_size}"
-        fake = _sum(plan, engine, module, *companion)
+        groups.append(_sum(plan, engine, module, *ranks.share(companion)).sums)
+    gradients = ranks.combine(groups, lambda *totals: _gradients(plan, noise, *totals))
     squares = []
     for name, parameter in trainable_parameters(module).items():
-        total = real.sums[name]
-        noisy = noise.add(total, plan.noise_std) if plan.noise_std > 0 else total.double()
-        gradient = noisy / plan.normaliser
-        if fake is not None:
-            gradient = gradient + fake.sums[name].double() / plan.companion_size
-        parameter.grad = gradient.to(parameter.dtype)
-        squares.append(gradient.square().sum())
+        parameter.grad = gradients[name].to(parameter.dtype)
+        squares.append(gradients[name].square().sum())
     public = {"noisy_gradient_norm": torch.stack(squares).sum().sqrt().item()}
     return StepInfo(public, _local(plan, real))
+
+
+def _gradients(plan: PrivacyPlan, noise: NoiseSource, real: Sums, fake: Sums | None = None) -> Sums:
+    """The step's gradient from the totals over all ranks, in double precision; the one place where noise is drawn."""
+    gradients = {}
+    for name, total in real.items():
+        noisy = noise.add(total, plan.noise_std) if plan.noise_std > 0 else total.double()
+        gradients[name] = noisy / plan.normaliser
+        if fake is not None:
+            gradients[name] = gradients[name] + fake[name].double() / plan.companion_size
+    return gradients
 
 
 def _sum(plan: PrivacyPlan, engine: Engine, module: nn.Module, batch: PatientBatch, aux: Aux) -> Clipped:

@@ -9,6 +9,7 @@ from torch import nn
 from imgsynth.privacy.engines import get_engine
 from imgsynth.privacy.noise import NoiseSource
 from imgsynth.privacy.plan import PrivacyPlan
+from imgsynth.privacy.ranks import Ranks
 from imgsynth.privacy.step import private_step
 from imgsynth.types import PatientBatch
 
@@ -200,3 +201,39 @@ def test_an_optimizer_takes_it_from_there():
     step(PLAN, ANNA, module=module)
     torch.optim.SGD(module.parameters(), lr=1.0).step()
     torch.testing.assert_close(module.weight.data, torch.tensor([-0.15, -0.2], dtype=torch.float64))
+
+
+class Recorder(Ranks):
+    """A rank that says what it would send; ``others`` is added to it, as the sums of the other ranks would be."""
+
+    def __init__(self, part, others=None):
+        self.part, self.others, self.finished = part, others, 0
+
+    def combine(self, groups, finish):
+        self.sent = [{name: total.clone() for name, total in group.items()} for group in groups]
+        self.finished += 1
+        if self.others is None:
+            return finish(*groups)
+        pairs = zip(groups, self.others, strict=True)
+        return finish(*({name: mine[name] + theirs[name] for name in mine} for mine, theirs in pairs))
+
+    def share(self, units):
+        batch, aux = units
+        batch = PatientBatch(batch.x_PKC[self.part], batch.y_PK[self.part], batch.w_PK[self.part])
+        return batch, tuple(a[self.part] for a in aux)
+
+
+@pytest.mark.parametrize("shares", [([ANNA, BERT], [ANNA]), ([ANNA], []), ([], [])], ids=["both", "one", "none"])
+def test_two_ranks_shares_make_the_step_of_one_process(shares):
+    """Sums are added before the noise, which is that of one process; companions are counted once."""
+    plan = dataclasses.replace(PLAN, noise_multiplier=1.0, images_per_patient=2)
+    companion = companion_of([3.0, 4.0], [0.0, 1.0], [0.5, 0.0], [2.0, 0.0])
+    whole, _ = step(plan, *shares[0], *shares[1], companion=companion, noise=NoiseSource(1))
+    other, own = Recorder(slice(1, None, 2)), Recorder(slice(0, None, 2))
+    for rank, drawn in ((other, shares[1]), (own, shares[0])):
+        module, (batch, aux) = TwoWeights(), batch_of(*drawn)
+        own.others = getattr(other, "sent", None)
+        info = private_step(plan, ENGINE, module, batch, aux, companion, NoiseSource(1), rank)
+    torch.testing.assert_close(module.weight.grad, whole, rtol=1e-12, atol=1e-12)
+    assert own.finished == 1
+    assert info.public["noisy_gradient_norm"] == pytest.approx(whole.norm().item())
