@@ -54,7 +54,7 @@ RULES: tuple[Rule, ...] = (
     ("privacy.clipping_norm", *_positive),
     ("privacy.batch_patients", *_at_least_one),
     ("privacy.n", *_at_least_one),
-    ("privacy.engine", *_one_of("functional", "loop")),
+    ("privacy.engine", *_one_of("ghost", "functional", "loop")),
     ("privacy.physical_batch", *_at_least_one),
     ("privacy.budget_epsilon", *_positive),
     ("trainer.steps", *_at_least_one),

@@ -78,7 +78,7 @@ class PrivacyConfig:
     clipping_norm: float = 1.0  # C, of a patient's weighted-mean gradient
     batch_patients: int | None = None  # expected patients in a batch; sampling rate = batch_patients / n; see batch_for
     n: int | None = None  # declared public size of the training cohort; default: the count, declared public thereby
-    engine: str = "functional"  # functional | loop
+    engine: str = "functional"  # ghost | functional | loop
     physical_batch: int = 32  # patients whose gradients are held at once; changes memory, not privacy
     budget_epsilon: float | None = None  # the cohort's budget over all runs; null: none beyond each run's own
     ledger: str | None = None  # folder; default: $IMGSYNTH_LEDGER or ~/.imgsynth/ledger

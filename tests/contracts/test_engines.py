@@ -395,5 +395,5 @@ def test_one_more_patient_moves_the_sum_by_at_most_C(engine, images, scale, clip
 
 
 def test_an_unknown_engine_is_refused_by_name():
-    with pytest.raises(InputError, match="one of functional, loop"):
+    with pytest.raises(InputError, match="one of ghost, functional, loop"):
         get_engine("fast")

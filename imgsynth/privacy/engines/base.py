@@ -6,9 +6,9 @@ Shape legend: P patients, K images of a patient, C channels, B = P·K images, * 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import NamedTuple, final
+from typing import Literal, NamedTuple, final
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ from imgsynth.types import Fault, InputError, PatientBatch
 
 Parameters = dict[str, nn.Parameter]
 Aux = tuple[Tensor, ...]
+Precision = Literal["float32", "bf16"]
 
 
 class Clipped(NamedTuple):
@@ -44,9 +45,14 @@ class Engine(ABC):
     | losses not shaped (K,), as (K, 1) or ()   | InputError                                                    |
     | a buffer changes in the forward pass      | InputError                                                    |
     | frozen parameters                         | no entry in ``sums``                                          |
+    | a hook on a parameter's gradient          | InputError                                                    |
+    | precision "bf16"                          | forward and input gradients by autocast, norms and sums float32 |
     """
 
     name: str
+
+    def __init__(self, precision: Precision = "float32"):
+        self.precision = precision
 
     @final
     def clipped_sum(
@@ -65,6 +71,14 @@ class Engine(ABC):
         assert result.sums.keys() == parameters.keys(), "an engine must cover every trainable parameter"
         return result
 
+    @final
+    def losses(self, network: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+        """``network(*inputs)``, a loss for each image, its forward pass in the engine's precision."""
+        if self.precision == "float32":
+            return network(*inputs)
+        with torch.autocast(inputs[0].device.type, dtype=torch.bfloat16):
+            return network(*inputs).float()
+
     @abstractmethod
     def _sum(
         self,
@@ -81,6 +95,16 @@ class Engine(ABC):
 def trainable_parameters(module: nn.Module) -> Parameters:
     """Name -> parameter that requires a gradient; shared ones once. InputError when there is none."""
     parameters = {name: p for name, p in module.named_parameters() if p.requires_grad}
+    hooked = [name for name, p in parameters.items() if p._backward_hooks or p._post_accumulate_grad_hooks]
+    if hooked:
+        raise InputError(
+            Fault(
+                where=f"parameters {', '.join(hooked)} of {type(module).__name__}",
+                got="hooks on their gradients",
+                expected="no hooks: they would act after the clipping, or on a sum of patients, or not at all",
+                remedy="remove the hooks; freeze parameters with requires_grad_(False)",
+            )
+        )
     if not parameters:
         raise InputError(
             Fault(

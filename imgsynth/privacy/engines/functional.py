@@ -34,7 +34,7 @@ class FunctionalEngine(Engine):
         norms, losses = [], []
 
         def patient_loss(theta: dict[str, Tensor], x_KC: Tensor, y_K: Tensor, w_K: Tensor, *aux_K: Tensor) -> Tensor:
-            loss_K = functional_call(module, theta, (x_KC, y_K, *aux_K))
+            loss_K = self.losses(lambda *inputs: functional_call(module, theta, inputs), x_KC, y_K, *aux_K)
             check_losses(loss_K, len(w_K))
             return (w_K * loss_K).sum()
 

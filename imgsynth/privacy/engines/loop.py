@@ -24,7 +24,7 @@ class LoopEngine(Engine):
         sums = {name: torch.zeros_like(p) for name, p in parameters.items()}
         norms, losses = [], []
         for p in range(len(batch)):
-            gradient, loss = _patient_gradient(module, parameters, batch, aux_PK, p)
+            gradient, loss = self._patient_gradient(module, parameters, batch, aux_PK, p)
             norm = torch.stack([g.norm() for g in gradient]).norm()
             if norm.isfinite():
                 factor = clip_factors(norm, clipping_norm)
@@ -34,20 +34,19 @@ class LoopEngine(Engine):
             losses.append(loss)
         return Clipped(sums, torch.stack(norms), torch.stack(losses))
 
-
-def _patient_gradient(
-    module: nn.Module, parameters: Parameters, batch: PatientBatch, aux_PK: Aux, p: int
-) -> tuple[list[Tensor], Tensor]:
-    """Gradient and value of patient p's weighted mean loss, image after image."""
-    gradient = [torch.zeros_like(q) for q in parameters.values()]
-    loss = batch.w_PK.new_zeros(())
-    for k in batch.w_PK[p].nonzero().flatten().tolist():
-        x_1, y_1 = batch.x_PKC[p, k].unsqueeze(0).clone(), batch.y_PK[p, k].unsqueeze(0)
-        loss_1 = module(x_1, y_1, *(a[p, k].unsqueeze(0) for a in aux_PK))
-        check_losses(loss_1, 1)
-        weighted = (batch.w_PK[p, k] * loss_1).sum()
-        parts = torch.autograd.grad(weighted, list(parameters.values()), allow_unused=True, materialize_grads=True)
-        for total, part in zip(gradient, parts, strict=True):
-            total += part
-        loss = loss + weighted.detach()
-    return gradient, loss
+    def _patient_gradient(
+        self, module: nn.Module, parameters: Parameters, batch: PatientBatch, aux_PK: Aux, p: int
+    ) -> tuple[list[Tensor], Tensor]:
+        """Gradient and value of patient p's weighted mean loss, image after image."""
+        gradient = [torch.zeros_like(q) for q in parameters.values()]
+        loss = batch.w_PK.new_zeros(())
+        for k in batch.w_PK[p].nonzero().flatten().tolist():
+            x_1, y_1 = batch.x_PKC[p, k].unsqueeze(0).clone(), batch.y_PK[p, k].unsqueeze(0)
+            loss_1 = self.losses(module, x_1, y_1, *(a[p, k].unsqueeze(0) for a in aux_PK))
+            check_losses(loss_1, 1)
+            weighted = (batch.w_PK[p, k] * loss_1).sum()
+            parts = torch.autograd.grad(weighted, list(parameters.values()), allow_unused=True, materialize_grads=True)
+            for total, part in zip(gradient, parts, strict=True):
+                total += part
+            loss = loss + weighted.detach()
+        return gradient, loss

@@ -1,0 +1,202 @@
+"""What one use of one parameter adds to every patient's gradient, in forms that cost differently.
+
+A contribution holds what the backward pass left (input a, output gradient g) and can give, for P patients,
+
+    norms²      ‖W_p‖² of this contribution alone, [P]
+    per patient W_p for a range of patients, [p, *parameter shape]
+    weighted    Σ_p c_p W_p, shaped like the parameter, by one ordinary weight gradient
+
+None of them holds [P × parameters] unless that is smaller than a and g, which it then replaces.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from imgsynth.privacy.engines.convolution import Geometry, gram_of_windows
+from imgsynth.privacy.engines.patients import Images
+
+CHUNK = 2**23  # elements that a temporary of per-patient gradients or unfolded inputs may have
+
+
+class Contribution(ABC):
+    """One use of one parameter. ``size`` is the parameter's number of elements, ``images`` the layout of the batch."""
+
+    size: int
+    images: Images
+
+    @abstractmethod
+    def per_patient(self, patients: range) -> Tensor:
+        """W_p of these patients, [p, *shape], in float32 or float64."""
+
+    @abstractmethod
+    def weighted(self, c_P: Tensor) -> Tensor:
+        """Σ_p c_p W_p."""
+
+    def factors(self) -> tuple[Tensor, Tensor] | None:
+        """U [P, G, R, T], V [P, G, S, T] with W_p = V Uᵀ in each group, where there are such; T over all images."""
+        return None
+
+    def positions(self) -> int:
+        """T of ``factors``; 0 where there are none."""
+        return 0
+
+
+class Stored(Contribution):
+    """A contribution that is small, or was made small: W_p itself, [P, *shape]."""
+
+    def __init__(self, values_P: Tensor, images: Images):
+        self.values_P, self.images = values_P, images
+        self.size = values_P[0].numel()
+
+    def per_patient(self, patients: range) -> Tensor:
+        return self.values_P[patients.start : patients.stop]
+
+    def weighted(self, c_P: Tensor) -> Tensor:
+        return torch.tensordot(c_P, self.values_P, dims=1)
+
+
+class ConvWeight(Contribution):
+    """The weight of a convolution, transposed or not."""
+
+    def __init__(self, geometry: Geometry, a_B: Tensor, g_B: Tensor, weight: Tensor, images: Images):
+        self.geometry, self.images = geometry, images
+        self.a_B, self.g_B = exact(a_B), exact(g_B)
+        self.shape, self.size = weight.shape, weight.numel()
+
+    def per_patient(self, patients: range) -> Tensor:
+        return self.by_loop(patients)
+
+    def by_loop(self, patients: range) -> Tensor:
+        """The vendor's kernel, patient after patient; it sums a patient's images itself."""
+        shape_only = self.a_B.new_empty(self.shape)
+        out = self.a_B.new_zeros(len(patients), *self.shape)
+        for i, p in enumerate(patients):
+            own = self.images.slice_of(p)
+            if own.start < own.stop:
+                out[i] = self.geometry.weight_gradient(self.g_B[own], self.a_B[own], shape_only)
+        return out
+
+    def by_groups(self, patients: range) -> Tensor:
+        """One call of the vendor's kernel with the patients as groups; needs equal numbers of images."""
+        count, k = len(patients), self.images.uniform
+        assert k is not None
+        own = slice(patients.start * k, patients.stop * k)
+        a, g = (_as_groups(t[own], count, k) for t in (self.a_B, self.g_B))
+        stacked = self.a_B.new_empty(count * self.shape[0], *self.shape[1:])
+        gradient = self.geometry.weight_gradient(g, a, stacked, count * self.geometry.groups)
+        return gradient.view(count, *self.shape)
+
+    def by_columns(self, patients: range) -> Tensor:
+        """Products of unfolded input and output gradient (im2col)."""
+        own = slice(self.images.slice_of(patients.start).start, self.images.slice_of(patients.stop - 1).stop)
+        u_BGRT, v_BGST = self.geometry.factors(self.a_B[own], self.g_B[own])
+        w_BGSR = torch.matmul(v_BGST, u_BGRT.mT).view(-1, *self.shape)
+        if self.images.uniform == 1:
+            return w_BGSR
+        out = w_BGSR.new_zeros(len(patients), *self.shape)
+        return out.index_add_(0, self.images.patient_B[own] - patients.start, w_BGSR)
+
+    def weighted(self, c_P: Tensor) -> Tensor:
+        c_B = c_P[self.images.patient_B].view(-1, *(1 for _ in self.g_B.shape[1:]))
+        return self.geometry.weight_gradient(self.g_B * c_B, self.a_B, self.a_B.new_empty(self.shape))
+
+    def factors(self) -> tuple[Tensor, Tensor]:
+        return tuple(_joined(self.images.by_patient(f)) for f in self.geometry.factors(self.a_B, self.g_B))  # type: ignore[return-value]
+
+    def positions(self) -> int:
+        return self.images.most * self.geometry.positions(self.a_B, self.g_B)
+
+    def grams_by_phase(self) -> tuple[Tensor, Tensor]:
+        """UᵀU and VᵀV [P, G, T, T], the first from pixel Gram matrices."""
+        unfolded, other = self.geometry.padded(self.a_B, self.g_B)
+        uu = gram_of_windows(self.geometry, self.images.by_patient(unfolded), other.shape[2:])
+        v = _joined(
+            self.images.by_patient(
+                other.reshape(len(other), self.geometry.groups, -1, uu.shape[-1] // self.images.most)
+            )
+        )
+        return uu, v.mT @ v
+
+
+class LinearWeight(Contribution):
+    """The weight [out, in] of a linear layer on inputs [B, ..., in]."""
+
+    def __init__(self, a_B: Tensor, g_B: Tensor, images: Images):
+        self.images = images
+        self.a_BTR, self.g_BTS = (exact(t).reshape(len(t), -1, t.shape[-1]) for t in (a_B, g_B))
+        self.size = a_B.shape[-1] * g_B.shape[-1]
+
+    def per_patient(self, patients: range) -> Tensor:
+        u, v = self.factors()
+        own = slice(patients.start, patients.stop)
+        return torch.bmm(v[own, 0], u[own, 0].mT)
+
+    def weighted(self, c_P: Tensor) -> Tensor:
+        g_BTS = self.g_BTS * c_P[self.images.patient_B][:, None, None]
+        return g_BTS.flatten(0, 1).mT @ self.a_BTR.flatten(0, 1)
+
+    def factors(self) -> tuple[Tensor, Tensor]:
+        u, v = (self.images.by_patient(t).flatten(1, 2).mT[:, None] for t in (self.a_BTR, self.g_BTS))
+        return u, v
+
+    def positions(self) -> int:
+        return self.images.most * self.a_BTR.shape[1]
+
+
+class EmbeddingWeight(Contribution):
+    """The table [classes, width] of an embedding; ``index_BT`` are the rows that were read, g [B, T, width]."""
+
+    def __init__(self, index_B: Tensor, g_B: Tensor, shape: torch.Size, padding_idx: int | None, images: Images):
+        self.images, self.shape, self.size = images, shape, shape.numel()
+        g_BTD = exact(g_B).reshape(len(g_B), -1, shape[1])
+        self.index_BT = index_B.reshape(len(index_B), -1)
+        if padding_idx is not None:  # that row is never trained
+            g_BTD = g_BTD * (self.index_BT != padding_idx % shape[0])[:, :, None]
+        self.g_BTD = g_BTD
+
+    def per_patient(self, patients: range) -> Tensor:
+        own = slice(self.images.slice_of(patients.start).start, self.images.slice_of(patients.stop - 1).stop)
+        row = (self.images.patient_B[own, None] - patients.start) * self.shape[0] + self.index_BT[own]
+        out = self.g_BTD.new_zeros(len(patients) * self.shape[0], self.shape[1])
+        return out.index_add_(0, row.flatten(), self.g_BTD[own].flatten(0, 1)).view(-1, *self.shape)
+
+    def weighted(self, c_P: Tensor) -> Tensor:
+        g_BTD = self.g_BTD * c_P[self.images.patient_B][:, None, None]
+        out = self.g_BTD.new_zeros(self.shape)
+        return out.index_add_(0, self.index_BT.flatten(), g_BTD.flatten(0, 1))
+
+
+def exact(t: Tensor) -> Tensor:
+    """Half precisions as float32: norms and sums are never taken in less."""
+    return t.float() if t.dtype in (torch.bfloat16, torch.float16) else t
+
+
+def norms2_of_sum(parts: Sequence[Contribution], chunk: int = CHUNK) -> Tensor:
+    """‖Σ_uses W_p‖² [P] of one parameter by making every W_p, a few patients at a time."""
+    images, norms = parts[0].images, []
+    step = max(1, chunk // max(part.size for part in parts))
+    for start in range(0, images.patients, step):
+        patients = range(start, min(start + step, images.patients))
+        w_P = parts[0].per_patient(patients)
+        for part in parts[1:]:
+            w_P = w_P + part.per_patient(patients)
+        norms.append(w_P.reshape(len(patients), -1).square().sum(1))
+    return torch.cat(norms)
+
+
+def _as_groups(t_B: Tensor, patients: int, k: int) -> Tensor:
+    """[p·k, C, *] as [k, p·C, *]."""
+    t = t_B.view(patients, k, *t_B.shape[1:]).transpose(0, 1)
+    return t.reshape(k, patients * t_B.shape[1], *t_B.shape[2:])
+
+
+def _joined(t_PkGRT: Tensor) -> Tensor:
+    """[P, k, G, R, T] as [P, G, R, k·T]: a patient's images are further positions."""
+    if t_PkGRT.shape[1] == 1:
+        return t_PkGRT[:, 0]
+    return t_PkGRT.permute(0, 2, 3, 1, 4).flatten(3, 4)

@@ -1,0 +1,238 @@
+"""Per-patient clipping at nearly the cost of an ordinary step: book-keeping on one forward and one backward pass.
+
+The backward pass of the summed loss is written by ourselves for every layer with trainable parameters (``tape.py``,
+``layers.py``). It leaves each layer's input and output gradient, from which follow, layer by layer, the norms of all
+patients' gradients by the cheapest of several exact methods (``choice.py``), and then the clipped sum, by one ordinary
+weight gradient on output gradients scaled by the clip factors. There is no second backward pass, and nothing of size
+[patients × parameters] unless it is small. Ghost norms: Goodfellow 2015 (arXiv 1510.01799), Li et al. 2022 (arXiv
+2110.05679); book-keeping: Bu et al. 2023 (arXiv 2210.00038); here for convolutions and for patients.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+
+from imgsynth import console
+from imgsynth.privacy.engines.base import Aux, Clipped, Engine, Parameters, check_losses, clip_factors
+from imgsynth.privacy.engines.choice import norms2
+from imgsynth.privacy.engines.contributions import Contribution
+from imgsynth.privacy.engines.functional import FunctionalEngine
+from imgsynth.privacy.engines.layers import Unsupported
+from imgsynth.privacy.engines.patients import Images
+from imgsynth.privacy.engines.probe import alike, probe, without_randomness
+from imgsynth.privacy.engines.tape import Tape
+from imgsynth.types import Fault, InputError, PatientBatch
+
+# Above this, a Gram norm may have lost more than 5e-5 of its value to cancellation, and is taken in another way.
+_LARGEST_ERROR = 1e-4
+
+
+@dataclass
+class _Known:
+    """What was found out about a network with these trainable parameters."""
+
+    names: tuple[str, ...]
+    calls: int = 0
+    agreed: bool = False  # a comparison with the functional engine came out well
+    obstacle: str | None = None  # why it is left to the functional engine
+
+
+_known: WeakKeyDictionary[nn.Module, _Known] = WeakKeyDictionary()
+
+
+class GhostEngine(Engine):
+    """Linear, Conv1d-3d and ConvTranspose1d-3d of any kind, GroupNorm, InstanceNorm, LayerNorm, Embedding, PReLU.
+
+    A network with anything else that is trainable, and a loss with a gradient inside, is left whole to ``functional``,
+    which is said once. A network that mixes the images of a batch has no per-patient gradients: on calls 1, 2, 4, 8, …
+    the result for a few images made of the first patient's is compared with ``functional``, which takes every patient
+    by himself; a difference on the first call leaves the network to ``functional``, a later one ends the run.
+    """
+
+    name = "ghost"
+
+    def _sum(
+        self,
+        module: nn.Module,
+        parameters: Parameters,
+        batch: PatientBatch,
+        aux_PK: Aux,
+        clipping_norm: float,
+        physical_batch: int,
+    ) -> Clipped:
+        known = _known.get(module)
+        if known is None or known.names != tuple(parameters):
+            known = _known[module] = _Known(tuple(parameters))
+        known.calls += 1
+        try:
+            if known.obstacle is None:
+                if not known.agreed or known.calls & (known.calls - 1) == 0:
+                    self._compare(module, parameters, batch, aux_PK, clipping_norm, known)
+                return self._chunks(module, parameters, batch, aux_PK, clipping_norm, physical_batch)
+        except Unsupported as obstacle:
+            known.obstacle = str(obstacle)
+            console.say(f"privacy.engine=ghost leaves {type(module).__name__} to the functional engine: {obstacle}.")
+        functional = FunctionalEngine(self.precision)
+        return functional._sum(module, parameters, batch, aux_PK, clipping_norm, physical_batch)
+
+    def _chunks(
+        self,
+        module: nn.Module,
+        parameters: Parameters,
+        batch: PatientBatch,
+        aux_PK: Aux,
+        clipping_norm: float,
+        physical_batch: int,
+    ) -> Clipped:
+        """The sum over parts of the batch of at most ``physical_batch`` patients; the split changes nothing."""
+        sums = {name: torch.zeros_like(p) for name, p in parameters.items()}
+        norms, losses = [], []
+        for start in range(0, len(batch), physical_batch):
+            own = slice(start, start + physical_batch)
+            part = PatientBatch(batch.x_PKC[own], batch.y_PK[own], batch.w_PK[own])
+            found = self._clipped(module, parameters, part, tuple(a[own] for a in aux_PK), clipping_norm)
+            for name, total in found.sums.items():
+                sums[name] += total
+            norms.append(found.norms_P)
+            losses.append(found.loss_P)
+        return Clipped(sums, torch.cat(norms), torch.cat(losses))
+
+    def _clipped(
+        self, module: nn.Module, parameters: Parameters, batch: PatientBatch, aux_PK: Aux, clipping_norm: float
+    ) -> Clipped:
+        """One pass. A patient whose norm is not finite is left out and the pass repeated, as 0·NaN is not 0."""
+        record = self._record(module, parameters, batch, aux_PK, clipping_norm)
+        norms_P, loss_P = record.norms2_P.sqrt(), record.loss_P
+        finite_P = norms_P.isfinite()
+        if not finite_P.all():
+            sums = {name: torch.zeros_like(p) for name, p in parameters.items()}
+            if finite_P.any():
+                rest = PatientBatch(batch.x_PKC[finite_P], batch.y_PK[finite_P], batch.w_PK[finite_P])
+                found = self._clipped(module, parameters, rest, tuple(a[finite_P] for a in aux_PK), clipping_norm)
+                sums, norms_P[finite_P], loss_P[finite_P] = found.sums, found.norms_P, found.loss_P
+            return Clipped(sums, norms_P, loss_P)
+        factors_P = clip_factors(norms_P, clipping_norm)
+        sums = {}
+        with _full_precision():
+            while record.kept:  # each freed as soon as it is summed
+                name, (first, *others) = record.kept.popitem()
+                total = first.weighted(factors_P)
+                for part in others:
+                    total += part.weighted(factors_P)
+                sums[name] = total.view(parameters[name].shape)
+        return Clipped(sums, norms_P, loss_P)
+
+    def _record(
+        self, module: nn.Module, parameters: Parameters, batch: PatientBatch, aux_PK: Aux, clipping_norm: float
+    ) -> _Record:
+        """Forward, backward and norms; once more without Gram forms where rounding could be felt in them."""
+        record = self._pass(module, parameters, batch, aux_PK, exact_only=False)
+        limit_P = _LARGEST_ERROR * record.norms2_P.clamp(min=clipping_norm**2)
+        if (record.terms_P * torch.finfo(record.terms_P.dtype).eps > limit_P).any():
+            record = self._pass(module, parameters, batch, aux_PK, exact_only=True)
+        return record
+
+    def _pass(
+        self, module: nn.Module, parameters: Parameters, batch: PatientBatch, aux_PK: Aux, exact_only: bool
+    ) -> _Record:
+        images, zeros_P = Images(batch.w_PK), next(iter(parameters.values())).new_zeros(len(batch))
+        record = _Record(zeros_P, zeros_P, zeros_P, exact_only)
+        if not len(images):
+            return record
+        tape = Tape(parameters, images, record.add)
+        x_BC, y_B, *aux_B = images.take(batch, aux_PK)
+        with _unsupported(), tape:
+            loss_B = self.losses(module, x_BC, y_B, *aux_B)
+        check_losses(loss_B, len(images))
+        weighted_B = images.w_B * loss_B
+        stray = tape.stray_parameters(weighted_B)
+        if stray:
+            raise Unsupported(f"{', '.join(stray)} used in a way that cannot be watched")
+        with _unsupported():
+            tape.backward(weighted_B.sum())
+        record.loss_P = images.sum_by_patient(weighted_B.detach())
+        return record
+
+    def _compare(
+        self,
+        module: nn.Module,
+        parameters: Parameters,
+        batch: PatientBatch,
+        aux_PK: Aux,
+        clipping_norm: float,
+        known: _Known,
+    ) -> None:
+        """Take a probe with ``functional`` too. Unsupported where the two differ, InputError if they agreed before."""
+        made = probe(batch, aux_PK)
+        if made is None:
+            return
+        arguments = (module, parameters, *made, clipping_norm, len(made[0]))
+        with without_randomness(module, *made):
+            got = self._chunks(*arguments)
+            expected = FunctionalEngine(self.precision)._sum(*arguments)
+        if alike(got, expected, 1e-3 if self.precision == "float32" else 0.1):
+            known.agreed |= bool((expected.norms_P > 0).all())
+            return
+        if not known.agreed:
+            raise Unsupported("its images do not have gradients independent of each other, or we take a layer wrongly")
+        raise InputError(
+            Fault(
+                where=f"private network {type(module).__name__}, call {known.calls} of privacy.engine=ghost",
+                got="gradients other than with each patient by himself, though earlier calls agreed",
+                expected="gradients that do not depend on which other patients are in the batch",
+                remedy="privacy.engine=functional in a new run; do not release what this run made",
+            )
+        )
+
+
+@dataclass
+class _Record:
+    """What one pass leaves behind."""
+
+    norms2_P: Tensor
+    terms_P: Tensor  # Σ |terms| of the norms that were taken in Gram form
+    loss_P: Tensor
+    exact_only: bool
+    kept: dict[str, list[Contribution]] = field(default_factory=dict)
+
+    def add(self, name: str, parts: list[Contribution]) -> None:
+        with _full_precision():
+            found = norms2(parts, self.exact_only)
+        self.norms2_P = self.norms2_P + found.norms2_P
+        if found.terms_P is not None:
+            self.terms_P = self.terms_P + found.terms_P
+        self.kept[name] = found.kept
+
+
+@contextmanager
+def _unsupported() -> Iterator[None]:
+    """A RuntimeError of torch (a tensor changed in place, a function that cannot be watched) as an obstacle.
+
+    Were it the network's own fault, the functional engine will raise it again.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if "memory" in str(error) and "alloc" in str(error):
+            raise
+        raise Unsupported(str(error).strip().split("\n")[0]) from error
+
+
+@contextmanager
+def _full_precision() -> Iterator[None]:
+    """No TF32: its 10 bits would let a clipped gradient be longer than the clipping norm by a thousandth."""
+    if not torch.cuda.is_available():
+        yield
+        return
+    before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+    try:
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before

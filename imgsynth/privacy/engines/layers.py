@@ -1,0 +1,321 @@
+"""The layers that the ghost engine knows: forward, gradient of the input, and contributions to patients' gradients.
+
+Each is made from the arguments of a torch function, so that ``nn`` modules, MONAI blocks and functional code are alike;
+``padding_mode`` other than zeros, for one, arrives here as padding followed by an unpadded convolution.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from imgsynth.privacy.engines.contributions import (
+    Contribution,
+    ConvWeight,
+    EmbeddingWeight,
+    LinearWeight,
+    Stored,
+    exact,
+)
+from imgsynth.privacy.engines.convolution import Geometry
+from imgsynth.privacy.engines.patients import Images
+
+NameOf = Callable[[Any], str | None]
+Saved = tuple[Tensor, ...]
+Contributions = list[tuple[str, Contribution]]
+
+
+class Unsupported(Exception):
+    """This objective cannot be taken by the ghost engine; the message says what stands in the way."""
+
+
+class Layer(ABC):
+    """One use of a layer with trainable parameters."""
+
+    def __init__(self, weight: Tensor | None, bias: Tensor | None, name_of: NameOf):
+        self.weight = None if weight is None else weight.detach()
+        self.bias = None if bias is None else bias.detach()
+        self.weight_name, self.bias_name = name_of(weight), name_of(bias)
+        for tensor, name in ((weight, self.weight_name), (bias, self.bias_name)):
+            if tensor is not None and tensor.requires_grad and name is None:
+                raise Unsupported("a layer whose weight or bias is computed, not a parameter")
+
+    @property
+    def given_weight(self) -> Tensor:
+        """The weight of a layer that always has one."""
+        assert self.weight is not None
+        return self.weight
+
+    def names(self) -> list[str]:
+        return [name for name in (self.weight_name, self.bias_name) if name is not None]
+
+    @abstractmethod
+    def forward(self, x: Tensor) -> tuple[Tensor, Saved]:
+        """The output, and what the backward pass needs."""
+
+    @abstractmethod
+    def backward(
+        self, saved: Saved, g: Tensor, images: Images, wants_input: bool
+    ) -> tuple[Tensor | None, Contributions]:
+        """The input's gradient (None where nobody wants it) and each trainable parameter's contribution."""
+
+    def _contributions(
+        self, images: Images, weight: Callable[[], Contribution], bias_B: Callable[[], Tensor]
+    ) -> Contributions:
+        """Those of the parameters that are trainable; ``bias_B`` gives each image's own gradient of the bias."""
+        found: Contributions = []
+        if self.weight_name is not None:
+            found.append((self.weight_name, weight()))
+        if self.bias_name is not None:
+            found.append((self.bias_name, Stored(images.sum_by_patient(bias_B()), images)))
+        return found
+
+
+class Convolution(Layer):
+    def __init__(self, geometry: Geometry, weight: Tensor, bias: Tensor | None, name_of: NameOf):
+        super().__init__(weight, bias, name_of)
+        self.geometry = geometry
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Saved]:
+        y = self.geometry.apply(x, self.given_weight, self.bias)
+        return y, (x.to(y.dtype),)
+
+    def backward(
+        self, saved: Saved, g: Tensor, images: Images, wants_input: bool
+    ) -> tuple[Tensor | None, Contributions]:
+        (a,) = saved
+        weight, axes = self.given_weight, tuple(range(2, g.ndim))
+        found = self._contributions(
+            images,
+            lambda: ConvWeight(self.geometry, a, g, weight, images),
+            lambda: exact(g).sum(axes),
+        )
+        return self.geometry.input_gradient(g, a, weight.to(g.dtype)) if wants_input else None, found
+
+
+class Linear(Layer):
+    def forward(self, x: Tensor) -> tuple[Tensor, Saved]:
+        y = F.linear(x, self.given_weight, self.bias)
+        return y, (x.to(y.dtype),)
+
+    def backward(
+        self, saved: Saved, g: Tensor, images: Images, wants_input: bool
+    ) -> tuple[Tensor | None, Contributions]:
+        (a,) = saved
+        found = self._contributions(
+            images,
+            lambda: LinearWeight(a, g, images),
+            lambda: exact(g).flatten(1, -2).sum(1) if g.ndim > 2 else exact(g),
+        )
+        return g @ self.given_weight.to(g.dtype) if wants_input else None, found
+
+
+class GroupNorm(Layer):
+    """Group norm, and instance norm as that with one channel a group."""
+
+    def __init__(self, groups: int, eps: float, weight: Tensor | None, bias: Tensor | None, name_of: NameOf):
+        super().__init__(weight, bias, name_of)
+        self.groups, self.eps = groups, eps
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Saved]:
+        x = exact(x).contiguous()
+        batch, channels, pixels = len(x), x.shape[1], math.prod(x.shape[2:])
+        y, mean, rstd = torch.native_group_norm(
+            x, self.weight, self.bias, batch, channels, pixels, self.groups, self.eps
+        )
+        return y, (x, mean, rstd)
+
+    def backward(
+        self, saved: Saved, g: Tensor, images: Images, wants_input: bool
+    ) -> tuple[Tensor | None, Contributions]:
+        x, mean_BG, rstd_BG = saved
+        batch, channels, pixels = len(x), x.shape[1], math.prod(x.shape[2:])
+        g = g.contiguous()
+        g_BCT, x_BCT = g.view(batch, channels, -1), x.view(batch, channels, -1)
+        each = channels // self.groups
+        mean_BC, rstd_BC = mean_BG.repeat_interleave(each, 1), rstd_BG.repeat_interleave(each, 1)
+        sum_BC = g_BCT.sum(2)
+
+        def weight_B() -> Tensor:
+            return ((g_BCT * x_BCT).sum(2) - mean_BC * sum_BC) * rstd_BC
+
+        found = self._contributions(images, lambda: Stored(images.sum_by_patient(weight_B()), images), lambda: sum_BC)
+        if not wants_input:
+            return None, found
+        gradient = torch.ops.aten.native_group_norm_backward(
+            g, x, mean_BG, rstd_BG, self.weight, batch, channels, pixels, self.groups, [True, False, False]
+        )[0]
+        return gradient, found
+
+
+class LayerNorm(Layer):
+    def __init__(self, shape: Sequence[int], eps: float, weight: Tensor | None, bias: Tensor | None, name_of: NameOf):
+        super().__init__(weight, bias, name_of)
+        self.shape, self.eps = list(shape), eps
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Saved]:
+        x = exact(x)
+        y, mean, rstd = torch.native_layer_norm(x, self.shape, self.weight, self.bias, self.eps)
+        return y, (x, mean, rstd)
+
+    def backward(
+        self, saved: Saved, g: Tensor, images: Images, wants_input: bool
+    ) -> tuple[Tensor | None, Contributions]:
+        x, mean, rstd = saved
+
+        def over_positions(t: Tensor) -> Tensor:
+            return t.reshape(len(t), -1, *self.shape).sum(1)
+
+        found = self._contributions(
+            images,
+            lambda: Stored(images.sum_by_patient(over_positions(g * ((x - mean) * rstd))), images),
+            lambda: over_positions(g),
+        )
+        if not wants_input:
+            return None, found
+        gradient = torch.ops.aten.native_layer_norm_backward(
+            g, x, self.shape, mean, rstd, self.weight, self.bias, [True, False, False]
+        )[0]
+        return gradient, found
+
+
+class Embedding(Layer):
+    def __init__(self, weight: Tensor, padding_idx: int | None, name_of: NameOf):
+        super().__init__(weight, None, name_of)
+        self.padding_idx = padding_idx
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Saved]:
+        return F.embedding(x, self.given_weight), (x,)
+
+    def backward(
+        self, saved: Saved, g: Tensor, images: Images, wants_input: bool
+    ) -> tuple[Tensor | None, Contributions]:
+        contribution = EmbeddingWeight(saved[0], g, self.given_weight.shape, self.padding_idx, images)
+        return None, self._contributions(images, lambda: contribution, lambda: g)
+
+
+class PReLU(Layer):
+    def forward(self, x: Tensor) -> tuple[Tensor, Saved]:
+        return torch.prelu(x, self.given_weight.to(x.dtype)), (x,)
+
+    def backward(
+        self, saved: Saved, g: Tensor, images: Images, wants_input: bool
+    ) -> tuple[Tensor | None, Contributions]:
+        (x,), weight = saved, self.given_weight
+        slopes = weight.numel()
+
+        def weight_B() -> Tensor:
+            below = exact(g) * exact(x).clamp(max=0)
+            kept = (0, 1) if slopes > 1 else (0,)
+            axes = tuple(axis for axis in range(x.ndim) if axis not in kept)
+            return (below.sum(axes) if axes else below).view(len(x), slopes)
+
+        found = self._contributions(images, lambda: Stored(images.sum_by_patient(weight_B()), images), lambda: g)
+        if not wants_input:
+            return None, found
+        slope = weight.to(g.dtype)
+        if slopes > 1:
+            slope = slope.view(1, -1, *(1 for _ in x.shape[2:]))
+        return torch.where(x > 0, g, g * slope), found
+
+
+Made = tuple[Tensor, Layer]
+
+
+def _convolution(dims: int) -> Callable[..., Made]:
+    def make(
+        name_of: NameOf, input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Any = 1, padding: Any = 0,
+        dilation: Any = 1, groups: int = 1,
+    ) -> Made:  # fmt: skip
+        kernel, dilations = tuple(weight.shape[2:]), _each(dilation, dims)
+        if input.ndim != dims + 2:
+            raise Unsupported(f"a convolution on an input of {input.ndim} axes, without one for the images")
+        if padding == "same":  # may be uneven
+            total = [d * (k - 1) for d, k in zip(dilations, kernel, strict=True)]
+            input = F.pad(input, [n for t in reversed(total) for n in (t // 2, t - t // 2)])
+        pads = (0,) * dims if isinstance(padding, str) else _each(padding, dims)
+        return input, Convolution(Geometry(kernel, _each(stride, dims), pads, dilations, groups), weight, bias, name_of)
+
+    return make
+
+
+def _transposed(dims: int) -> Callable[..., Made]:
+    def make(
+        name_of: NameOf, input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Any = 1, padding: Any = 0,
+        output_padding: Any = 0, groups: int = 1, dilation: Any = 1,
+    ) -> Made:  # fmt: skip
+        if input.ndim != dims + 2:
+            raise Unsupported(f"a convolution on an input of {input.ndim} axes, without one for the images")
+        geometry = Geometry(
+            tuple(weight.shape[2:]), _each(stride, dims), _each(padding, dims), _each(dilation, dims), groups,
+            transposed=True, output_padding=_each(output_padding, dims),
+        )  # fmt: skip
+        return input, Convolution(geometry, weight, bias, name_of)
+
+    return make
+
+
+def _each(value: Any, dims: int) -> tuple[int, ...]:
+    """One number for each axis; torch takes a single one for all."""
+    values = (value,) if isinstance(value, int) else tuple(value)
+    return values * dims if len(values) == 1 else values
+
+
+def _linear(name_of: NameOf, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Made:
+    if input.ndim < 2:
+        raise Unsupported("a linear layer on an input without an axis for the images")
+    return input, Linear(weight, bias, name_of)
+
+
+def _group_norm(
+    name_of: NameOf, input: Tensor, num_groups: int, weight: Tensor | None = None, bias: Tensor | None = None,
+    eps: float = 1e-5, cudnn_enabled: bool = True,
+) -> Made:  # fmt: skip
+    return input, GroupNorm(num_groups, eps, weight, bias, name_of)
+
+
+def _layer_norm(
+    name_of: NameOf, input: Tensor, normalized_shape: Sequence[int], weight: Tensor | None = None,
+    bias: Tensor | None = None, eps: float = 1e-5, cudnn_enable: bool = True,
+) -> Made:  # fmt: skip
+    if input.ndim <= len(normalized_shape):
+        raise Unsupported("layer norm over the axis of the images")
+    return input, LayerNorm(normalized_shape, eps, weight, bias, name_of)
+
+
+def _instance_norm(
+    name_of: NameOf, input: Tensor, running_mean: Tensor | None = None, running_var: Tensor | None = None,
+    weight: Tensor | None = None, bias: Tensor | None = None, use_input_stats: bool = True, momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Made:  # fmt: skip
+    if running_mean is not None or not use_input_stats:
+        raise Unsupported("instance norm with running statistics")
+    return input, GroupNorm(input.shape[1], eps, weight, bias, name_of)
+
+
+def _embedding(
+    name_of: NameOf, input: Tensor, weight: Tensor, padding_idx: int | None = None, max_norm: float | None = None,
+    norm_type: float = 2.0, scale_grad_by_freq: bool = False, sparse: bool = False,
+) -> Made:  # fmt: skip
+    if max_norm is not None or scale_grad_by_freq or sparse:
+        raise Unsupported("an embedding with max_norm, scale_grad_by_freq or sparse")
+    return input, Embedding(weight, padding_idx, name_of)
+
+
+def _prelu(name_of: NameOf, input: Tensor, weight: Tensor) -> Made:
+    return input, PReLU(weight, None, name_of)
+
+
+# torch function -> (name_of, its arguments) -> (input, layer)
+LAYERS: dict[Callable[..., Any], Callable[..., Made]] = {
+    F.conv1d: _convolution(1), F.conv2d: _convolution(2), F.conv3d: _convolution(3),
+    F.conv_transpose1d: _transposed(1), F.conv_transpose2d: _transposed(2), F.conv_transpose3d: _transposed(3),
+    F.linear: _linear, F.group_norm: _group_norm, F.layer_norm: _layer_norm, F.instance_norm: _instance_norm,
+    F.embedding: _embedding, F.prelu: _prelu,
+}  # fmt: skip

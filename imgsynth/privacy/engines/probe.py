@@ -1,0 +1,71 @@
+"""Two engines compared on a few images: the guard against networks that are not what the ghost engine thinks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from imgsynth.privacy.engines.base import Aux, Clipped
+from imgsynth.types import PatientBatch
+
+
+def probe(batch: PatientBatch, aux_PK: Aux) -> tuple[PatientBatch, Aux] | None:
+    """Three patients made of one of ``batch``: as he is, mirrored and dimmed, and moved by a voxel and brightened.
+
+    None where no patient has an image and finite numbers.
+    """
+    finite_P = batch.w_PK.sum(1) > 0
+    for t in (batch.x_PKC, *aux_PK):
+        finite_P &= t.flatten(1).isfinite().all(1)
+    if not finite_P.any():
+        return None
+    first = int(finite_P.to(torch.uint8).argmax())
+    x_KC = batch.x_PKC[first]
+    x_PKC = torch.stack([x_KC, 0.5 * x_KC.flip(-1), 0.8 * x_KC.roll(1, -1) + 0.1])
+
+    def thrice(t_P: Tensor) -> Tensor:
+        return t_P[first].expand(3, *t_P.shape[1:]).clone()
+
+    return PatientBatch(x_PKC, thrice(batch.y_PK), thrice(batch.w_PK)), tuple(map(thrice, aux_PK))
+
+
+def alike(got: Clipped, expected: Clipped, tolerance: float) -> bool:
+    """Whether norms and sums agree, patient by patient and parameter by parameter, but for 10⁻⁴ of the whole."""
+
+    def close(a: Tensor, b: Tensor, whole: Tensor) -> bool:
+        return bool((a - b).norm() <= tolerance * b.norm() + 1e-4 * whole)
+
+    whole = torch.stack([e.norm() for e in expected.sums.values()]).norm()
+    largest = expected.norms_P.max()
+    norms = zip(got.norms_P, expected.norms_P, strict=True)
+    return all(close(g, e, largest) for g, e in norms) and all(
+        close(got.sums[name], e, whole) for name, e in expected.sums.items()
+    )
+
+
+@contextmanager
+def without_randomness(module: nn.Module, batch: PatientBatch, aux_PK: Aux) -> Iterator[None]:
+    """Where the network draws random numbers (dropout), in evaluation mode, so that two passes can be compared.
+
+    torch's random state is put back afterwards: a comparison leaves no trace in a repeatable run.
+    """
+    devices = [batch.x_PKC.device] if batch.x_PKC.is_cuda else []
+    with torch.random.fork_rng(devices):
+        before = _random_state(batch.x_PKC)
+        with torch.no_grad():
+            module(*(t.flatten(0, 1) for t in (batch.x_PKC.clone(), batch.y_PK, *aux_PK)))
+        training = {m: m.training for m in module.modules()}
+        try:
+            if not torch.equal(before, _random_state(batch.x_PKC)):
+                module.eval()
+            yield
+        finally:
+            for m, was in training.items():
+                m.training = was
+
+
+def _random_state(t: Tensor) -> Tensor:
+    return torch.cuda.get_rng_state(t.device) if t.is_cuda else torch.get_rng_state()
