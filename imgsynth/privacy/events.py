@@ -6,6 +6,7 @@ the way out: an accountant that guesses is worse than none.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from dp_accounting import dp_event as dp
@@ -31,6 +32,19 @@ def training_event(sampling_rate: float, noise_multiplier: float, steps: int) ->
         return dp.NonPrivateDpEvent()
     step = dp.PoissonSampledDpEvent(sampling_rate, dp.GaussianDpEvent(noise_multiplier))
     return dp.SelfComposedDpEvent(step, steps)
+
+
+def joint_training_event(sampling_rate: float, noise_multipliers: Sequence[float], steps: int) -> dp.DpEvent:
+    """T steps in each of which several Gaussian mechanisms read *the same* Poisson sample of patients.
+
+    ``noise_multipliers`` are each mechanism's noise in units of its own sensitivity. Rescaled to sensitivity 1 and laid
+    side by side, they are one Gaussian mechanism whose shift for one patient has length (Σ 1/σᵢ²)^½ in units of the
+    noise, hence its multiplier 1/σ² = Σ 1/σᵢ²; this one is subsampled. Composing the mechanisms one by one would claim
+    too little: it has each throw a coin of its own, where one coin decides for all of them.
+    """
+    if min(noise_multipliers) == 0:
+        return dp.NonPrivateDpEvent()
+    return training_event(sampling_rate, sum(sigma**-2 for sigma in noise_multipliers) ** -0.5, steps)
 
 
 def histogram_event(epsilon: float) -> dp.DpEvent:

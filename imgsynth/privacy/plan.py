@@ -13,6 +13,7 @@ from typing import Any, Literal
 from dp_accounting import dp_event as dp
 
 from imgsynth.privacy import accounting
+from imgsynth.privacy.calibrate import calibrated
 from imgsynth.privacy.engines import ENGINES
 from imgsynth.schema import PrivacyConfig
 from imgsynth.types import Fault, InputError, Unit
@@ -186,11 +187,8 @@ def make_plan(
     faults = [*_faults_of_target(privacy, epsilon_for_histogram), *_faults_of(draft, counted)]
     if faults:
         raise InputError(*faults)
-    if privacy.epsilon is not None:
-        draft["noise_multiplier"] = accounting.calibrate_noise(
-            privacy.epsilon, privacy.delta, draft["sampling_rate"], steps, epsilon_for_histogram
-        )
-    return PrivacyPlan(**draft)
+    plan = PrivacyPlan(**draft)
+    return plan if privacy.epsilon is None else calibrated(plan, privacy.epsilon)
 
 
 def _faults_of_target(privacy: PrivacyConfig, histogram: float) -> list[Fault]:

@@ -43,7 +43,7 @@ def plan_table(
             for count in steps:
                 if batch > n:
                     continue
-                sigma = noise_for(epsilon, delta, batch / n, count)
+                sigma = _noise_for(epsilon, delta, batch / n, count)
                 rows.append(
                     {
                         "epsilon": epsilon,
@@ -60,7 +60,7 @@ def plan_table(
 
 
 @lru_cache(maxsize=1024)
-def noise_for(epsilon: float, delta: float, rate: float, steps: int) -> float:
+def _noise_for(epsilon: float, delta: float, rate: float, steps: int) -> float:
     """The smallest σ (to 0.5%, rounded up) for which ``steps`` steps at sampling rate ``rate`` are (ε, δ)-DP."""
     low, high = 0.0, 1.0
     while quick_epsilon(high, delta, rate, steps) > epsilon:
@@ -150,7 +150,7 @@ def _configured_word(n: int, privacy: PrivacyConfig, trainer: TrainerConfig, uni
         return honest_word(n, None, 0.0, batch, unit)
     sigma, epsilon = privacy.noise_multiplier, privacy.epsilon
     if epsilon is not None:
-        sigma = noise_for(epsilon, privacy.delta, batch / n, trainer.steps)
+        sigma = _noise_for(epsilon, privacy.delta, batch / n, trainer.steps)
     else:
         assert sigma is not None  # the door takes exactly one of the two
         epsilon = quick_epsilon(sigma, privacy.delta, batch / n, trainer.steps)

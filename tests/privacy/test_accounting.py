@@ -5,8 +5,8 @@ from dp_accounting import dp_event as dp
 from scipy.optimize import brentq
 from scipy.stats import norm
 
-from imgsynth.privacy.accounting import calibrate_noise, epsilon, mechanism, pld_epsilon, rdp_epsilon
-from imgsynth.privacy.events import compose, histogram_event, training_event
+from imgsynth.privacy.accounting import epsilon, grid, pld_epsilon, rdp_epsilon
+from imgsynth.privacy.events import compose, histogram_event, joint_training_event, training_event
 from imgsynth.types import InputError
 
 
@@ -15,7 +15,7 @@ def exact_gaussian(sigma, delta):
 
     def delta_of(eps):
         a, b = 1 / (2 * sigma), eps * sigma
-        return norm.cdf(a - b) - math.exp(eps) * norm.cdf(-a - b)
+        return norm.cdf(a - b) - math.exp(eps + norm.logcdf(-a - b))
 
     return brentq(lambda eps: delta_of(eps) - delta, 0, 500)
 
@@ -41,6 +41,49 @@ def test_full_batches_against_the_closed_form(sigma, steps):
     exact = exact_gaussian(sigma / math.sqrt(steps), 1e-5)
     got = epsilon(training_event(1.0, sigma, steps), 1e-5)
     assert exact * (1 - 1e-9) <= got <= exact * 1.02 + 1e-3
+
+
+@pytest.mark.parametrize("steps", [10**3, 10**4, 10**5, 10**6])
+@pytest.mark.parametrize("mu", [0.08, 0.3, 1.0, 3.0])
+def test_the_grid_costs_less_than_a_hundredth_of_epsilon_from_a_thousand_to_a_million_steps(steps, mu):
+    """μ = √T/σ: all T steps together are one Gaussian mechanism of multiplier 1/μ, whose ε is known exactly."""
+    exact = exact_gaussian(1 / mu, 1e-5)
+    got = epsilon(training_event(1.0, math.sqrt(steps) / mu, steps), 1e-5)
+    assert exact * (1 - 1e-9) <= got <= exact * 1.003
+
+
+@pytest.mark.parametrize(("q", "sigma", "steps"), [(0.01, 8, 10**6), (1e-3, 1, 10**6), (0.05, 2, 10**4)])
+def test_a_grid_three_times_as_fine_changes_less_than_a_hundredth(q, sigma, steps):
+    event = training_event(q, sigma, steps)
+    finer = pld_epsilon(event, 1e-5, grid(steps, rdp_epsilon(event, 1e-5)) / 3)
+    assert finer <= epsilon(event, 1e-5) * (1 + 1e-6) <= finer * 1.01
+
+
+def test_the_grid_is_bounded_so_that_memory_is():
+    assert grid(10**6, 0.01) == 5e-6
+    assert grid(1, 50.0) == 1e-3
+    assert grid(10**4, 2.0) == pytest.approx(2e-4)
+
+
+@pytest.mark.parametrize("sigmas", [(2.0, 3.0), (1.0, 10.0, 10.0), (4.0,), (5.0, 5.0, 5.0, 5.0)])
+def test_joint_mechanisms_are_one_gaussian_with_the_noises_combined(sigmas):
+    """Every patient in every step: the composition of the single mechanisms is the closed form's, and so is theirs."""
+    exact = exact_gaussian(1 / math.sqrt(sum(1 / s**2 for s in sigmas)), 1e-5)
+    one_by_one = pld_epsilon(compose([dp.GaussianDpEvent(s) for s in sigmas]), 1e-5)
+    assert epsilon(joint_training_event(1.0, sigmas, 1), 1e-5) == pytest.approx(exact, rel=2e-3)
+    assert one_by_one == pytest.approx(exact, rel=2e-3)
+
+
+@pytest.mark.parametrize("sigmas", [(2.0, 3.0), (0.7, 1.0)])
+def test_joint_mechanisms_on_one_sample_cost_more_than_composed_with_a_coin_each(sigmas):
+    joint = epsilon(joint_training_event(0.1, sigmas, 1), 1e-5)
+    combined = 1 / math.sqrt(sum(1 / s**2 for s in sigmas))
+    assert joint == pytest.approx(exact_subsampled(0.1, combined, 1e-5), rel=2e-3)
+    assert joint > 1.05 * epsilon(compose([training_event(0.1, s, 1) for s in sigmas]), 1e-5)
+
+
+def test_a_joint_mechanism_without_noise_is_not_private():
+    assert joint_training_event(0.1, (2.0, 0.0), 100) == dp.NonPrivateDpEvent()
 
 
 @pytest.mark.parametrize(("q", "sigma"), [(0.01, 0.5), (0.1, 0.8), (0.5, 1.0), (0.9, 3.0)])
@@ -97,17 +140,3 @@ def test_too_little_noise_for_a_pld_still_gets_a_bound():
 def test_unknown_events_are_refused():
     with pytest.raises(InputError, match="cannot be accounted for"):
         epsilon(dp.ComposedDpEvent([dp.UnsupportedDpEvent()]), 1e-5)
-
-
-@pytest.mark.parametrize(
-    ("target", "q", "steps", "histogram"), [(8.0, 0.15, 300, 0.0), (8.0, 0.15, 300, 0.5), (1.0, 0.03, 2000, 0.2)]
-)
-def test_calibrated_noise_reaches_the_target_and_never_passes_it(target, q, steps, histogram):
-    sigma = calibrate_noise(target, 1e-5, q, steps, histogram)
-    assert 0.98 * target < epsilon(mechanism(q, sigma, steps, histogram), 1e-5) <= target
-    assert epsilon(mechanism(q, 0.99 * sigma, steps, histogram), 1e-5) > target
-
-
-def test_a_histogram_that_uses_up_the_target_is_refused():
-    with pytest.raises(InputError, match=r"histogram using 1\.5"):
-        calibrate_noise(1.0, 1e-5, 0.1, 100, 1.5)

@@ -6,10 +6,11 @@ import math
 
 import pytest
 
-from imgsynth.privacy.accounting import calibrate_noise, epsilon
+from imgsynth.privacy.accounting import epsilon
 from imgsynth.privacy.events import training_event
+from imgsynth.privacy.plan import make_plan
 from imgsynth.schema import PrivacyConfig, TrainerConfig
-from imgsynth.training.propose import honest_word, noise_for, plan_table, print_proposal
+from imgsynth.training.propose import honest_word, plan_table, print_proposal
 
 
 @pytest.mark.parametrize(
@@ -29,9 +30,11 @@ def test_known_noise_multipliers(n: int, batch: int, steps: int, sigmas: dict[fl
 
 
 def test_the_noise_reaches_epsilon_and_hardly_more_than_the_plan_takes() -> None:
-    sigma = noise_for(3.0, 1e-4, 64 / 600, 100)
+    (row,) = plan_table(600, 1e-4, (3.0,), (100,), (64,))
+    sigma = row["noise_multiplier"]
+    plan = make_plan(PrivacyConfig(epsilon=3.0, delta=1e-4), n=600, steps=100, images_per_patient=1, unit="patient")
     assert epsilon(training_event(64 / 600, sigma, 100), 1e-4) <= 3.0
-    assert 1.0 <= sigma / calibrate_noise(3.0, 1e-4, 64 / 600, 100) < 1.12  # RDP against the tighter PLD
+    assert 1.0 <= sigma / plan.noise_multiplier < 1.12  # RDP against the tighter PLD
     assert epsilon(training_event(64 / 600, sigma / 1.15, 100), 1e-4) > 3.0
 
 
@@ -45,7 +48,7 @@ def test_rows_say_what_they_are() -> None:
 
 def test_an_epsilon_beyond_all_noise_is_refused() -> None:
     with pytest.raises(ValueError, match="Expected an ε"):
-        noise_for(1e-6, 1e-9, 1.0, 10_000)
+        plan_table(100, 1e-9, (1e-6,), (10_000,), (100,))
 
 
 def test_the_word_gets_better_with_patients_and_is_plain_about_few() -> None:
