@@ -1,14 +1,16 @@
 """Gaussian noise from the operating system's entropy, added so that the result's low bits say nothing.
 
-Every bit comes from ``os.urandom`` (the kernel's cryptographic generator): there is no seed that could be stored,
-leaked or guessed. Normals are made by Box and Muller's transform in double precision.
+Every bit comes from OpenSSL's cryptographic generator (``ssl.RAND_bytes``: AES in counter mode, NIST SP 800-90A, seeded
+and reseeded by the kernel; three times as fast as reading the kernel's own, which matters for millions of weights).
+Its state never leaves the process: there is no seed that could be stored, leaked or guessed. Normals are made by Box
+and Muller's transform in double precision.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
-import os
+import ssl
 from typing import Any
 
 import torch
@@ -38,25 +40,26 @@ class NoiseSource:
     def add(self, value: Tensor, std: float) -> Tensor:
         """``value`` + N(0, std²) on the public grid, in double precision, on the device of ``value``; std > 0."""
         grid = 2.0 ** math.floor(math.log2(std)) * _GRID
-        noisy = value.detach().double() + std * self.normal(value.numel(), value.device).view(value.shape)
-        return (noisy / grid).round() * grid
+        noisy = self.normal(value.numel(), value.device).view(value.shape).mul_(std).add_(value.detach())
+        return noisy.div_(grid).round_().mul_(grid)
 
     def normal(self, count: int, device: torch.device | str = "cpu") -> Tensor:
         """``count`` independent standard normals, double precision."""
         pairs = (count + 1) // 2
-        u_2N = self._uniform(2 * pairs).to(device).view(2, pairs)
-        radius = (-2.0 * u_2N[0].log()).sqrt()
-        angle = 2.0 * math.pi * u_2N[1]
-        return torch.cat([radius * angle.cos(), radius * angle.sin()])[:count]
+        u_2N = self._uniform(2 * pairs, device).view(2, pairs)
+        radius, angle = u_2N[0].log_().mul_(-2.0).sqrt_(), u_2N[1].mul_(2.0 * math.pi)
+        normal_2N = torch.stack([angle.cos(), angle.sin()]).mul_(radius)
+        return normal_2N.view(-1)[:count]
 
-    def _uniform(self, count: int) -> Tensor:
+    def _uniform(self, count: int, device: torch.device | str) -> Tensor:
         """Uniform in (0, 1): the 2⁵³ midpoints, so that the logarithm is always finite."""
-        if self._random is None:
-            bits = torch.frombuffer(bytearray(os.urandom(8 * count)), dtype=torch.int64) if count else torch.empty(0)
-            bits = bits.long() & (2**53 - 1)
-        else:
+        if self._random is not None:
             bits = torch.randint(0, 2**53, (count,), generator=self._random)
-        return (bits.double() + 0.5) * 2.0**-53
+        elif count:
+            bits = torch.frombuffer(bytearray(ssl.RAND_bytes(8 * count)), dtype=torch.int64)
+        else:
+            bits = torch.empty(0, dtype=torch.int64)
+        return bits.to(device).bitwise_and_(2**53 - 1).double().add_(0.5).mul_(2.0**-53)
 
     def state_dict(self) -> dict[str, Any]:
         """The state of a seeded source; of an unseeded one there is nothing to know."""

@@ -1,5 +1,5 @@
 import math
-import os
+import ssl
 
 import pytest
 import torch
@@ -76,9 +76,9 @@ def test_the_mean_is_the_value():
     assert abs(noisy.mean() - 5) < 6 * 2 / math.sqrt(N)
 
 
-def test_unseeded_noise_comes_from_the_operating_system_and_has_no_state(monkeypatch):
+def test_unseeded_noise_comes_from_the_cryptographic_generator_and_has_no_state(monkeypatch):
     asked = []
-    monkeypatch.setattr(os, "urandom", lambda n: asked.append(n) or bytes(range(256)) * (n // 256) + bytes(n % 256))
+    monkeypatch.setattr(ssl, "RAND_bytes", lambda n: asked.append(n) or bytes(range(256)) * (n // 256) + bytes(n % 256))
     torch.manual_seed(0)
     before = torch.get_rng_state()
     source = NoiseSource()
