@@ -30,6 +30,7 @@ RULES: tuple[Rule, ...] = (
     ("data.kind", *_one_of("phantom", "dicom", "nifti", "npz", "medmnist", "images")),
     ("data.unit", *_one_of("patient", "image")),
     ("data.images_per_patient", *_at_least_one),
+    ("data.augmentation_multiplicity", *_at_least_one),
     ("data.cache", *_one_of("memory", "disk", "none")),
     ("data.modality", *_one_of("CT", "MR", "DX", "CR")),
     ("data.phantom.patients", lambda v: v >= 3, "3 or more, so that each split has one"),
@@ -52,6 +53,10 @@ RULES: tuple[Rule, ...] = (
     ("privacy.delta", lambda v: 0 < v < 1, "in (0, 1), and below 1/n"),
     ("privacy.noise_multiplier", *_positive),
     ("privacy.clipping_norm", *_positive),
+    ("privacy.clipping_quantile", lambda v: 0 < v < 1, "a share in (0, 1)"),
+    ("privacy.clipping_learning_rate", *_positive),
+    ("privacy.count_noise_multiplier", *_positive),
+    ("privacy.fakes", *_one_of("joint", "plain")),
     ("privacy.batch_patients", *_at_least_one),
     ("privacy.n", *_at_least_one),
     ("privacy.engine", *_one_of("ghost", "functional", "loop")),
@@ -156,6 +161,20 @@ def _privacy_faults(privacy: PrivacyConfig) -> Iterator[Fault]:
             "none, with an epsilon or a noise multiplier",
             "no ε where there is no noise",
             "privacy=none, or privacy=dp privacy.epsilon=<ε>",
+        )
+    if privacy.mode == "none" and privacy.clipping_quantile is not None:
+        yield Fault(
+            "privacy.clipping_quantile",
+            f"{privacy.clipping_quantile:g} in mode none",
+            "null where nothing is clipped",
+            "privacy.clipping_quantile=null",
+        )
+    if privacy.clipping_quantile is None and privacy.count_noise_multiplier is not None:
+        yield Fault(
+            "privacy.count_noise_multiplier",
+            f"{privacy.count_noise_multiplier:g}, but C is fixed",
+            "null where nothing is counted",
+            "privacy.clipping_quantile=0.5, or leave it out",
         )
     if privacy.n is not None and privacy.delta >= 1 / privacy.n:
         yield Fault(

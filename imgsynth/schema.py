@@ -50,6 +50,7 @@ class DataConfig:
     classes: list[str] | None = None  # the public list of labels, in order; needed as soon as there is a label
     modality: str | None = None  # for sources that do not say: CT, MR, DX, CR
     images_per_patient: int = 1  # K: how many images of a patient one step uses at most
+    augmentation_multiplicity: int = 1  # M: copies of each, with random transforms and random inputs of their own
     cache: str = "memory"  # of preprocessed images: memory | disk | none
     phantom: PhantomConfig = field(default_factory=PhantomConfig)
     splits: SplitsConfig = field(default_factory=SplitsConfig)
@@ -75,7 +76,11 @@ class PrivacyConfig:
     epsilon: float | None = 8.0  # the run's total ε: training and label histogram together
     delta: float = 1e-5
     noise_multiplier: float | None = None  # σ; default: calibrated from (ε, δ, n, rate, steps)
-    clipping_norm: float = 1.0  # C, of a patient's weighted-mean gradient
+    clipping_norm: float = 1.0  # C, of a patient's weighted-mean gradient; where it adapts, where it starts
+    clipping_quantile: float | None = None  # γ: C follows this quantile of the patients' norms, privately; null: fixed
+    clipping_learning_rate: float = 0.2  # η: a step moves log C by η at most, but for the noise
+    count_noise_multiplier: float | None = None  # σ_b, of the count that C follows; null: max(q n / 20, 2.5 σ)
+    fakes: str = "joint"  # generated images beside real ones: joint (clipped in each patient's unit) | plain (a mean)
     batch_patients: int | None = None  # expected patients in a batch; sampling rate = batch_patients / n; see batch_for
     n: int | None = None  # declared public size of the training cohort; default: the count, declared public thereby
     engine: str = "functional"  # ghost | functional | loop

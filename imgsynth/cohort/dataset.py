@@ -38,6 +38,10 @@ class PatientDataset(Dataset[tuple[Tensor, Tensor, Tensor]]):
     has more; where fewer, padding of weight 0; the weights of a patient sum to 1. Which images are drawn is decided by
     the operating system's entropy, or by ``generator`` for a repeatable (not releasable) run.
 
+    With ``copies`` M above 1 (augmentation multiplicity, De et al. 2022, arXiv 2204.13650) each image comes M times in
+    a row, with random transforms drawn anew for every copy, and each copy has an M-th of the image's weight: K below
+    is then K·M. It is one patient's mean all the same, clipped once, and so costs no privacy.
+
     ``cache`` holds preprocessed images in "memory" (MONAI CacheDataset), on "disk" under ``cache_dir`` (MONAI
     PersistentDataset, in a folder named after cohort and preprocessing, readable by its owner alone: private data), or
     "none". With a cache every image is read here, in parallel, so that all faults are known before training starts.
@@ -56,11 +60,13 @@ class PatientDataset(Dataset[tuple[Tensor, Tensor, Tensor]]):
         cache_dir: Path | None = None,
         extra: Sequence[Any] = (),
         generator: torch.Generator | None = None,
+        copies: int = 1,
     ):
         self.manifest = manifest
         self.grid = grid_of(preprocess, manifest.modality)
         self.images_per_patient = images_per_patient
         self.generator = generator
+        self.copies = copies
         wanted = set(manifest.patients(split))
         patients = {patient: items for patient, items in manifest.by_patient.items() if patient in wanted}
         self._patients = list(patients)
@@ -78,10 +84,9 @@ class PatientDataset(Dataset[tuple[Tensor, Tensor, Tensor]]):
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
         own = self._ranges[index]
-        drawn = self._draw(own)
-        x_KC = torch.zeros(self.images_per_patient, 1, *self.grid.shape)
-        y_K = torch.zeros(self.images_per_patient, dtype=torch.long)
-        w_K = torch.zeros(self.images_per_patient)
+        drawn = [image for image in self._draw(own) for _ in range(self.copies)]
+        size = self.images_per_patient * self.copies
+        x_KC, y_K, w_K = torch.zeros(size, 1, *self.grid.shape), torch.zeros(size, dtype=torch.long), torch.zeros(size)
         for k, image in enumerate(drawn):
             x_KC[k] = self._images[image]
             y_K[k] = self.manifest.class_index(self._items[image])
@@ -90,7 +95,7 @@ class PatientDataset(Dataset[tuple[Tensor, Tensor, Tensor]]):
 
     def batch(self, indices: Sequence[int]) -> PatientBatch:
         """The patients at ``indices`` as one batch; no indices give a batch of 0 patients with the usual other axes."""
-        k = self.images_per_patient
+        k = self.images_per_patient * self.copies
         if not len(indices):
             return PatientBatch(
                 torch.zeros(0, k, 1, *self.grid.shape), torch.zeros(0, k, dtype=torch.long), torch.zeros(0, k)

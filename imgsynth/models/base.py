@@ -20,14 +20,14 @@ class Private:
 
     ``module.forward(x_BC, y_B, *aux_B) -> loss_B`` returns one loss per image, never coupling the images of a batch.
     ``aux(n, generator)`` draws the random inputs of n images (reparameterisation noise, real/fake targets); it must not
-    depend on data. ``companion(n, generator)`` makes n single-image units that are no patients (generated images) with
-    their aux tensors; their number is fixed beforehand, so they cost no privacy.
+    depend on data. ``fakes(n, generator)`` makes n generated images, as units of one image each, with their aux
+    tensors; it is asked for 0 where no patient was drawn, and how they enter is the plan's affair.
     """
 
     name: str
     module: nn.Module
     aux: Callable[[int, torch.Generator], tuple[Tensor, ...]]
-    companion: Callable[[int, torch.Generator], tuple[PatientBatch, tuple[Tensor, ...]]] | None = None
+    fakes: Callable[[int, torch.Generator], tuple[PatientBatch, tuple[Tensor, ...]]] | None = None
 
 
 @dataclass(frozen=True)

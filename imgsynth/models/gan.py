@@ -2,7 +2,7 @@
 
 Goodfellow et al. 2014 (arXiv:1406.2661) with the non-saturating loss; private as in Bie, Kamath and Zhang 2023,
 "Private GANs, Revisited" (arXiv:2302.02936): only the discriminator sees real images and takes noisy steps, it takes
-n_D of them for each step of the generator, and generated images join its batch in a number fixed beforehand.
+n_D of them for each step of the generator, and generated images join its batch.
 Conditional by projection (Miyato and Koyama 2018, arXiv:1802.05637).
 
 Symbols
@@ -115,7 +115,7 @@ class GAN(GenerativeModel):
             return generator_loss(self.D.logits(*self._generate(n, random))).mean()
 
         return [
-            Private("discriminator", self.D, aux=real, companion=generated),
+            Private("discriminator", self.D, aux=real, fakes=generated),
             PostProcessing("generator", self.G, loss=fool, every=self.every),
         ]
 

@@ -18,7 +18,7 @@ def cross_check(plan: PrivacyPlan) -> dict[str, float | None]:
     All are upper bounds: "pld" and "rdp" by dp-accounting (the authority), "opacus_rdp" and "opacus_prv" (Gopi et al.
     2021, arXiv 2106.02848, to 0.01 in ε) by Opacus. They should differ by a few percent, RDP being the loosest.
     """
-    if plan.noise_std == 0:
+    if plan.gradient_noise_multiplier == 0:
         return dict.fromkeys(("pld", "rdp", "opacus_rdp", "opacus_prv"))
     event = training_event(plan.sampling_rate, plan.noise_multiplier, plan.steps)
     found = {

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -14,9 +14,20 @@ from dp_accounting import dp_event as dp
 
 from imgsynth.privacy import accounting
 from imgsynth.privacy.calibrate import calibrated
-from imgsynth.privacy.engines import ENGINES
+from imgsynth.privacy.clipping import default_count_noise, gradient_noise
+from imgsynth.privacy.plan_faults import faults_of, faults_of_target
 from imgsynth.schema import PrivacyConfig
 from imgsynth.types import Fault, InputError, Unit
+
+# Plan files of earlier versions do not have these.
+_IN_EARLIER_VERSIONS = {
+    "ids": "patient",
+    "augmentation_multiplicity": 1,
+    "fakes": "joint",
+    "clipping_quantile": None,
+    "clipping_learning_rate": 0.2,
+    "count_noise_multiplier": 0.0,
+}
 
 
 @dataclass(frozen=True)
@@ -35,6 +46,7 @@ class PrivacyPlan:
     | noise_multiplier = 0     | clipping without noise, for audits: ε = ∞, not releasable                   |
     | seeded                   | as stated, but void for whoever knows the seed: not releasable, ∞ in ledger |
     | ids = "case"             | as stated for the data of one case id; a person with two has that for two   |
+    | clipping_quantile given  | C adapts; gradient and count of a step together are one mechanism of σ      |
     | sampling_rate = 1        | every unit in every step                                                    |
     """
 
@@ -43,18 +55,23 @@ class PrivacyPlan:
     n: int  # declared, public number of units in the training cohort
     sampling_rate: float  # q: every unit is in a batch with this probability, independently
     steps: int  # T
-    clipping_norm: float  # C
-    noise_multiplier: float  # σ: the noise of the sum has standard deviation σC
-    images_per_patient: int  # K
+    clipping_norm: float  # C; where it adapts, that of the first step
+    noise_multiplier: float  # σ of a whole step: the noise of the sum has standard deviation σC where C is fixed
+    images_per_patient: int  # K, images of a patient that one step uses at most
     delta: float
     histogram_epsilon: float = 0.0  # of the label histogram; 0: none is taken
     engine: str = "functional"
     physical_batch: int = 32  # patients whose gradients are held at once; memory, not privacy
     seeded: bool = False
     ids: Literal["patient", "case"] = "patient"  # what the source tells apart; "case": two may be one person
+    augmentation_multiplicity: int = 1  # M copies of each image, each with its own random draws
+    fakes: Literal["joint", "plain"] = "joint"  # where generated images enter: in each clipped unit, or as a plain mean
+    clipping_quantile: float | None = None  # γ: C follows this quantile of the patients' norms; None: C is fixed
+    clipping_learning_rate: float = 0.2  # η of that
+    count_noise_multiplier: float = 0.0  # σ_b: the noise of its count has standard deviation σ_b
 
     def __post_init__(self) -> None:
-        faults = _faults(self)
+        faults = faults_of({field.name: getattr(self, field.name) for field in fields(self)})
         if faults:
             raise InputError(*faults)
 
@@ -64,14 +81,28 @@ class PrivacyPlan:
         return self.sampling_rate * self.n
 
     @property
+    def images_per_step(self) -> int:
+        """K·M, how many images a patient brings to a batch: each of K in M copies."""
+        return self.images_per_patient * self.augmentation_multiplicity
+
+    @property
     def companion_size(self) -> int:
-        """How many generated units go beside a private batch: as public and as constant as the normaliser."""
+        """How many generated images an update without data takes: as public and as constant as the normaliser."""
         return max(1, round(self.normaliser))
 
     @property
-    def noise_std(self) -> float:
-        """Standard deviation of the noise on the clipped sum, σC; 0 in mode "none"."""
-        return self.noise_multiplier * self.clipping_norm if self.mode == "dp" else 0.0
+    def fakes_per_patient(self) -> int:
+        """How many generated images are in each drawn patient's unit (``fakes`` "joint"): as many as the unit's own."""
+        return self.images_per_patient
+
+    @property
+    def gradient_noise_multiplier(self) -> float:
+        """σ_g: the noise of the sum has standard deviation σ_g C. σ itself where C is fixed, 0 in mode "none"."""
+        if self.mode == "none":
+            return 0.0
+        if self.clipping_quantile is None:
+            return self.noise_multiplier
+        return gradient_noise(self.noise_multiplier, self.count_noise_multiplier)
 
     def event(self) -> dp.DpEvent:
         """All that this plan does to the cohort, as the accountants read it."""
@@ -126,6 +157,7 @@ class PrivacyPlan:
         return {
             **asdict(self),
             "normaliser": self.normaliser,
+            "gradient_noise_multiplier": self.gradient_noise_multiplier,
             "adjacency": "add or remove one unit",
             "epsilon": self.epsilon if finite else None,
             "releasable": self.releasable,
@@ -135,7 +167,7 @@ class PrivacyPlan:
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> PrivacyPlan:
         """InputError where a field is missing or out of range, or where the ε stated is less than the ε proven."""
-        value = {"ids": "patient", **value}  # plans of earlier versions do not say
+        value = {**_IN_EARLIER_VERSIONS, **value}
         names = [field.name for field in fields(cls)]
         missing = [name for name in names if name not in value]
         if missing:
@@ -156,6 +188,7 @@ def make_plan(
     steps: int,
     images_per_patient: int,
     unit: Unit,
+    augmentation_multiplicity: int = 1,
     epsilon_for_histogram: float = 0.0,
     ids: Literal["patient", "case"] = "patient",
 ) -> PrivacyPlan:
@@ -180,66 +213,26 @@ def make_plan(
         "physical_batch": privacy.physical_batch,
         "seeded": privacy.seed is not None,
         "ids": ids,
+        "augmentation_multiplicity": augmentation_multiplicity,
+        "fakes": privacy.fakes,
+        "clipping_quantile": privacy.clipping_quantile,
+        "clipping_learning_rate": privacy.clipping_learning_rate,
     }
     if privacy.mode == "none":
-        return PrivacyPlan(**draft)
+        return PrivacyPlan(**draft)  # refuses what mode "none" cannot have
     draft["noise_multiplier"] = 1.0 if privacy.noise_multiplier is None else privacy.noise_multiplier
-    faults = [*_faults_of_target(privacy, epsilon_for_histogram), *_faults_of(draft, counted)]
+    faults = [*faults_of_target(privacy, epsilon_for_histogram), *faults_of(draft, counted)]
     if faults:
         raise InputError(*faults)
-    plan = PrivacyPlan(**draft)
-    return plan if privacy.epsilon is None else calibrated(plan, privacy.epsilon)
-
-
-def _faults_of_target(privacy: PrivacyConfig, histogram: float) -> list[Fault]:
-    """What is wrong with (ε, σ), of which exactly one is given."""
-    faults = []
-    if (privacy.epsilon is None) == (privacy.noise_multiplier is None):
-        got = "neither" if privacy.epsilon is None else "both"
-        remedy = "privacy.epsilon=8" if privacy.epsilon is None else "privacy.epsilon=null to keep the noise multiplier"
-        faults.append(Fault("privacy.epsilon, privacy.noise_multiplier", got, "exactly one of the two", remedy))
-    if privacy.epsilon is not None and not 0 < privacy.epsilon < math.inf:
-        got, remedy = f"{privacy.epsilon:g}", "privacy.epsilon=8, or privacy.mode=none for no guarantee at all"
-        faults.append(Fault("privacy.epsilon", got, "a finite number above 0", remedy))
-    elif privacy.epsilon is not None and histogram >= privacy.epsilon:
-        expected = f"less than the run's whole ε of {privacy.epsilon:g}"
-        faults.append(Fault("sample.histogram_epsilon", f"{histogram:g}", expected, "sample.labels=uniform costs none"))
-    return faults
-
-
-def _faults(plan: PrivacyPlan) -> list[Fault]:
-    return _faults_of({field.name: getattr(plan, field.name) for field in fields(plan)})
-
-
-def _faults_of(d: dict[str, Any], counted: int = 0) -> list[Fault]:
-    """Every field that is out of range, by the name of the configuration key that sets it; ``counted`` is actual n."""
-    n, q, delta = d["n"], d["sampling_rate"], d["delta"]
-    largest = max(n, counted, 1)
-    checks = [
-        (d["mode"] in ("dp", "none"), "privacy.mode", d["mode"], "dp or none", "privacy.mode=dp"),
-        (d["unit"] in ("patient", "image"), "data.unit", d["unit"], "patient or image", "data.unit=patient"),
-        (d["ids"] in ("patient", "case"), "manifest, ids", d["ids"], "patient or case", "build the cohort anew"),
-        (n >= 1, "privacy.n", n, "at least 1 unit", "declare the size of the training cohort"),
-        (n < 1 or 0 < q <= 1, "privacy.batch_patients", f"{q * n:g} of n = {n}, a rate of {q:g}", "1 to n patients",
-         f"privacy.batch_patients={max(1, n // 4)}"),
-        (delta > 0 and (n < 1 or delta < 1 / largest), "privacy.delta", f"{delta:g}",
-         f"more than 0, less than 1/n = {1 / largest:.3g}",
-         f"privacy.delta={0.1 / largest:.0e}: at 1/n, publishing one patient's data outright would pass"),
-        (d["steps"] >= 1, "trainer.steps", d["steps"], "at least 1", "trainer.steps=300"),
-        (0 < d["clipping_norm"] < math.inf, "privacy.clipping_norm", d["clipping_norm"], "a finite number above 0",
-         "privacy.clipping_norm=1"),
-        (0 <= d["noise_multiplier"] < math.inf, "privacy.noise_multiplier", d["noise_multiplier"],
-         "a finite number, 0 or more", "privacy.noise_multiplier=null calibrates it from privacy.epsilon"),
-        (d["engine"] in ENGINES, "privacy.engine", d["engine"], f"one of {', '.join(ENGINES)}",
-         "privacy.engine=functional"),
-        (d["images_per_patient"] >= 1, "data.images_per_patient", d["images_per_patient"], "at least 1",
-         "data.images_per_patient=1"),
-        (0 <= d["histogram_epsilon"] < math.inf, "sample.histogram_epsilon", d["histogram_epsilon"],
-         "a finite number, 0 or more", "sample.histogram_epsilon=0.5"),
-        (d["physical_batch"] >= 1, "privacy.physical_batch", d["physical_batch"], "at least 1 patient",
-         "privacy.physical_batch=32"),
-    ]  # fmt: skip
-    return [Fault(where, str(got), expected, remedy) for good, where, got, expected, remedy in checks if not good]
+    plan = PrivacyPlan(**{**draft, "clipping_quantile": None})  # σ does not depend on what is done with it
+    if privacy.epsilon is not None:
+        plan = calibrated(plan, privacy.epsilon)
+    if privacy.clipping_quantile is None:
+        return plan
+    count = privacy.count_noise_multiplier
+    if count is None:
+        count = default_count_noise(plan.noise_multiplier, plan.normaliser)
+    return replace(plan, clipping_quantile=privacy.clipping_quantile, count_noise_multiplier=count)
 
 
 def _round_up(value: float, digits: int = 3) -> str:

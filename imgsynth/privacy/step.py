@@ -5,25 +5,30 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from imgsynth.privacy.clipping import ClippingNorm, count_within
 from imgsynth.privacy.engines import Engine
-from imgsynth.privacy.engines.base import Clipped, check_losses, trainable_parameters
+from imgsynth.privacy.engines.base import Aux, Clipped, trainable_parameters
+from imgsynth.privacy.fakes import Fakes, joined, plain_sums
 from imgsynth.privacy.noise import NoiseSource
+from imgsynth.privacy.plain import plain_sum
 from imgsynth.privacy.plan import PrivacyPlan
 from imgsynth.privacy.ranks import ALONE, Ranks, Sums
 from imgsynth.types import PatientBatch
 
-Aux = tuple[Tensor, ...]
+_COUNT = "(drawn patients within the clipping norm)"  # beside the parameters' names, none of which can be this
 
 
 @dataclass(frozen=True)
 class StepInfo:
     """``public`` holds functions of the noised gradient, free to be shown. ``local`` holds private-data statistics:
-    it stays in the run's ``local`` folder, and neither it nor the batch's size may be published."""
+    it stays in the run's ``local`` folder, and neither it nor the batch's size may be published. ``noise_std`` is the
+    standard deviation of the noise in each coordinate of ``.grad``, σ_g C / (q n), as public as C."""
 
     public: dict[str, float]
     local: dict[str, float]
+    noise_std: float
 
 
 def private_step(
@@ -32,89 +37,87 @@ def private_step(
     module: nn.Module,
     batch: PatientBatch,
     aux: Aux,
-    companion: tuple[PatientBatch, Aux] | None,
+    fakes: Fakes | None,
     noise: NoiseSource,
     ranks: Ranks = ALONE,
+    clipping: ClippingNorm | None = None,
 ) -> StepInfo:
     """Write to ``.grad`` of every trainable parameter of ``module``
 
-        (Σ_p min(1, C/‖g_p‖) g_p + N(0, (σC)²)) / (q·n)  +  (1/m) Σ_j min(1, C/‖f_j‖) f_j
+        (Σ_p min(1, C/‖g_p‖) g_p + N(0, (σ_g C)²)) / (q·n)  +  (1/m) Σ_j f_j
 
-    with p over the drawn patients and j over the m companions. Call ``optimizer.step()`` after it.
+    with p over the drawn patients. Call ``optimizer.step()`` after it.
 
-    ``batch`` is this rank's share of the drawn patients, ``companion`` all m of them, the same on every rank; sums are
-    added over ``ranks``, noise enters the total once, and ``.grad`` is the same on every rank bit for bit.
+    ``batch`` is this rank's share of the drawn patients; sums are added over ``ranks``, noise enters the total once,
+    and ``.grad`` is the same on every rank bit for bit.
 
-    Companions are units made without data (generated images). Their gradients f_j depend on private data only through
-    what earlier steps released, and m is ``plan.companion_size``, a constant: they are post-processing and cost
-    nothing. Were m tied to the drawn batch, or were they clipped *within* the patients' sum, it would be otherwise.
+    ``fakes`` are single generated images with their aux tensors, of no patient. With ``plan.fakes`` "joint" they are
+    part of the g_p, as many for each patient of this rank (``fakes.joined``), and the last term is not there. With
+    "plain" they are that term: f_j is the gradient of fake j, not clipped; m is ``plan.companion_size``, a constant;
+    every rank holds all of them. It depends on private data only through what earlier steps released, so it is
+    post-processing and costs nothing. Were m tied to the drawn batch, it would be otherwise.
 
-    Formal guarantee: ``.grad`` is the Gaussian mechanism of noise multiplier σ applied to the drawn batch.
+    ``clipping`` holds C; where the plan lets C adapt, it is needed, and moved for the next step.
+
+    Formal guarantee: ``.grad`` and the next C together are the Gaussian mechanism of noise multiplier σ applied to the
+    drawn batch.
 
     | case            | what happens                                                                                |
     |-----------------|---------------------------------------------------------------------------------------------|
-    | empty batch     | noise alone (and companions)                                                                |
+    | empty batch     | noise alone (and plain fakes)                                                               |
     | mode "none"     | the same sums without clipping and noise                                                    |
     | σ = 0           | clipping without noise                                                                      |
     | several images  | the patient's weighted mean is clipped, once                                                |
     """
+    assert clipping is not None or plan.clipping_quantile is None, "a norm that adapts must be kept between steps"
+    clipping = clipping or ClippingNorm(plan)
     images = batch.w_PK.shape[1]
-    assert images == plan.images_per_patient, f"the batch has K = {images}, the plan {plan.images_per_patient}"
-    real = _sum(plan, engine, module, batch, aux)
+    assert images == plan.images_per_step, f"the batch has {images} images a patient, the plan {plan.images_per_step}"
+    if fakes is not None and plan.fakes == "joint":
+        batch, aux = joined(plan, batch, aux, fakes)
+    norm, noise_std = clipping.value, clipping.noise_std
+    real = _sum(plan, engine, module, batch, aux, norm)
     groups = [real.sums]
-    if companion is not None:
-        made = len(companion[0])
-        assert made == plan.companion_size, f"{made} companions, but the plan's public number is {plan.companion_size}"
-        groups.append(_sum(plan, engine, module, *ranks.share(companion)).sums)
-    gradients = ranks.combine(groups, lambda *totals: _gradients(plan, noise, *totals))
+    if plan.clipping_quantile is not None:
+        groups = [{**real.sums, _COUNT: count_within(real.norms_P, norm)}]
+    if fakes is not None and plan.fakes == "plain":
+        groups.append(plain_sums(plan, module, fakes, ranks))
+    gradients = ranks.combine(groups, lambda *totals: _gradients(plan, clipping, noise, *totals))
     squares = []
     for name, parameter in trainable_parameters(module).items():
         parameter.grad = gradients[name].to(parameter.dtype)
         squares.append(gradients[name].square().sum())
     public = {"noisy_gradient_norm": torch.stack(squares).sum().sqrt().item()}
-    return StepInfo(public, _local(plan, real))
+    if plan.clipping_quantile is not None:
+        public["clipping_norm"] = norm
+        clipping.follow(gradients[_COUNT].item())
+    return StepInfo(public, _local(plan, real, norm), noise_std / plan.normaliser)
 
 
-def _gradients(plan: PrivacyPlan, noise: NoiseSource, real: Sums, fake: Sums | None = None) -> Sums:
-    """The step's gradient from the totals over all ranks, in double precision; the one place where noise is drawn."""
+def _gradients(
+    plan: PrivacyPlan, clipping: ClippingNorm, noise: NoiseSource, real: Sums, fake: Sums | None = None
+) -> Sums:
+    """The step's gradient, and its noised count where there is one, from the totals over all ranks, in double
+    precision; the one place where noise is drawn."""
     gradients = {}
     for name, total in real.items():
-        noisy = noise.add(total, plan.noise_std) if plan.noise_std > 0 else total.double()
-        gradients[name] = noisy / plan.normaliser
-        if fake is not None:
+        std = clipping.count_noise_std if name == _COUNT else clipping.noise_std
+        noisy = noise.add(total, std) if std > 0 else total.double()
+        gradients[name] = noisy if name == _COUNT else noisy / plan.normaliser
+        if fake is not None and name != _COUNT:
             gradients[name] = gradients[name] + fake[name].double() / plan.companion_size
     return gradients
 
 
-def _sum(plan: PrivacyPlan, engine: Engine, module: nn.Module, batch: PatientBatch, aux: Aux) -> Clipped:
+def _sum(
+    plan: PrivacyPlan, engine: Engine, module: nn.Module, batch: PatientBatch, aux: Aux, clipping_norm: float
+) -> Clipped:
     if plan.mode == "none":
         return plain_sum(module, batch, aux, plan.physical_batch)
-    return engine.clipped_sum(module, batch, aux, plan.clipping_norm, plan.physical_batch)
+    return engine.clipped_sum(module, batch, aux, clipping_norm, plan.physical_batch)
 
 
-def plain_sum(module: nn.Module, batch: PatientBatch, aux: Aux, physical_batch: int) -> Clipped:
-    """Mode "none": Σ_p Σ_k w_pk ∇ℓ_pk by ordinary backward passes, without clipping; norms are not computed."""
-    parameters = trainable_parameters(module)
-    patients, images = batch.w_PK.shape
-    sums = {name: torch.zeros_like(p) for name, p in parameters.items()}
-    losses = [batch.w_PK.new_zeros(0)]
-    for start in range(0, patients, physical_batch):
-        w_PK = batch.w_PK[start : start + physical_batch]
-        keep_B = w_PK.flatten().nonzero().flatten() + start * images
-        loss_B = module(batch.x_PKC.flatten(0, 1)[keep_B], batch.y_PK.flatten()[keep_B], *(a[keep_B] for a in aux))
-        check_losses(loss_B, len(keep_B))
-        weighted_B = batch.w_PK.flatten()[keep_B] * loss_B
-        parts = torch.autograd.grad(
-            weighted_B.sum(), list(parameters.values()), allow_unused=True, materialize_grads=True
-        )
-        for total, part in zip(sums.values(), parts, strict=True):
-            total += part
-        row_B = keep_B // images - start
-        losses.append(w_PK.new_zeros(len(w_PK)).index_add(0, row_B, weighted_B.detach()))
-    return Clipped(sums, batch.w_PK.new_zeros(0), torch.cat(losses))
-
-
-def _local(plan: PrivacyPlan, real: Clipped) -> dict[str, float]:
+def _local(plan: PrivacyPlan, real: Clipped, clipping_norm: float) -> dict[str, float]:
     """Statistics of the drawn patients; an empty batch has none."""
     if len(real.loss_P) == 0:
         return {}
@@ -122,6 +125,6 @@ def _local(plan: PrivacyPlan, real: Clipped) -> dict[str, float]:
     if plan.mode == "dp":
         finite_P = real.norms_P[real.norms_P.isfinite()]
         local["mean_norm"] = finite_P.mean().item() if len(finite_P) else 0.0
-        local["clipped_share"] = (real.norms_P > plan.clipping_norm).double().mean().item()
+        local["clipped_share"] = (real.norms_P > clipping_norm).double().mean().item()
         local["dropped_share"] = 1.0 - len(finite_P) / len(real.norms_P)
     return local

@@ -31,7 +31,7 @@ def public_part(run: Run) -> dict[str, Any]:
     facts = {
         "card": card,
         "verdicts": VERDICTS,
-        "word": honest_word(plan.n, stated, plan.noise_multiplier, max(1, round(plan.normaliser)), plan.unit),
+        "word": honest_word(plan.n, stated, plan.gradient_noise_multiplier, max(1, round(plan.normaliser)), plan.unit),
         "grid": run.grid,
         "classes": run.manifest.classes,
         "provenance": provenance(run),

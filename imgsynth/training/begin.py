@@ -46,6 +46,7 @@ def settle(folder: RunFolder, cfg: Config) -> tuple[Manifest, PrivacyPlan]:
         n=len(manifest.patients("train")),
         steps=cfg.trainer.steps,
         images_per_patient=cfg.data.images_per_patient,
+        augmentation_multiplicity=cfg.data.augmentation_multiplicity,
         unit=manifest.unit,
         ids=manifest.ids,
         epsilon_for_histogram=cfg.sample.histogram_epsilon if cfg.sample.labels == "histogram" else 0.0,

@@ -64,6 +64,7 @@ def train(
         dataset = PatientDataset(
             manifest, "train", cfg.preprocess, plan.images_per_patient, cfg.data.cache,
             cache_dir=folder.cache, extra=extra_transforms, generator=state.picks,
+            copies=plan.augmentation_multiplicity,
         )  # fmt: skip
 
         with training_bar(plan.steps) as advance, closing(publisher.metrics), ended_by_divergence(folder, job):

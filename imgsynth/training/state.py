@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from imgsynth.models.base import GenerativeModel, PostProcessing, Private
+from imgsynth.privacy.clipping import ClippingNorm
 from imgsynth.privacy.noise import NoiseSource, seed_for
 from imgsynth.privacy.plan import PrivacyPlan
 from imgsynth.privacy.sampling import PoissonPatients
@@ -47,8 +48,9 @@ class TrainingState:
             self.optimizers[objective.name] = adam
         self.sampler = PoissonPatients(plan, seed, population=patients)
         self.noise = NoiseSource(seed)
-        # What generated images and data-free objectives draw from. Real images have a generator of their own, because
-        # they draw as often as there are patients in the batch: the position of this one must not follow that number.
+        self.clipping = ClippingNorm(plan)
+        # What data-free objectives draw from. What enters the patients' units has a generator of its own, because it
+        # draws as often as there are patients in the batch: the position of this one must not follow that number.
         self.random = _generator("training", seed, device)
         self.random_real = _generator("real images", seed, device)
         # Which of a patient's images a step takes; None lets the dataset ask the operating system.
@@ -62,6 +64,7 @@ class TrainingState:
             "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
             "sampler": self.sampler.state_dict(),
             "noise": self.noise.state_dict(),
+            "clipping": self.clipping.state_dict(),
             "random": self._random_state(),
         }
 
@@ -73,6 +76,8 @@ class TrainingState:
             optimizer.load_state_dict(state["optimizers"][name])
         self.sampler.load_state_dict(state["sampler"])
         self.noise.load_state_dict(state["noise"])
+        if "clipping" in state:  # checkpoints of earlier versions have none: their C was fixed
+            self.clipping.load_state_dict(state["clipping"])
         if self.picks is not None:
             self.random.set_state(state["random"]["own"])
             self.random_real.set_state(state["random"]["real"])

@@ -7,6 +7,7 @@ import math
 import torch
 
 from imgsynth.privacy.engines import get_engine
+from imgsynth.privacy.fakes import how_many
 from imgsynth.privacy.plan import PrivacyPlan
 from imgsynth.privacy.step import private_step
 from imgsynth.training.state import TrainingState
@@ -18,20 +19,25 @@ Numbers = dict[str, float]
 def private_update(state: TrainingState, plan: PrivacyPlan, batch: PatientBatch) -> tuple[Numbers, Numbers]:
     """One step of the private network on ``batch``, which may be empty. Returns (public, local) numbers.
 
-    Real and generated units enter in numbers that the plan fixes, except for the drawn batch itself: its random inputs
-    come from a generator that nothing else draws from. Raises CheckFailed on a noised gradient that is not finite.
+    What is drawn as often as there are patients in the batch comes from a generator that nothing else draws from.
+    Raises CheckFailed on a noised gradient that is not finite.
     """
     objective, device = state.private, batch.x_PKC.device
     aux = tuple(a.to(device) for a in objective.aux(batch.w_PK.numel(), state.random_real))
-    companion = None
-    if objective.companion is not None:
-        made, made_aux = objective.companion(plan.companion_size, state.random)
-        companion = made.to(device), tuple(a.to(device) for a in made_aux)
-    info = private_step(plan, get_engine(plan.engine), objective.module, batch, aux, companion, state.noise)
+    fakes = None
+    if objective.fakes is not None:
+        # In the patients' units there are as many as patients were drawn.
+        source = state.random_real if plan.fakes == "joint" else state.random
+        made, made_aux = objective.fakes(how_many(plan, len(batch)), source)
+        fakes = made.to(device), tuple(a.to(device) for a in made_aux)
+    info = private_step(
+        plan, get_engine(plan.engine), objective.module, batch, aux, fakes, state.noise, clipping=state.clipping
+    )
     norm = info.public["noisy_gradient_norm"]
     refuse_divergence(norm, "gradient norm", state.step)
     state.optimizers[objective.name].step()
-    return {"gradient_norm": norm}, {"patients": len(batch), **info.local}
+    adapted = {name: value for name, value in info.public.items() if name == "clipping_norm"}
+    return {"gradient_norm": norm, **adapted}, {"patients": len(batch), **info.local}
 
 
 def post_processing_updates(state: TrainingState, images: int) -> Numbers:

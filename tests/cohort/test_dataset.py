@@ -9,7 +9,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from monai.transforms import RandFlip
+from monai.transforms import RandFlip, RandGaussianNoise
 
 from imgsynth.cohort import dataset as module
 from imgsynth.cohort.build import build_manifest
@@ -190,3 +190,23 @@ def test_volumes_for_a_flat_grid_are_refused_at_once(decathlon: Path) -> None:
     with pytest.raises(InputError, match="three numbers") as caught:
         PatientDataset(manifest, "train", PreprocessConfig(shape=[8, 8], fit="resize"))
     assert len(caught.value.faults) == len(manifest.patients("train"))
+
+
+@pytest.mark.parametrize("cache", ["memory", "disk", "none"])
+def test_copies_of_an_image_draw_their_own_random_transforms_and_share_its_weight(
+    manifest: Manifest, tmp_path: Path, cache: str
+) -> None:
+    extra = [RandGaussianNoise(prob=1.0, std=0.01)]
+    data = PatientDataset(
+        manifest, "train", RADIOGRAPH, images_per_patient=2, cache=cache, cache_dir=tmp_path, extra=extra, copies=3
+    )
+    for index in range(len(data)):
+        x, y, w = data[index]
+        used = min(2, len(manifest.by_patient[data.patient(index)]))
+        assert (x.shape, y.shape, w.shape) == ((6, 1, 16, 16), (6,), (6,))
+        assert w.tolist() == pytest.approx([1 / (3 * used)] * (3 * used) + [0.0] * (6 - 3 * used))
+        rows = [round(float((image.mean() + 1) / 2 * 255)) for image in x[: 3 * used]]
+        assert rows == [row for row in rows[::3] for _ in range(3)] and len(set(rows)) == used
+        assert y[: 3 * used].tolist() == [row % 2 for row in rows]
+        assert len({float(image.std()) for image in x[: 3 * used]}) == 3 * used  # no copy is like another
+    assert data.batch([0, 1]).x_PKC.shape == (2, 6, 1, 16, 16) and data.batch([]).w_PK.shape == (0, 6)

@@ -128,13 +128,13 @@ def test_random_inputs_come_from_the_given_generator_and_know_no_data(model):
         assert a.shape == other.shape
 
 
-def test_companions_are_generated_images_in_the_number_asked_for(model):
+def test_fakes_are_generated_images_in_the_number_asked_for(model):
     objective = private(model)
-    if objective.companion is None:
-        pytest.skip("no companion: this objective compares with no generated images")
+    if objective.fakes is None:
+        pytest.skip("no fakes: this objective compares with no generated images")
     state = torch.get_rng_state()
-    made, aux_B = objective.companion(7, seeded(5))
-    again, _ = objective.companion(7, seeded(5))
+    made, aux_B = objective.fakes(7, seeded(5))
+    again, _ = objective.fakes(7, seeded(5))
     assert torch.equal(state, torch.get_rng_state())
     assert made.x_PKC.shape == (7, 1, 1, *model.shape)
     assert made.y_PK.shape == made.w_PK.shape == (7, 1)
@@ -143,6 +143,8 @@ def test_companions_are_generated_images_in_the_number_asked_for(model):
     assert not made.x_PKC.requires_grad
     assert set(made.y_PK.flatten().tolist()) <= set(range(CLASSES))
     assert objective.module(made.x_PKC[:, 0], made.y_PK[:, 0], *aux_B).shape == (7,)
+    none, none_aux = objective.fakes(0, seeded(5))  # for a batch without patients
+    assert none.x_PKC.shape == (0, 1, 1, *model.shape) and [len(a) for a in none_aux] == [0]
 
 
 def test_post_processing_moves_its_own_module_and_sees_no_data(model):

@@ -14,7 +14,14 @@ GIVEN = {"epsilon": None, "noise_multiplier": 2.0}  # spares the calibration whe
 
 
 def plan_of(
-    n=400, steps=100, images_per_patient=2, unit="patient", epsilon_for_histogram=0.0, ids="patient", **privacy
+    n=400,
+    steps=100,
+    images_per_patient=2,
+    unit="patient",
+    epsilon_for_histogram=0.0,
+    ids="patient",
+    augmentation_multiplicity=1,
+    **privacy,
 ):
     return make_plan(
         PrivacyConfig(**privacy),
@@ -24,13 +31,14 @@ def plan_of(
         unit=unit,
         epsilon_for_histogram=epsilon_for_histogram,
         ids=ids,
+        augmentation_multiplicity=augmentation_multiplicity,
     )
 
 
 def test_a_plan_couples_everything():
     plan = plan_of(clipping_norm=0.5)
     assert (plan.sampling_rate, plan.normaliser, plan.companion_size) == (0.16, 64.0, 64)
-    assert plan.noise_std == plan.noise_multiplier * 0.5
+    assert (plan.clipping_norm, plan.gradient_noise_multiplier) == (0.5, plan.noise_multiplier)
     assert plan.event() == dp.SelfComposedDpEvent(
         dp.PoissonSampledDpEvent(0.16, dp.GaussianDpEvent(plan.noise_multiplier)), 100
     )
@@ -77,6 +85,21 @@ def test_an_unset_batch_fits_the_declared_cohort(n, batch):
     assert plan_of(n=7 * n, delta=1e-5, batch_patients=None).normaliser == pytest.approx(min(64, 7 * n // 2))
 
 
+def test_an_adaptive_norm_costs_part_of_the_noise_and_no_epsilon():
+    fixed, adaptive = plan_of(), plan_of(clipping_quantile=0.5)
+    assert adaptive.noise_multiplier == fixed.noise_multiplier and 7.8 < adaptive.epsilon <= 8.0
+    assert adaptive.count_noise_multiplier == max(64 / 20, 2.5 * fixed.noise_multiplier)
+    assert 1 < adaptive.gradient_noise_multiplier / fixed.gradient_noise_multiplier < 1.021
+    assert plan_of(clipping_quantile=0.5, count_noise_multiplier=50.0).count_noise_multiplier == 50.0
+    assert plan_of(**GIVEN, clipping_quantile=0.5).to_json()["gradient_noise_multiplier"] > 2.0
+
+
+def test_a_patient_brings_K_images_in_M_copies():
+    plan = plan_of(**GIVEN, augmentation_multiplicity=3)
+    assert (plan.images_per_patient, plan.images_per_step, plan.fakes_per_patient) == (2, 6, 2)
+    assert plan.epsilon == plan_of(**GIVEN).epsilon
+
+
 def test_given_noise_is_taken_as_it_is():
     plan = plan_of(epsilon=None, noise_multiplier=3.0)
     assert plan.noise_multiplier == 3.0
@@ -110,6 +133,12 @@ def test_given_noise_is_taken_as_it_is():
         ({"ids": "study"}, "manifest, ids"),
         ({"engine": "fast"}, "privacy.engine"),
         ({"physical_batch": 0}, "privacy.physical_batch"),
+        ({"fakes": "separate"}, "privacy.fakes"),
+        ({"augmentation_multiplicity": 0}, "data.augmentation_multiplicity"),
+        ({"clipping_quantile": 1.0}, "privacy.clipping_quantile"),
+        ({"clipping_quantile": 0.5, "clipping_learning_rate": 0.0}, "privacy.clipping_learning_rate"),
+        ({"clipping_quantile": 0.5, "count_noise_multiplier": 0.1}, "privacy.count_noise_multiplier"),
+        ({"clipping_quantile": 0.5, "mode": "none", "epsilon": None}, "privacy.clipping_quantile"),
     ],
     ids=str,
 )
@@ -128,7 +157,7 @@ def test_all_faults_are_reported_at_once():
 def test_mode_none_keeps_sampler_and_normaliser_and_promises_nothing():
     plan = plan_of(mode="none", epsilon=None)
     assert plan.event() == dp.NonPrivateDpEvent()
-    assert (plan.epsilon, plan.releasable, plan.noise_std) == (math.inf, False, 0.0)
+    assert (plan.epsilon, plan.releasable, plan.gradient_noise_multiplier) == (math.inf, False, 0.0)
     assert plan.normaliser == 64.0
     assert plan.statement().startswith("No privacy guarantee")
 
@@ -160,6 +189,9 @@ def test_case_ids_are_stated_as_what_they_are():
 def test_a_plan_file_that_does_not_say_whose_ids_is_about_patients():
     value = plan_of(**GIVEN).to_json()
     assert value.pop("ids") == "patient"
+    for later in ("augmentation_multiplicity", "fakes", "count_noise_multiplier", "clipping_learning_rate"):
+        del value[later]
+    assert value.pop("clipping_quantile") is None
     assert PrivacyPlan.from_json(value) == plan_of(**GIVEN)
 
 
@@ -177,7 +209,17 @@ def test_the_statement_never_states_less_than_is_proven(noise, unit, words):
 
 
 @pytest.mark.parametrize(
-    "settings", [{}, {"mode": "none"}, {"seed": 3}, {"ids": "case"}, {"epsilon_for_histogram": 0.5}], ids=str
+    "settings",
+    [
+        {},
+        {"mode": "none"},
+        {"seed": 3},
+        {"ids": "case"},
+        {"epsilon_for_histogram": 0.5},
+        {"clipping_quantile": 0.6},
+        {"fakes": "plain", "augmentation_multiplicity": 3},
+    ],
+    ids=str,
 )
 def test_through_json_and_back_is_the_identity(settings):
     plan = plan_of(**GIVEN, **settings)

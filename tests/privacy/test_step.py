@@ -6,7 +6,9 @@ import torch
 from scipy.stats import kstest
 from torch import nn
 
+from imgsynth.privacy.clipping import ClippingNorm
 from imgsynth.privacy.engines import get_engine
+from imgsynth.privacy.fakes import how_many
 from imgsynth.privacy.noise import NoiseSource
 from imgsynth.privacy.plan import PrivacyPlan
 from imgsynth.privacy.ranks import Ranks
@@ -52,10 +54,10 @@ ANNA = [([6.0, 8.0], 0.5), ([0.0, 0.0], 0.5)]  # mean (3, 4), norm 5
 BERT = [([0.3, 0.0], 1.0), ([99.0, 99.0], 0.0)]  # mean (0.3, 0); the second image is padding
 
 
-def step(plan, *patients, companion=None, module=None, noise=None):
+def step(plan, *patients, fakes=None, module=None, noise=None):
     module = module or TwoWeights()
     batch, aux = batch_of(*patients)
-    info = private_step(plan, ENGINE, module, batch, aux, companion, noise or NoiseSource())
+    info = private_step(plan, ENGINE, module, batch, aux, fakes, noise or NoiseSource())
     return module.weight.grad, info
 
 
@@ -140,44 +142,93 @@ def test_what_is_written_has_the_parameters_type_and_frozen_ones_have_none():
     assert module.frozen.grad is None
 
 
-def companion_of(*pixels):
-    x = torch.tensor([[[p]] for p in pixels], dtype=torch.float64)
+def fakes_of(*pixels):
+    x = torch.tensor([[[p]] for p in pixels], dtype=torch.float64).reshape(len(pixels), 1, 1, 2)
     m = len(pixels)
     return PatientBatch(x, torch.zeros(m, 1, dtype=torch.long), torch.ones(m, 1, dtype=torch.float64)), (
         torch.zeros(m, dtype=torch.float64),
     )
 
 
-def test_companions_are_clipped_and_averaged_over_their_own_number():
-    companion = companion_of([3.0, 4.0], [0.0, 0.5], [0.0, 0.0], [0.0, 0.0])
-    grad, info = step(PLAN, BERT, companion=companion)
-    torch.testing.assert_close(grad, torch.tensor([0.3 / 4 + 0.6 / 4, (0.8 + 0.5) / 4], dtype=torch.float64))
+PLAIN = dataclasses.replace(PLAN, fakes="plain")
+
+
+def test_plain_fakes_are_an_ordinary_mean_over_their_own_number():
+    fakes = fakes_of([3.0, 4.0], [0.0, 0.5], [0.0, 0.0], [0.0, 0.0])
+    grad, info = step(PLAIN, BERT, fakes=fakes)
+    torch.testing.assert_close(grad, torch.tensor([(0.3 + 3) / 4, (4 + 0.5) / 4], dtype=torch.float64))
     assert info.local["mean_norm"] == pytest.approx(0.3)
+    alone, _ = step(PLAIN, fakes=fakes)
+    torch.testing.assert_close(alone, torch.tensor([3 / 4, 4.5 / 4], dtype=torch.float64))
 
 
-def test_companions_get_no_noise_and_do_not_change_the_patients_part():
-    plan = dataclasses.replace(PLAN, noise_multiplier=1.0)
-    companion = companion_of(*[[0.1, 0.2]] * 4)
+def test_plain_fakes_get_no_noise_and_do_not_change_the_patients_part():
+    plan = dataclasses.replace(PLAIN, noise_multiplier=1.0)
+    fakes = fakes_of(*[[0.1, 0.2]] * 4)
     without, _ = step(plan, ANNA, noise=NoiseSource(0))
-    with_them, _ = step(plan, ANNA, companion=companion, noise=NoiseSource(0))
+    with_them, _ = step(plan, ANNA, fakes=fakes, noise=NoiseSource(0))
     torch.testing.assert_close(with_them - without, torch.tensor([0.1, 0.2], dtype=torch.float64))
 
 
-def test_a_number_of_companions_that_follows_the_batch_is_refused():
-    with pytest.raises(AssertionError, match="2 companions, but the plan's public number is 4"):
-        step(PLAN, ANNA, BERT, companion=companion_of([0.1, 0.2], [0.1, 0.2]))
+def test_a_number_of_plain_fakes_that_follows_the_batch_is_refused():
+    with pytest.raises(AssertionError, match="2 fakes, but the plan's public number is 4"):
+        step(PLAIN, ANNA, BERT, fakes=fakes_of([0.1, 0.2], [0.1, 0.2]))
+
+
+def test_joint_fakes_are_clipped_in_their_patients_unit():
+    """K = 2 fakes each, averaged: Anna's (3, 4) becomes (0, 4), then clipped; Bert's (0.3, 0) becomes (0.3, 0.4)."""
+    fakes = fakes_of([-4.0, 0.0], [-2.0, 0.0], [0.0, 0.4], [0.0, 0.4])
+    grad, info = step(PLAN, ANNA, BERT, fakes=fakes)
+    torch.testing.assert_close(grad, torch.tensor([0.3 / 4, (1 + 0.4) / 4], dtype=torch.float64))
+    assert info.local["mean_norm"] == pytest.approx((4 + 0.5) / 2)
+    unclipped, _ = step(dataclasses.replace(PLAN, mode="none"), ANNA, BERT, fakes=fakes)
+    torch.testing.assert_close(unclipped, torch.tensor([0.3 / 4, 4.4 / 4], dtype=torch.float64))
+
+
+def test_with_joint_fakes_a_patient_still_moves_the_sum_by_C_at_most():
+    random = torch.Generator().manual_seed(0)
+    for _ in range(20):
+        drawn = [
+            [(p, 0.5) for p in (4 * torch.randn(2, 2, generator=random, dtype=torch.float64)).tolist()]
+            for _ in range(4)
+        ]
+        pixels = (9 * torch.randn(8, 2, generator=random, dtype=torch.float64)).tolist()
+        with_him, _ = step(PLAN, *drawn, fakes=fakes_of(*pixels))
+        without, _ = step(PLAN, *drawn[:3], fakes=fakes_of(*pixels[:6]))
+        assert (with_him - without).norm() * PLAN.normaliser <= 1 + 1e-9
+
+
+def test_joint_fakes_and_an_empty_batch_are_noise_alone():
+    none = fakes_of()
+    assert step(PLAN, fakes=none)[0].tolist() == [0.0, 0.0]
+    noisy = dataclasses.replace(PLAN, noise_multiplier=1.0)
+    with_none, _ = step(noisy, fakes=none, noise=NoiseSource(0))
+    assert torch.equal(with_none, step(noisy, noise=NoiseSource(0))[0])
+
+
+@pytest.mark.parametrize("made", [1, 3, 4])
+def test_joint_fakes_are_as_many_for_every_patient(made):
+    with pytest.raises(AssertionError, match=f"{made} fakes for 1 patients with 2 each"):
+        step(PLAN, ANNA, fakes=fakes_of(*[[0.1, 0.2]] * made))
+
+
+@pytest.mark.parametrize(("mode", "made"), [("joint", 6), ("plain", 4)])
+def test_how_many_fakes_a_step_takes(mode, made):
+    plan = dataclasses.replace(PLAN, fakes=mode)
+    assert how_many(plan, 3) == made
+    assert how_many(plan, 0) == {"joint": 0, "plain": 4}[mode]
 
 
 def test_a_batch_with_another_K_is_refused():
-    with pytest.raises(AssertionError, match="K = 2, the plan 3"):
+    with pytest.raises(AssertionError, match="2 images a patient, the plan 3"):
         step(dataclasses.replace(PLAN, images_per_patient=3), ANNA)
 
 
 @pytest.mark.parametrize("physical_batch", [1, 2, 32])
 def test_mode_none_is_the_ordinary_gradient_over_the_same_normaliser(physical_batch):
-    plan = dataclasses.replace(PLAN, mode="none", physical_batch=physical_batch)
-    companion = companion_of([3.0, 4.0], [0.0, 0.0], [0.0, 0.0], [0.0, 0.0])
-    grad, info = step(plan, ANNA, BERT, ANNA, companion=companion)
+    plan = dataclasses.replace(PLAIN, mode="none", physical_batch=physical_batch)
+    fakes = fakes_of([3.0, 4.0], [0.0, 0.0], [0.0, 0.0], [0.0, 0.0])
+    grad, info = step(plan, ANNA, BERT, ANNA, fakes=fakes)
     expected = torch.tensor([(3 + 0.3 + 3) / 4 + 3 / 4, (4 + 4) / 4 + 4 / 4], dtype=torch.float64)
     torch.testing.assert_close(grad, expected)
     assert info.local == {"loss": 0.0}
@@ -224,16 +275,29 @@ class Recorder(Ranks):
 
 
 @pytest.mark.parametrize("shares", [([ANNA, BERT], [ANNA]), ([ANNA], []), ([], [])], ids=["both", "one", "none"])
-def test_two_ranks_shares_make_the_step_of_one_process(shares):
-    """Sums are added before the noise, which is that of one process; companions are counted once."""
-    plan = dataclasses.replace(PLAN, noise_multiplier=1.0, images_per_patient=2)
-    companion = companion_of([3.0, 4.0], [0.0, 1.0], [0.5, 0.0], [2.0, 0.0])
-    whole, _ = step(plan, *shares[0], *shares[1], companion=companion, noise=NoiseSource(1))
+@pytest.mark.parametrize("adaptive", [False, True], ids=["fixed", "adaptive"])
+@pytest.mark.parametrize("mode", ["plain", "joint"])
+def test_two_ranks_shares_make_the_step_of_one_process(shares, mode, adaptive):
+    """Sums and count are added before the noise, which is that of one process; plain fakes are counted once."""
+    plan = dataclasses.replace(PLAN, noise_multiplier=1.0, fakes=mode)
+    if adaptive:
+        plan = dataclasses.replace(plan, clipping_quantile=0.5, count_noise_multiplier=3.0)
+    made = [[3.0, 4.0], [0.0, 1.0], [0.5, 0.0], [2.0, 0.0], [0.1, 0.0], [0.0, 0.7]]
+    whole_norm, norms = ClippingNorm(plan), []
+    own_fakes = made[: 2 * len(shares[0])], made[2 * len(shares[0]) :][: 2 * len(shares[1])]
+    fakes = fakes_of(*own_fakes[0], *own_fakes[1]) if mode == "joint" else fakes_of(*made[:4])
+    module, (batch, aux) = TwoWeights(), batch_of(*shares[0], *shares[1])
+    private_step(plan, ENGINE, module, batch, aux, fakes, NoiseSource(1), clipping=whole_norm)
+    whole = module.weight.grad
     other, own = Recorder(slice(1, None, 2)), Recorder(slice(0, None, 2))
-    for rank, drawn in ((other, shares[1]), (own, shares[0])):
+    for rank, drawn, share in ((other, shares[1], own_fakes[1]), (own, shares[0], own_fakes[0])):
         module, (batch, aux) = TwoWeights(), batch_of(*drawn)
         own.others = getattr(other, "sent", None)
-        info = private_step(plan, ENGINE, module, batch, aux, companion, NoiseSource(1), rank)
+        norms.append(ClippingNorm(plan))
+        fakes = fakes_of(*share) if mode == "joint" else fakes_of(*made[:4])
+        info = private_step(plan, ENGINE, module, batch, aux, fakes, NoiseSource(1), rank, norms[-1])
     torch.testing.assert_close(module.weight.grad, whole, rtol=1e-12, atol=1e-12)
     assert own.finished == 1
     assert info.public["noisy_gradient_norm"] == pytest.approx(whole.norm().item())
+    assert norms[-1].value == pytest.approx(whole_norm.value, rel=1e-12)
+    assert (whole_norm.value != 1.0) == adaptive

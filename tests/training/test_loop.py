@@ -379,9 +379,9 @@ def test_arguments_of_extra_transforms_are_not_in_the_checkpoint(configure: Conf
     assert load_run(tmp_path / "run").config.preprocess.extra == extra
 
 
-@pytest.mark.parametrize("model", ["vae", "gan"])
-def test_what_generated_images_draw_does_not_follow_the_batch_size(model: str, configure: Configure) -> None:
-    cfg = configure(model)
+@pytest.mark.parametrize(("model", "fakes"), [("vae", "joint"), ("gan", "joint"), ("gan", "plain")])
+def test_what_draws_for_no_patient_does_not_follow_the_batch_size(model: str, fakes: str, configure: Configure) -> None:
+    cfg = configure(model, privacy={"fakes": fakes})
     plan = make_plan(cfg.privacy, n=26, steps=9, images_per_patient=1, unit="patient")
     shared, own = [], []
     for patients in (0, 3):
@@ -392,7 +392,7 @@ def test_what_generated_images_draw_does_not_follow_the_batch_size(model: str, c
         shared.append(state.random.get_state())
         own.append(state.random_real.get_state())
     assert torch.equal(*shared)
-    assert torch.equal(*own) == (model == "gan")  # the VAE draws for every real image
+    assert torch.equal(*own) == (fakes == "plain")  # the VAE draws for every real image, joint fakes for every patient
     assert not torch.equal(shared[0], own[0])
 
 
