@@ -13,6 +13,7 @@ import math
 import ssl
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -48,18 +49,16 @@ class NoiseSource:
         pairs = (count + 1) // 2
         u_2N = self._uniform(2 * pairs, device).view(2, pairs)
         radius, angle = u_2N[0].log_().mul_(-2.0).sqrt_(), u_2N[1].mul_(2.0 * math.pi)
-        normal_2N = torch.stack([angle.cos(), angle.sin()]).mul_(radius)
+        normal_2N = torch.stack([angle.cos(), angle.sin_()]).mul_(radius)
         return normal_2N.view(-1)[:count]
 
     def _uniform(self, count: int, device: torch.device | str) -> Tensor:
         """Uniform in (0, 1): the 2⁵³ midpoints, so that the logarithm is always finite."""
         if self._random is not None:
             bits = torch.randint(0, 2**53, (count,), generator=self._random)
-        elif count:
-            bits = torch.frombuffer(bytearray(ssl.RAND_bytes(8 * count)), dtype=torch.int64)
         else:
-            bits = torch.empty(0, dtype=torch.int64)
-        return bits.to(device).bitwise_and_(2**53 - 1).double().add_(0.5).mul_(2.0**-53)
+            bits = torch.from_numpy(np.frombuffer(ssl.RAND_bytes(8 * count), dtype=np.int64) & (2**53 - 1))
+        return bits.to(device).double().add_(0.5).mul_(2.0**-53)
 
     def state_dict(self) -> dict[str, Any]:
         """The state of a seeded source; of an unseeded one there is nothing to know."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+
 import torch
 
 from imgsynth.schema import TrainerConfig
@@ -31,3 +33,18 @@ def make_repeatable(seed: int) -> None:
     torch.manual_seed(seed)
     torch.backends.cudnn.deterministic = True
     torch.backends.cudnn.benchmark = False
+
+
+def keep_freed_memory() -> None:
+    """Let the C library keep what is freed, where it is glibc: by default every large tensor of every step is a new
+    mapping, whose pages the kernel must fill with zeros again. Up to twice as fast on CPU; the peak does not change.
+    """
+    try:
+        libc = ctypes.CDLL("libc.so.6")
+        mallopt = libc.mallopt
+    except (OSError, AttributeError):  # another C library
+        return
+    mmap_max, trim_threshold, top_pad = -4, -1, -2  # malloc.h
+    mallopt(mmap_max, 0)
+    mallopt(trim_threshold, 2**31 - 1)
+    mallopt(top_pad, 2**26)

@@ -8,7 +8,7 @@
 | columns | W_p by matrix products on U, in chunks that fit the cache | in between, in 2D                           |
 | loop    | W_p by one call of the vendor's kernel for each patient   | few large patients (3D volumes)             |
 
-W_p is kept where that takes no more memory than a and g, which can then go; elsewhere it is reduced to its norm at
+W_p is kept where that takes little more memory than a and g, which can then go; elsewhere it is reduced to its norm at
 once. A model of the arithmetic drops what is hopeless; the rest is measured, the first time that a layer of this shape
 is seen. With ``torch.backends.cudnn.deterministic`` (seeded runs) the model alone decides, and runs repeat bit for bit.
 """
@@ -33,6 +33,7 @@ from imgsynth.privacy.engines.contributions import (
 
 _HOPELESS = 6.0  # times the best modelled cost
 _LARGEST_GRAM = 2**26  # elements of all Gram matrices of a layer
+_KEEP = 2  # W_p are kept up to this many times the size of a and g
 _CACHE = 2**19  # elements of an unfolded input that stay in a processor's cache
 _chosen: dict[object, str] = {}
 
@@ -119,7 +120,7 @@ def _instances(method: str, step: Callable[[ConvWeight], int]) -> Callable[[Conv
 
 
 def _keeps(part: ConvWeight) -> bool:
-    return part.images.patients * part.size <= part.a_B.numel() + part.g_B.numel()
+    return part.images.patients * part.size <= _KEEP * (part.a_B.numel() + part.g_B.numel())
 
 
 _METHODS: dict[str, Callable[[ConvWeight], Norms]] = {
@@ -150,9 +151,9 @@ def _choose(part: ConvWeight, exact_only: bool) -> str:
 
 
 def _seconds(method: str, part: ConvWeight) -> float:
-    """Best of two runs."""
+    """Best of three runs."""
     times = []
-    for _ in range(2):
+    for _ in range(3):
         _wait(part.a_B)
         began = time.perf_counter()
         _METHODS[method](part)
@@ -192,12 +193,8 @@ def _gram_cost(part: ConvWeight | LinearWeight) -> float:
 
 
 def _phases_cost(part: ConvWeight) -> float:
-    geometry, t = part.geometry, part.positions()
+    geometry = part.geometry
     other = part.a_B if geometry.transposed else part.g_B
-    channels = part.shape[1] * geometry.groups
-    pixels2 = 0.0
-    for _, taps in geometry.phases():
-        reach = [max(tap[axis] for tap in taps) for axis in range(geometry.dims)]
-        grid = [n + r for n, r in zip(other.shape[2:], reach, strict=True)]
-        pixels2 += (part.images.most * math.prod(grid)) ** 2
-    return pixels2 * channels + t * t * (part.shape[0] + 2 * geometry.groups * math.prod(geometry.kernel))
+    pixels = part.images.most * math.prod(geometry.pixel_grid(tuple(other.shape[2:])))
+    channels, phases = part.shape[1] * geometry.groups, math.prod(geometry.stride)
+    return pixels**2 * (phases * channels + part.shape[0] + 4 * geometry.groups * math.prod(geometry.kernel))

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from imgsynth.privacy.engines.convolution import Geometry, gram_of_windows
+from imgsynth.privacy.engines.convolution import Geometry
 from imgsynth.privacy.engines.patients import Images
 
 CHUNK = 2**23  # elements that a temporary of per-patient gradients or unfolded inputs may have
@@ -112,15 +112,8 @@ class ConvWeight(Contribution):
         return self.images.most * self.geometry.positions(self.a_B, self.g_B)
 
     def grams_by_phase(self) -> tuple[Tensor, Tensor]:
-        """UᵀU and VᵀV [P, G, T, T], the first from pixel Gram matrices."""
-        unfolded, other = self.geometry.padded(self.a_B, self.g_B)
-        uu = gram_of_windows(self.geometry, self.images.by_patient(unfolded), other.shape[2:])
-        v = _joined(
-            self.images.by_patient(
-                other.reshape(len(other), self.geometry.groups, -1, uu.shape[-1] // self.images.most)
-            )
-        )
-        return uu, v.mT @ v
+        """UᵀU and VᵀV [P, G, ...], the first from pixel Gram matrices; the product of the two is what counts."""
+        return self.geometry.grams_by_phase(self.images.by_patient(self.a_B), self.images.by_patient(self.g_B))
 
 
 class LinearWeight(Contribution):

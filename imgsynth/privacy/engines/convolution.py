@@ -85,36 +85,62 @@ class Geometry:
         u_BGRT = self.windows(unfolded, out).reshape(images, groups, -1, positions)
         return u_BGRT, other.reshape(images, groups, -1, positions)
 
-    def phases(self) -> list[tuple[Sizes, list[Sizes]]]:
-        """Stride phases of the kernel's taps: (phase, [how many strides each of its taps lies beyond it])."""
-        by_phase: dict[Sizes, list[Sizes]] = {}
-        for tap in product(*(range(k) for k in self.kernel)):
-            offset = tuple(d * k for d, k in zip(self.dilation, tap, strict=True))
-            phase = tuple(o % s for o, s in zip(offset, self.stride, strict=True))
-            by_phase.setdefault(phase, []).append(tuple(o // s for o, s in zip(offset, self.stride, strict=True)))
-        return list(by_phase.items())
+    def taps(self) -> list[tuple[Sizes, Sizes]]:
+        """For each tap of the kernel its stride phase, and how many strides it lies beyond that."""
+        offsets = (
+            tuple(d * k for d, k in zip(self.dilation, tap, strict=True))
+            for tap in product(*(range(k) for k in self.kernel))
+        )
+        return [
+            (
+                tuple(o % s for o, s in zip(offset, self.stride, strict=True)),
+                tuple(o // s for o, s in zip(offset, self.stride, strict=True)),
+            )
+            for offset in offsets
+        ]
 
+    def pixel_grid(self, out: Sizes) -> Sizes:
+        """How many pixels of one stride phase ``out`` positions see along each axis."""
+        reach = (d * (k - 1) // s for d, k, s in zip(self.dilation, self.kernel, self.stride, strict=True))
+        return tuple(n + r for n, r in zip(out, reach, strict=True))
 
-def gram_of_windows(geometry: Geometry, x_PkC: Tensor, out: Sizes) -> Tensor:
-    """UᵀU [P, G, k·T, k·T] from the Gram matrices of pixels, one for each stride phase.
+    def grams_by_phase(self, a_PkC: Tensor, g_PkC: Tensor) -> tuple[Tensor, Tensor]:
+        """UᵀU and VᵀV, [P, G, k, T', k, T'], the first from the Gram matrices of pixels, one for each stride phase.
 
-    ⟨U_t, U_t'⟩ = Σ_taps ⟨x[s·t + d·tap], x[s·t' + d·tap]⟩, and all taps of one phase read one and the same Gram matrix
-    of the pixels s·m + phase, shifted: up to ∏kernel/∏stride times fewer multiplications than from U itself.
-    ``x_PkC`` [P, k, C, *sp] is padded.
-    """
-    patients, images, channels = x_PkC.shape[:3]
-    groups, dims, positions = geometry.groups, geometry.dims, math.prod(out)
-    x = x_PkC.view(patients, images, groups, channels // groups, *x_PkC.shape[3:])
-    total = x.new_zeros(patients, groups, images, *out, images, *out)
-    for phase, taps in geometry.phases():
-        reach = [max(tap[axis] for tap in taps) for axis in range(dims)]
-        steps = zip(phase, geometry.stride, out, reach, strict=True)
-        own: tuple[slice, ...] = tuple(slice(p, p + s * (n + r - 1) + 1, s) for p, s, n, r in steps)
-        pixels = x[(slice(None),) * 4 + own]
-        grid = pixels.shape[4:]
-        columns = pixels.permute(0, 2, 3, 1, *range(4, 4 + dims)).reshape(patients * groups, channels // groups, -1)
-        gram = torch.bmm(columns.mT, columns).view(patients, groups, images, *grid, images, *grid)
-        for tap in taps:
-            part = tuple(slice(t, t + n) for t, n in zip(tap, out, strict=True))
-            total += gram[(slice(None), slice(None), slice(None), *part, slice(None), *part)]
-    return total.view(patients, groups, images * positions, images * positions)
+        ⟨U_t, U_t'⟩ = Σ_taps ⟨x[s·t + d·tap], x[s·t' + d·tap]⟩, and all taps of one phase read one and the same Gram
+        matrix of the pixels s·m + phase, shifted: up to ∏kernel/∏stride times fewer multiplications than from U. Here
+        positions are counted on the grid of the pixels, T' of them, so that a shift is one number: the positions that
+        this adds at the rows' ends have V = 0 and drop out of Σ (UᵀU)(VᵀV).
+        """
+        unfolded, other = (g_PkC, a_PkC) if self.transposed else (a_PkC, g_PkC)
+        patients, images, groups, out = *other.shape[:2], self.groups, other.shape[3:]
+        grid = self.pixel_grid(out)
+        pitch = [math.prod(grid[axis + 1 :]) for axis in range(self.dims)]
+        length = 1 + sum((n - 1) * p for n, p in zip(out, pitch, strict=True))
+        v = F.pad(other, [n for side, n_out in zip(grid[::-1], out[::-1], strict=True) for n in (0, side - n_out)])
+        v = v.reshape(patients, images, groups, -1, math.prod(grid))[..., :length]
+        v = v.permute(0, 2, 3, 1, 4).reshape(patients * groups, -1, images * length)
+        vv = torch.bmm(v.mT, v).view(patients, groups, images, length, images, length)
+
+        x = self._by_phase(unfolded, grid)  # [*stride, P·G, channels, k·pixels]
+        gram = {phase: torch.bmm(x[phase].mT, x[phase]) for phase in {phase for phase, _ in self.taps()}}
+        uu = torch.zeros_like(vv)
+        for phase, beyond in self.taps():
+            start = sum(b * p for b, p in zip(beyond, pitch, strict=True))
+            own = slice(start, start + length)
+            uu += gram[phase].view(patients, groups, images, math.prod(grid), images, -1)[:, :, :, own, :, own]
+        return uu, vv
+
+    def _by_phase(self, x_PkC: Tensor, grid: Sizes) -> Tensor:
+        """The pixels of each stride phase: [*stride, P·G, C/G, k·pixels]."""
+        patients, images, channels = x_PkC.shape[:3]
+        pads = []
+        for axis in reversed(range(self.dims)):
+            size, before = x_PkC.shape[3 + axis], self.padding[axis]
+            pads += [before, grid[axis] * self.stride[axis] - size - before]  # a negative pad crops
+        x = F.pad(x_PkC, pads) if any(pads) else x_PkC
+        split = [n for side, stride in zip(grid, self.stride, strict=True) for n in (side, stride)]
+        x = x.view(patients, images, self.groups, channels // self.groups, *split)
+        pixels, phases = range(4, 4 + 2 * self.dims, 2), range(5, 4 + 2 * self.dims, 2)
+        x = x.permute(*phases, 0, 2, 3, 1, *pixels)
+        return x.reshape(*self.stride, patients * self.groups, channels // self.groups, images * math.prod(grid))
