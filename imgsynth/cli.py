@@ -162,7 +162,12 @@ def _version(version: Annotated[bool, typer.Option("--version", help="Print the 
 
 
 def tell(error: ImgsynthError) -> int:
-    """Print every fault of ``error``; its exit code."""
+    """Print every fault of ``error``; its exit code. Of the processes of a torchrun, one prints."""
+    from imgsynth.training.distributed import has_the_word
+
+    if not has_the_word():
+        return error.exit_code
+    console.err.quiet = False
     console.err.print(f"{len(error.faults)} fault{'s' * (len(error.faults) != 1)}:", style="bold red")
     for fault in error.faults:
         console.err.print(f"- {fault.where}", style="bold", markup=False)
@@ -202,3 +207,7 @@ def main() -> None:
             raise
         console.err.print(f"{usage()}\nTry: imgsynth --help", markup=False)
         sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -72,6 +72,7 @@ RULES: tuple[Rule, ...] = (
     ("trainer.sheet_every", *_at_least_one),
     ("trainer.device", *_one_of("auto", "cpu", "cuda")),
     ("trainer.threads", *_at_least_one),
+    ("trainer.rank_timeout", *_positive),
     ("sample.n", *_at_least_one),
     ("sample.formats", lambda v: bool(v) and set(v) <= {"dicom", "nifti"}, "a list of dicom, nifti"),
     ("sample.labels", *_one_of("uniform", "histogram")),

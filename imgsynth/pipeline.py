@@ -18,6 +18,7 @@ from imgsynth.release.sample import sample_release
 from imgsynth.release.verify import verify_release
 from imgsynth.report.write import write_report
 from imgsynth.schema import Config
+from imgsynth.training.distributed import joined, refuse_several
 from imgsynth.training.loop import train as train_loop
 from imgsynth.training.propose import print_proposal
 from imgsynth.training.run import model_factory
@@ -30,6 +31,7 @@ def folder(config: Config) -> Path:
 
 def inspect(config: Config) -> Path:
     """Look at the cohort and say what is wrong with it, and what ε it can attain. Trains nothing."""
+    refuse_several("inspect")
     manifest, faults = build_manifest(config.data)
     inspection = inspect_cohort(manifest, faults, config.preprocess)
     print_inspection(inspection)
@@ -39,26 +41,30 @@ def inspect(config: Config) -> Path:
 
 
 def train(config: Config) -> Path:
-    """Train, or go on with the run in ``output``; the run's folder."""
+    """Train, or go on with the run in ``output``; the run's folder. Under torchrun, with all its processes."""
     run_dir = folder(config)
-    train_loop(config, run_dir, model_factory(config.model), door.extra_transforms(config))
-    door.save(config, run_dir / "config.yaml")
+    with joined(config.trainer) as team:
+        train_loop(config, run_dir, model_factory(config.model), door.extra_transforms(config), team)
+        team.tell(lambda: door.save(config, run_dir / "config.yaml"))
     return run_dir
 
 
 def sample(config: Config) -> Path:
     """Write the release of a trained run."""
+    refuse_several("sample")
     return sample_release(folder(config), config)
 
 
 def evaluate(config: Config) -> Path:
     """Measure fidelity, diversity and utility against the real test patients (local)."""
+    refuse_several("evaluate")
     evaluate_run(folder(config), config, door.extra_transforms(config))
     return folder(config) / "evaluation.json"
 
 
 def audit(config: Config) -> Path:
     """Attack the release as an adversary would, and set the lower bound beside the proven ε in the privacy card."""
+    refuse_several("audit")
     audit_run(folder(config), config, door.extra_transforms(config))
     update_card(folder(config))
     return folder(config) / "audit.json"
@@ -66,6 +72,7 @@ def audit(config: Config) -> Path:
 
 def report(config: Config) -> Path:
     """One self-contained HTML file, and a second one with the public part alone."""
+    refuse_several("report")
     return write_report(folder(config))
 
 
@@ -77,6 +84,7 @@ def verify(release: Path) -> Path:
 
 def run(config: Config) -> Path:
     """Every stage; the report."""
+    refuse_several("run")
     stages: tuple[tuple[str, Callable[[Config], Path]], ...] = (
         ("train", train),
         ("sample", sample),

@@ -105,7 +105,8 @@ class TrainerConfig:
     checkpoint_every: int = 50  # steps
     sheet_every: int = 100  # steps
     device: str = "auto"  # auto | cpu | cuda
-    threads: int | None = None  # CPU threads; default: torch's own
+    threads: int | None = None  # CPU threads of each process; default: torch's own
+    rank_timeout: float = 1800.0  # seconds that the processes of one torchrun wait for each other
 
 
 @dataclass

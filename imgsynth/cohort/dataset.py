@@ -46,6 +46,9 @@ class PatientDataset(Dataset[tuple[Tensor, Tensor, Tensor]]):
     PersistentDataset, in a folder named after cohort and preprocessing, readable by its owner alone: private data), or
     "none". With a cache every image is read here, in parallel, so that all faults are known before training starts.
 
+    ``part`` (r, W) takes every W-th patient from the r-th on: the share of one of W processes, which is the only one
+    that it reads.
+
     Raises:
         InputError: with the faults of all images that cannot be read or do not fit the grid.
     """
@@ -61,6 +64,7 @@ class PatientDataset(Dataset[tuple[Tensor, Tensor, Tensor]]):
         extra: Sequence[Any] = (),
         generator: torch.Generator | None = None,
         copies: int = 1,
+        part: tuple[int, int] = (0, 1),
     ):
         self.manifest = manifest
         self.grid = grid_of(preprocess, manifest.modality)
@@ -69,6 +73,8 @@ class PatientDataset(Dataset[tuple[Tensor, Tensor, Tensor]]):
         self.copies = copies
         wanted = set(manifest.patients(split))
         patients = {patient: items for patient, items in manifest.by_patient.items() if patient in wanted}
+        rank, ranks = part
+        patients = {patient: patients[patient] for patient in list(patients)[rank::ranks]}
         self._patients = list(patients)
         self._items = [item for items in patients.values() for item in items]
         ends = np.cumsum([len(items) for items in patients.values()]).tolist()

@@ -10,10 +10,11 @@ from imgsynth.schema import TrainerConfig
 from imgsynth.types import Fault, InputError
 
 
-def choose_device(trainer: TrainerConfig) -> torch.device:
+def choose_device(trainer: TrainerConfig, index: int | None = None) -> torch.device:
     """The device of ``trainer.device`` (auto: CUDA where there is one), with ``trainer.threads`` CPU threads set.
 
-    Raises InputError when CUDA is asked for on a machine without.
+    ``index`` is the place among this machine's processes of one run: each needs a CUDA device of its own. Raises
+    InputError when CUDA is asked for on a machine without, or with fewer devices than processes.
     """
     if trainer.threads is not None:
         torch.set_num_threads(trainer.threads)
@@ -23,9 +24,14 @@ def choose_device(trainer: TrainerConfig) -> torch.device:
                 "trainer.device", "cuda, which torch does not find here", "auto, cpu or cuda", "use trainer.device=auto"
             )
         )
-    if trainer.device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(trainer.device)
+    if trainer.device == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    if index is not None and index >= torch.cuda.device_count():
+        raise InputError(
+            Fault("trainer.device", f"process {index + 1} on a machine with {torch.cuda.device_count()} CUDA devices",
+                  "one CUDA device for each process", "torchrun --nproc_per_node with as many as there are devices")
+        )  # fmt: skip
+    return torch.device("cuda") if index is None else torch.device("cuda", index)
 
 
 def make_repeatable(seed: int) -> None:

@@ -16,12 +16,14 @@ from imgsynth.privacy.ledger import Ledger
 from imgsynth.schema import Config
 from imgsynth.training.disk import writing
 from imgsynth.training.metrics import read_rows
+from imgsynth.training.team import Team
 from imgsynth.types import Fault, InputError
 
 # What a run is made of. A folder holds one run: these cannot change in it once it has begun.
 BINDING = ("data", "preprocess", "model", "privacy", "trainer", "sample.labels", "sample.histogram_epsilon")
 # Where and how fast it is computed, and the cohort's budget over all runs, which is a policy and not part of the run.
-FREE = ("data.cache", "privacy.physical_batch", "privacy.budget_epsilon", "trainer.device", "trainer.threads")
+FREE = ("data.cache", "privacy.physical_batch", "privacy.budget_epsilon", "trainer.device", "trainer.threads",
+        "trainer.rank_timeout")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -177,6 +179,22 @@ def refuse_other_run(folder: RunFolder, cfg: Config) -> None:
               "the same value, or another output=DIR")
         for key in sorted(old.keys() | new.keys())
         if binding(key) and old.get(key, "nothing") != new.get(key, "nothing")
+    ]  # fmt: skip
+    if faults:
+        raise InputError(*faults)
+
+
+def refuse_other_commands(team: Team, cfg: Config) -> None:
+    """Raises InputError naming every key in which the ranks of one run were started differently. Each may name the
+    output as its machine does: only the first uses it."""
+    ours = flatten(dataclasses.asdict(dataclasses.replace(cfg, output=None)))
+    faults = [
+        Fault(key, f"{other.get(key, 'nothing')!r} on rank {rank}", f"{first.get(key, 'nothing')!r}, as on rank 0",
+              "the same command on all machines")
+        for first, *others in [team.gather(ours)]
+        for rank, other in enumerate(others, 1)
+        for key in sorted(first.keys() | other.keys())
+        if first.get(key, "nothing") != other.get(key, "nothing")
     ]  # fmt: skip
     if faults:
         raise InputError(*faults)

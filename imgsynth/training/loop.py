@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +16,23 @@ from imgsynth.privacy.plan import PrivacyPlan
 from imgsynth.privacy.refuse import check_private_network
 from imgsynth.schema import Config
 from imgsynth.training.begin import close, ended_by_divergence, open_spend, settle
-from imgsynth.training.device import choose_device, make_repeatable
-from imgsynth.training.folder import claimed, claimed_spend, refuse_other_run
+from imgsynth.training.device import make_repeatable
+from imgsynth.training.folder import RunFolder, claimed, claimed_spend, refuse_other_commands, refuse_other_run
 from imgsynth.training.progress import training_bar
 from imgsynth.training.publish import Publisher, is_due
 from imgsynth.training.run import ModelFactory
 from imgsynth.training.state import TrainingState
 from imgsynth.training.steps import post_processing_updates, private_update
-from imgsynth.types import Grid
+from imgsynth.training.team import SOLO, Team
+from imgsynth.types import Fault, Grid, InputError
 
 
 def train(
-    cfg: Config, run_dir: Path, model_factory: ModelFactory, extra_transforms: Sequence[Callable[[Any], Any]] = ()
+    cfg: Config,
+    run_dir: Path,
+    model_factory: ModelFactory,
+    extra_transforms: Sequence[Callable[[Any], Any]] = (),
+    team: Team = SOLO,
 ) -> Path:
     """Train, or go on with, the run in ``run_dir``; returns ``run_dir``. A finished run is left as it is.
 
@@ -36,22 +41,22 @@ def train(
     releasable) ends in the same weights, bit for bit, whether it was killed or not.
 
     ``model_factory(shape, classes)`` builds the model; ``extra_transforms`` are those of ``cfg.preprocess.extra``.
+    All ranks of a ``team`` call this with the same configuration; only the first touches folder and ledger.
 
     Raises InputError with every key in which the folder's run was begun otherwise; when another process trains in the
     folder or in a copy of it; when the run diverged before; when the cohort, plan, budget or disk do not allow it.
-    Raises CheckFailed when training diverges, which ends the run.
+    Raises CheckFailed when training diverges, which ends the run, and RankFailed when another rank is lost.
     """
-    with claimed(run_dir) as folder, claimed_spend(folder, cfg.privacy.ledger):
+    with ExitStack() as claims:
         # Settle what this run is, and that it may be: configuration, cohort, plan, network. No image is opened.
-        folder.refuse_diverged()
-        refuse_other_run(folder, cfg)
-        folder.refuse_lost_checkpoint()
-        manifest, plan = settle(folder, cfg)
+        refuse_other_commands(team, cfg)
+        folder = team.tell(lambda: _claim(claims, cfg, run_dir))
+        manifest, plan = team.tell(lambda: settle(folder, cfg))
         grid = grid_of(cfg.preprocess, manifest.modality)
-        state = _initial_state(cfg, plan, model_factory, grid, manifest)
+        state = _initial_state(cfg, plan, model_factory, grid, manifest, team)
 
         # Record the whole spend before the data are touched.
-        job = open_spend(folder, cfg, manifest, plan)
+        job = team.tell(lambda: open_spend(folder, cfg, manifest, plan))
         if job.finished:
             console.say(f"{run_dir} holds a finished run of {plan.steps} steps; nothing to do.")
             return run_dir
@@ -60,14 +65,15 @@ def train(
         publisher = Publisher(folder, cfg, plan, grid, manifest.classes)
         epsilon = publisher.resume(state)
 
-        # Open the images.
+        # Open the images of this rank's patients.
         dataset = PatientDataset(
             manifest, "train", cfg.preprocess, plan.images_per_patient, cfg.data.cache,
             cache_dir=folder.cache, extra=extra_transforms, generator=state.picks,
-            copies=plan.augmentation_multiplicity,
+            copies=plan.augmentation_multiplicity, part=(team.rank, team.size),
         )  # fmt: skip
 
-        with training_bar(plan.steps) as advance, closing(publisher.metrics), ended_by_divergence(folder, job):
+        ending = ended_by_divergence(folder, job) if team.first else nullcontext()
+        with training_bar(plan.steps) as advance, closing(publisher), ending:
             while state.step < plan.steps:
                 began = time.perf_counter()
 
@@ -89,20 +95,37 @@ def train(
                     epsilon = publisher.publish(state)
                 advance(state.step, epsilon)
 
-        close(folder, cfg, job)
+        team.tell(lambda: close(folder, cfg, job))
         return run_dir
 
 
+def _claim(claims: ExitStack, cfg: Config, run_dir: Path) -> RunFolder:
+    """Hold the run's folder and its spend until ``claims`` end, and refuse what cannot go on in it."""
+    folder = claims.enter_context(claimed(run_dir))
+    claims.enter_context(claimed_spend(folder, cfg.privacy.ledger))
+    folder.refuse_diverged()
+    refuse_other_run(folder, cfg)
+    folder.refuse_lost_checkpoint()
+    return folder
+
+
 def _initial_state(
-    cfg: Config, plan: PrivacyPlan, model_factory: ModelFactory, grid: Grid, manifest: Manifest
+    cfg: Config, plan: PrivacyPlan, model_factory: ModelFactory, grid: Grid, manifest: Manifest, team: Team
 ) -> TrainingState:
-    """Step 0, on the chosen device. Raises InputError for networks that break the guarantee."""
-    device, seed = choose_device(cfg.trainer), cfg.privacy.seed
+    """Step 0, on the chosen device. Raises InputError for networks that break the guarantee, and for more ranks than
+    patients."""
+    seed, patients = cfg.privacy.seed, len(manifest.patients("train"))
+    if team.size > patients:
+        raise InputError(
+            Fault("torchrun", f"{team.size} processes for {patients} training patients", "a patient for each process",
+                  f"torchrun --nproc_per_node {max(1, patients // 8)}")
+        )  # fmt: skip
+    device = team.device(cfg.trainer)
     if seed is not None:
         make_repeatable(seed)
     model = model_factory(grid.shape, len(manifest.classes))
-    patients = len(manifest.patients("train"))
-    state = TrainingState(model, plan, cfg.trainer, patients=patients, seed=seed, device=device)
+    share = len(range(team.rank, patients, team.size))
+    state = TrainingState(model, plan, cfg.trainer, patients=share, seed=seed, device=device, team=team)
     if plan.mode == "dp":
         check_private_network(state.private.module)
     return state

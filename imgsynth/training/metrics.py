@@ -39,7 +39,26 @@ It must not leave the place that the data are kept in, and nothing of this run c
 """
 
 
-class Metrics:
+class Rows:
+    """Rows that wait in memory, public and local ones."""
+
+    def __init__(self) -> None:
+        self.waiting: list[Row] = []
+        self.waiting_local: list[Row] = []
+
+    def add(self, public: Row, local: Row) -> None:
+        """Keep the rows of one step in memory; what is no finite number becomes null."""
+        self.waiting.append(_finite(public))
+        self.waiting_local.append(_finite(local))
+
+    def clear(self) -> None:
+        self.waiting, self.waiting_local = [], []
+
+    def close(self) -> None:
+        """Nothing was opened."""
+
+
+class Metrics(Rows):
     """The two files and TensorBoard of one run folder, brought to the state of a checkpoint.
 
     ``unpublished`` are the public rows that the checkpoint carried: those since the checkpoint before. Where the
@@ -48,10 +67,9 @@ class Metrics:
     """
 
     def __init__(self, run_dir: Path, step: int, unpublished: list[Row], *, releasable: bool):
+        super().__init__()
         self.public_path = run_dir / "metrics.jsonl"
         self.local_path = run_dir / "local" / "metrics.jsonl"
-        self.waiting: list[Row] = []
-        self.waiting_local: list[Row] = []
         write_text(run_dir / "local" / "README.txt", LOCAL_ONLY)
         if not releasable:
             write_text(run_dir / "metrics.LOCAL-ONLY.txt", NOT_PRIVATE)
@@ -63,17 +81,12 @@ class Metrics:
         self.board = Board(run_dir / "tensorboard")
         self._draw(rows)
 
-    def add(self, public: Row, local: Row) -> None:
-        """Keep the rows of one step in memory; what is no finite number becomes null."""
-        self.waiting.append(_finite(public))
-        self.waiting_local.append(_finite(local))
-
     def publish(self) -> None:
         """Write the rows that wait. Call it when, and only when, their checkpoint is on disk."""
         _append_rows(self.public_path, self.waiting)
         _append_rows(self.local_path, self.waiting_local)
         self._draw(self.waiting)
-        self.waiting, self.waiting_local = [], []
+        self.clear()
 
     def _draw(self, rows: Iterable[Row]) -> None:
         for row in rows:

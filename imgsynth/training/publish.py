@@ -13,11 +13,13 @@ from imgsynth.privacy.plan import PrivacyPlan
 from imgsynth.schema import Config, TrainerConfig
 from imgsynth.training.checkpoint import load_checkpoint, save_checkpoint
 from imgsynth.training.disk import writing
+from imgsynth.training.drift import refuse_drift
 from imgsynth.training.folder import RunFolder
-from imgsynth.training.metrics import Metrics, Row
+from imgsynth.training.metrics import Metrics, Row, Rows
 from imgsynth.training.propose import quick_epsilon
 from imgsynth.training.sheets import save_png, sheet
 from imgsynth.training.state import TrainingState
+from imgsynth.training.team import merged_rows
 from imgsynth.types import Grid
 
 ON_SHEET = 8  # images
@@ -33,11 +35,14 @@ def sheet_is_due(step: int, trainer: TrainerConfig) -> bool:
 
 
 class Publisher:
-    """Writes checkpoints, metrics and sheets of one run, in the order that lets a kill lose only unpublished steps."""
+    """Writes checkpoints, metrics and sheets of one run, in the order that lets a kill lose only unpublished steps.
+
+    On several ranks the first one writes, and the others hand it what they measured.
+    """
 
     def __init__(self, folder: RunFolder, cfg: Config, plan: PrivacyPlan, grid: Grid, classes: tuple[str, ...]):
         self.folder, self.cfg, self.plan, self.grid, self.classes = folder, cfg, plan, grid, classes
-        self.metrics: Metrics
+        self.metrics: Metrics | Rows = Rows()
 
     def resume(self, state: TrainingState) -> float | None:
         """Bring ``state`` and the files to the last checkpoint, if there is one; returns the ε spent so far.
@@ -45,11 +50,19 @@ class Publisher:
         The checkpoint carries its own rows, which were perhaps not written when the run died. Raises InputError when
         more was shown than the checkpoint knows of: an older one was put in its place, and its steps are spent.
         """
+        spent_so_far, streams = state.team.tell(lambda: self._restore(state))
+        state.spread(streams)
+        return spent_so_far
+
+    def _restore(self, state: TrainingState) -> tuple[float | None, list[dict[str, Any]]]:
+        """``resume`` on the first rank; returns also what each rank's randomness was at."""
         unpublished: list[Row] = []
+        streams: list[dict[str, Any]] = []
         if self.folder.checkpoint.is_file():
             content = load_checkpoint(self.folder.checkpoint)
             state.load_state_dict(content["state"])
             unpublished = content["rows"]
+            streams = content.get("streams") or [state.streams()]  # checkpoints of one process have no list
             if state.step < self.plan.steps:
                 console.say(f"Going on from step {state.step} of {self.plan.steps}.")
         self.folder.refuse_older_checkpoint(state.step)
@@ -57,20 +70,30 @@ class Publisher:
             self.metrics = Metrics(self.folder.root, state.step, unpublished, releasable=self.plan.releasable)
             if not self.folder.sheet(state.step).is_file():
                 self._draw_sheet(state)
-        return spent(self.plan, state.step)
+        return spent(self.plan, state.step), streams
 
     def publish(self, state: TrainingState) -> float | None:
         """Write everything up to ``state.step``; returns the ε that is now spent (None: ∞)."""
         epsilon = spent(self.plan, state.step)
-        for row in self.metrics.waiting:
-            row["epsilon"] = epsilon
-        with writing(self.folder.root):
-            save_checkpoint(self.folder.checkpoint, self._content(state))
-            self.metrics.publish()
-            self._draw_sheet(state)
+        refuse_drift(state)
+        streams = state.team.gather(state.streams())
+        local = merged_rows(state.team.gather(self.metrics.waiting_local))
+        if isinstance(self.metrics, Metrics):
+            for row in self.metrics.waiting:
+                row["epsilon"] = epsilon
+            self.metrics.waiting_local = local
+            with writing(self.folder.root):
+                save_checkpoint(self.folder.checkpoint, self._content(state, streams))
+                self.metrics.publish()
+                self._draw_sheet(state)
+        else:
+            self.metrics.clear()
         return epsilon
 
-    def _content(self, state: TrainingState) -> dict[str, Any]:
+    def close(self) -> None:
+        self.metrics.close()
+
+    def _content(self, state: TrainingState, streams: list[dict[str, Any]]) -> dict[str, Any]:
         """Weights and all that goes on from them, the plan, the rows of metrics that are not yet written, the class
         names, and of the configuration what the weights came from.
 
@@ -83,6 +106,7 @@ class Publisher:
         preprocess = {key: value for key, value in dataclasses.asdict(cfg.preprocess).items() if key != "extra"}
         return {
             "state": state.state_dict(),
+            **({"streams": streams} if len(streams) > 1 else {}),
             "plan": self.plan.to_json(),
             "rows": self.metrics.waiting,
             "model": cfg.model,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import secrets
 from typing import Any
 
@@ -14,15 +15,21 @@ from imgsynth.privacy.plan import PrivacyPlan
 from imgsynth.privacy.sampling import PoissonPatients
 from imgsynth.schema import TrainerConfig
 from imgsynth.training.ema import Ema
+from imgsynth.training.team import SOLO, Team
+from imgsynth.types import Fault, InputError
 
 
 class TrainingState:
     """Model, average, optimizers, patient sampler and noise of a run at ``step``.
 
-    ``patients`` is how many there are to draw from. With ``seed`` None all randomness starts from the operating
+    ``patients`` is how many this rank has to draw from. With ``seed`` None all randomness starts from the operating
     system's entropy and no random state is ever stored: a run that resumes draws afresh, and nobody who holds its
     checkpoint can recompute a batch or a noise vector. A seeded run (for tests, not releasable) stores them all and
     resumes bit for bit.
+
+    On a ``team`` of several ranks, model, average and optimizers are the same on all of them, and so is the generator
+    of generated images. Coins, the picks of images and what real images draw are each rank's own; noise is drawn by
+    the first rank.
     """
 
     def __init__(
@@ -34,8 +41,11 @@ class TrainingState:
         patients: int,
         seed: int | None,
         device: torch.device,
+        team: Team = SOLO,
     ):
         self.step = 0
+        self.team = team
+        own = seed if seed is None or team.size == 1 else seed_for(f"rank {team.rank} of {team.size}", seed) % 2**63
         self.model = model.to(device).train()
         self.ema = Ema(self.model, trainer.ema)
         objectives = self.model.objectives()
@@ -46,15 +56,15 @@ class TrainingState:
         for objective in self.post:
             adam = torch.optim.Adam(_trainable(objective), trainer.generator_learning_rate, betas)
             self.optimizers[objective.name] = adam
-        self.sampler = PoissonPatients(plan, seed, population=patients)
+        self.sampler = PoissonPatients(plan, own, population=patients)
         self.noise = NoiseSource(seed)
         self.clipping = ClippingNorm(plan)
         # What data-free objectives draw from. What enters the patients' units has a generator of its own, because it
         # draws as often as there are patients in the batch: the position of this one must not follow that number.
-        self.random = _generator("training", seed, device)
-        self.random_real = _generator("real images", seed, device)
+        self.random = _generator("training", team.tell(lambda: secrets.randbits(63)) if seed is None else seed, device)
+        self.random_real = _generator("real images", own, device)
         # Which of a patient's images a step takes; None lets the dataset ask the operating system.
-        self.picks = None if seed is None else torch.Generator().manual_seed(seed_for("images", seed) % 2**63)
+        self.picks = None if own is None else torch.Generator().manual_seed(seed_for("images", own) % 2**63)
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -62,11 +72,30 @@ class TrainingState:
             "model": self.model.state_dict(),
             "ema": self.ema.state_dict(),
             "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
-            "sampler": self.sampler.state_dict(),
-            "noise": self.noise.state_dict(),
             "clipping": self.clipping.state_dict(),
-            "random": self._random_state(),
+            **self.streams(),
         }
+
+    def streams(self) -> dict[str, Any]:
+        """The part of ``state_dict`` that is this rank's own: what it draws from, and how often it has drawn."""
+        return {"sampler": self.sampler.state_dict(), "noise": self.noise.state_dict(), "random": self._random_state()}
+
+    def spread(self, streams: list[dict[str, Any]]) -> None:
+        """Bring all ranks to the first one's state; ``streams`` are every rank's own, or empty at a run's start.
+
+        Raises InputError for a seeded run on another number of ranks than its checkpoint was made on: it could not
+        repeat. An unseeded one has no random state, and goes on on any number of ranks.
+        """
+        if self.picks is not None and streams and len(streams) != self.team.size:
+            raise InputError(
+                Fault("torchrun", f"{self.team.size} processes for a seeded run that was begun on {len(streams)}",
+                      "the same number, as a seeded run is one that repeats",
+                      f"{len(streams)} processes in all (torchrun --nproc_per_node {len(streams)} on one machine)")
+            )  # fmt: skip
+        state = self.team.tell(lambda: _packed(self.state_dict()))
+        if not self.team.first:
+            own = self.streams() if not streams else streams[self.team.rank if self.picks is not None else 0]
+            self.load_state_dict({**_unpacked(state), **own})
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.step = state["step"]
@@ -92,6 +121,18 @@ class TrainingState:
         states = {name: generator.get_state() for name, generator in generators.items()}
         cuda = torch.cuda.get_rng_state_all() if self.random.device.type == "cuda" else []
         return {**states, "torch": torch.get_rng_state(), "cuda": cuda}
+
+
+def _packed(state: dict[str, Any]) -> bytes:
+    """As bytes, so that tensors of one rank's device can be read on another's."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    return buffer.getvalue()
+
+
+def _unpacked(state: bytes) -> dict[str, Any]:
+    content: dict[str, Any] = torch.load(io.BytesIO(state), map_location="cpu", weights_only=True)
+    return content
 
 
 def _generator(name: str, seed: int | None, device: torch.device) -> torch.Generator:

@@ -30,8 +30,9 @@ def private_update(state: TrainingState, plan: PrivacyPlan, batch: PatientBatch)
         source = state.random_real if plan.fakes == "joint" else state.random
         made, made_aux = objective.fakes(how_many(plan, len(batch)), source)
         fakes = made.to(device), tuple(a.to(device) for a in made_aux)
+    engine = get_engine(plan.engine)
     info = private_step(
-        plan, get_engine(plan.engine), objective.module, batch, aux, fakes, state.noise, clipping=state.clipping
+        plan, engine, objective.module, batch, aux, fakes, state.noise, state.team, clipping=state.clipping
     )
     norm = info.public["noisy_gradient_norm"]
     refuse_divergence(norm, "gradient norm", state.step)
@@ -42,7 +43,11 @@ def private_update(state: TrainingState, plan: PrivacyPlan, batch: PatientBatch)
 
 def post_processing_updates(state: TrainingState, images: int) -> Numbers:
     """Step every data-free objective that is due, on ``images`` generated images. Returns their losses, which are
-    functions of released weights and so public."""
+    functions of released weights and so public.
+
+    A loss is any function of all its images, so that it cannot be split among ranks: each computes it on the same
+    images, and takes the first one's gradient, as two devices need not agree in the last bit.
+    """
     losses = {}
     for objective in state.post:
         if state.step % objective.every:
@@ -51,7 +56,8 @@ def post_processing_updates(state: TrainingState, images: int) -> Numbers:
         loss = objective.loss(images, state.random)
         refuse_divergence(loss.item(), f"loss of {objective.name}", state.step)
         # Not loss.backward(): that would leave gradients in the private network as well.
-        for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
+        gradients = state.team.same(torch.autograd.grad(loss, parameters))
+        for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter.grad = gradient
         state.optimizers[objective.name].step()
         losses[f"{objective.name}_loss"] = loss.item()
