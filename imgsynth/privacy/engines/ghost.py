@@ -57,6 +57,12 @@ class GhostEngine(Engine):
 
     name = "ghost"
 
+    @staticmethod
+    def obstacle(module: nn.Module) -> str | None:
+        """Why ``module`` was left to the functional engine in its last call; None where it was not."""
+        known = _known.get(module)
+        return None if known is None else known.obstacle
+
     def _sum(
         self,
         module: nn.Module,

@@ -35,6 +35,12 @@ class Unsupported(Exception):
     """This objective cannot be taken by the ghost engine; the message says what stands in the way."""
 
 
+def lowered(t: Tensor) -> Tensor:
+    """In the precision of autocast where that is on: its list of functions has not all that we call."""
+    kind = t.device.type
+    return t.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) and t.dtype == torch.float32 else t
+
+
 class Layer(ABC):
     """One use of a layer with trainable parameters."""
 
@@ -83,8 +89,8 @@ class Convolution(Layer):
         self.geometry = geometry
 
     def forward(self, x: Tensor) -> tuple[Tensor, Saved]:
-        y = self.geometry.apply(x, self.given_weight, self.bias)
-        return y, (x.to(y.dtype),)
+        x, weight, bias = lowered(x), lowered(self.given_weight), None if self.bias is None else lowered(self.bias)
+        return self.geometry.apply(x, weight, bias), (x,)
 
     def backward(
         self, saved: Saved, g: Tensor, images: Images, wants_input: bool
@@ -101,8 +107,8 @@ class Convolution(Layer):
 
 class Linear(Layer):
     def forward(self, x: Tensor) -> tuple[Tensor, Saved]:
-        y = F.linear(x, self.given_weight, self.bias)
-        return y, (x.to(y.dtype),)
+        x, weight, bias = lowered(x), lowered(self.given_weight), None if self.bias is None else lowered(self.bias)
+        return F.linear(x, weight, bias), (x,)
 
     def backward(
         self, saved: Saved, g: Tensor, images: Images, wants_input: bool

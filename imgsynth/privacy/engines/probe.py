@@ -55,8 +55,7 @@ def without_randomness(module: nn.Module, batch: PatientBatch, aux_PK: Aux) -> I
     devices = [batch.x_PKC.device] if batch.x_PKC.is_cuda else []
     with torch.random.fork_rng(devices):
         before = _random_state(batch.x_PKC)
-        with torch.no_grad():
-            module(*(t.flatten(0, 1) for t in (batch.x_PKC.clone(), batch.y_PK, *aux_PK)))
+        module(*(t.flatten(0, 1) for t in (batch.x_PKC.clone(), batch.y_PK, *aux_PK)))
         training = {m: m.training for m in module.modules()}
         try:
             if not torch.equal(before, _random_state(batch.x_PKC)):

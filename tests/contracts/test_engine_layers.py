@@ -1,0 +1,447 @@
+"""Every layer that has a per-patient gradient of its own, in all its arguments, through every engine and every method.
+
+The ghost engine must take these networks itself: one that it leaves to another engine would test nothing.
+"""
+
+import copy
+
+import pytest
+import torch
+from engine_oracle import CLASSES, TOLERANCE, disagreement, make_batch, oracle
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from imgsynth.privacy.engines import ENGINES, choice, get_engine
+from imgsynth.privacy.engines.ghost import GhostEngine
+from imgsynth.types import PatientBatch
+
+CONV = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+TRANSPOSED = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
+METHODS = sorted(choice._METHODS)
+QUIET = {"deadline": None, "suppress_health_check": list(HealthCheck)}
+
+
+class OneLayer(nn.Module):
+    """Image -> the layer -> a loss in which no two positions count alike."""
+
+    def __init__(self, layer, prepare=lambda x: x):
+        super().__init__()
+        self.layer, self.prepare = layer, prepare
+
+    def forward(self, x, y, t):
+        h = torch.tanh(self.layer(self.prepare(x)))
+        ramp = torch.linspace(0.5, 1.5, h[0].numel(), dtype=h.dtype).view(h.shape[1:])
+        return (h * ramp).flatten(1).sum(1).sub(t).square()
+
+
+def equal(engine, module, batch, aux, physical_batch=3, tolerance=None):
+    """The engine's sums and norms against the oracle's, with a clipping norm that some patients reach."""
+    dtype = batch.x_PKC.dtype
+    norms = torch.tensor(oracle(module, batch, aux, 1.0)[1], dtype=torch.float64)
+    clip = float(norms.median()) if len(norms) else 1.0
+    expected, _ = oracle(module, batch, aux, clip)
+    got = engine.clipped_sum(module, batch, aux, clip, physical_batch)
+    tolerance = tolerance or TOLERANCE[dtype]
+    for name, e in expected.items():  # a true gradient of zero (rounding apart) has no relative error
+        whole = max(float(v.abs().max()) for v in expected.values())
+        assert float((got.sums[name] - e).abs().max()) <= tolerance * max(float(e.abs().max()), 1e-3 * whole), name
+    torch.testing.assert_close(got.norms_P.double(), norms, rtol=tolerance, atol=tolerance * 1e-3)
+    if engine.name == "ghost" and len(batch):
+        assert GhostEngine.obstacle(module) is None
+
+
+@st.composite
+def convolutions(draw):
+    """A convolution of any kind, and the number of its input channels and the images' side."""
+    dims = draw(st.sampled_from([1, 2, 2, 3]))
+    groups = draw(st.sampled_from([1, 1, 2, 3]))
+    inputs, outputs = (groups * draw(st.integers(1, 3)) for _ in range(2))
+    pick = st.integers
+
+    def each(low, high):
+        return tuple(draw(pick(low, high)) for _ in range(dims))
+
+    kernel, stride, dilation, padding = each(1, 4), each(1, 3), each(1, 2), each(0, 3)
+    bias, side = draw(st.booleans()), draw(pick(4, 7))
+    torch.manual_seed(0)
+    if draw(st.booleans()):
+        extra = tuple(draw(pick(0, max(s, d) - 1)) for s, d in zip(stride, dilation, strict=True))
+        sizes = [
+            (side - 1) * s - 2 * p + d * (k - 1) + e + 1
+            for s, p, d, k, e in zip(stride, padding, dilation, kernel, extra, strict=True)
+        ]
+        assume(min(sizes) >= 1)
+        layer = TRANSPOSED[dims](inputs, outputs, kernel, stride, padding, extra, groups, bias, dilation)
+    else:
+        mode = draw(st.sampled_from(["zeros", "zeros", "reflect", "replicate", "circular"]))
+        if max(stride) == 1 and draw(st.booleans()):
+            padding = draw(st.sampled_from(["same", "valid"]))
+        padded = side + 2 * min(padding) if isinstance(padding, tuple) else side
+        assume(padded >= max(d * (k - 1) for d, k in zip(dilation, kernel, strict=True)) + 1)
+        layer = CONV[dims](inputs, outputs, kernel, stride, padding, dilation, groups, bias, mode)
+    return OneLayer(layer.double()), dims, inputs, side
+
+
+@pytest.fixture(params=METHODS)
+def method(request, monkeypatch):
+    """Force the ghost engine to one method; ``groups`` needs equal numbers of images, as in ``choice``."""
+
+    def forced(part, exact_only):
+        return request.param if request.param != "groups" or part.images.uniform else "columns"
+
+    monkeypatch.setattr(choice, "_choose", forced)
+    return request.param
+
+
+@settings(max_examples=25, **QUIET)
+@given(made=convolutions(), patients=st.integers(1, 4), images=st.integers(1, 3), seed=st.integers(0, 1000))
+def test_any_convolution_by_any_method(method, made, patients, images, seed):
+    module, dims, channels, side = made
+    batch, aux = make_batch(patients, images, dims, seed, channels=channels, side=side)
+    equal(get_engine("ghost"), module, batch, aux)
+
+
+@pytest.mark.parametrize("name", sorted(ENGINES))
+@settings(max_examples=20, **QUIET)
+@given(made=convolutions(), patients=st.integers(1, 4), images=st.integers(1, 3), seed=st.integers(0, 1000))
+def test_any_convolution_by_any_engine(name, made, patients, images, seed):
+    module, dims, channels, side = made
+    batch, aux = make_batch(patients, images, dims, seed, channels=channels, side=side)
+    equal(get_engine(name), module, batch, aux)
+
+
+class Labelled(nn.Module):
+    """Embeddings (one with a padding row, read at several places) and a bias that is all there is to train beside."""
+
+    def __init__(self):
+        super().__init__()
+        self.label = nn.Embedding(CLASSES, 3)
+        self.token = nn.Embedding(5, 3, padding_idx=0)
+
+    def forward(self, x, y, t):
+        index = (x.flatten(1)[:, :4] * 10).long().abs() % 5
+        h = self.token(index).sum(1) * self.label(y)
+        return (torch.tanh(h).sum(1) - t).square()
+
+
+class LinearOnPositions(nn.Module):
+    """A linear layer on every row of an image, more rows than features, so that both forms of the norm come up."""
+
+    def __init__(self, outputs):
+        super().__init__()
+        self.layer = nn.Linear(6, outputs)
+
+    def forward(self, x, y, t):
+        return torch.tanh(self.layer(x)).flatten(1).cumsum(1).sum(1).sub(t).square()
+
+
+class Twice(nn.Module):
+    """A convolution, a linear layer and an affine norm, each used several times on inputs of different sizes."""
+
+    def __init__(self, wide):
+        super().__init__()
+        channels = 16 if wide else 2
+        self.lift = nn.Conv2d(1, channels, 1)
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1, stride=2)
+        self.norm = nn.GroupNorm(1, channels)
+        self.head = nn.Linear(channels, channels)
+
+    def forward(self, x, y, t):
+        h = torch.sin(self.conv(self.lift(x)))
+        h = self.norm(torch.sin(self.conv(self.norm(h))))
+        h = self.head(torch.tanh(self.head(h.flatten(2).mean(2))))
+        fake = self.head(torch.sin(self.conv(torch.roll(self.lift(x), 1, -1))).flatten(2).mean(2))
+        return (h - 0.5 * fake).cumsum(1).sum(1).sub(t).square()
+
+
+class Tied(nn.Module):
+    """One weight in a linear layer and an embedding."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed, self.out = nn.Embedding(CLASSES, 36), nn.Linear(36, CLASSES)
+        self.out.weight = self.embed.weight
+
+    def forward(self, x, y, t):
+        logits = self.out(torch.tanh(x.flatten(1) + self.embed(y)))
+        return nn.functional.cross_entropy(logits, y, reduction="none") + 0 * t
+
+
+class InPlace(nn.Module):
+    """Activations in place on every layer's output, as MONAI's blocks have them by default."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Sequential(
+            nn.Conv2d(1, 4, 3), nn.ReLU(inplace=True), nn.Conv2d(4, 4, 3), nn.LeakyReLU(0.1, inplace=True)
+        )
+
+    def forward(self, x, y, t):
+        return self.net(x).flatten(1).cumsum(1).mean(1).sub(t).square()
+
+
+class UnusedBranch(nn.Module):
+    """A layer whose output has no part in the loss, and one that is never called."""
+
+    def __init__(self):
+        super().__init__()
+        self.used, self.ignored, self.never = nn.Linear(36, 2), nn.Linear(36, 2), nn.Linear(36, 2)
+
+    def forward(self, x, y, t):
+        self.ignored(x.flatten(1))
+        return (self.used(x.flatten(1)).sum(1) - t).square()
+
+
+class FrozenParts(nn.Module):
+    """A frozen bias beside a trained weight and the other way round, below a frozen layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.below, self.one, self.two = nn.Conv2d(1, 2, 3), nn.Conv2d(2, 2, 3), nn.Conv2d(2, 2, 1)
+        self.below.requires_grad_(False)
+        self.one.bias.requires_grad_(False)
+        self.two.weight.requires_grad_(False)
+
+    def forward(self, x, y, t):
+        h = torch.tanh(self.two(torch.tanh(self.one(self.below(x)))))
+        return h.flatten(1).cumsum(1).mean(1).sub(t).square()
+
+
+RAMP = torch.tensor([1.0, -0.5, 0.3])
+
+LAYERS = {
+    "group norm": lambda: OneLayer(nn.GroupNorm(2, 4), lambda x: torch.cat([x, 2 * x, x.sin(), x.flip(-1)], 1)),
+    "group norm, 3D": lambda: OneLayer(nn.GroupNorm(2, 2), lambda x: torch.cat([x, x.sin()], 1)[..., None] * RAMP),
+    "instance norm": lambda: OneLayer(nn.InstanceNorm2d(2, affine=True), lambda x: torch.cat([x, x.sin()], 1)),
+    "layer norm over a row": lambda: OneLayer(nn.LayerNorm(6)),
+    "layer norm over the image": lambda: OneLayer(nn.LayerNorm((1, 6, 6))),
+    "layer norm without bias": lambda: OneLayer(nn.LayerNorm((6, 6), bias=False)),
+    "prelu, one slope": lambda: OneLayer(nn.PReLU()),
+    "prelu, a slope a channel": lambda: OneLayer(nn.PReLU(2), lambda x: torch.cat([x, -x], 1)),
+    "prelu on vectors": lambda: OneLayer(nn.PReLU(36), lambda x: x.flatten(1)),
+    "embeddings": Labelled,
+    "linear on positions, few outputs": lambda: LinearOnPositions(2),
+    "linear on positions, many outputs": lambda: LinearOnPositions(40),
+    "several uses, wide": lambda: Twice(True),
+    "several uses, narrow": lambda: Twice(False),
+    "tied": Tied,
+    "in place": InPlace,
+    "unused": UnusedBranch,
+    "partly frozen layers": FrozenParts,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+@pytest.mark.parametrize("layer", LAYERS)
+@pytest.mark.parametrize("name", sorted(ENGINES))
+def test_layers(name, layer, dtype):
+    torch.manual_seed(0)
+    module = LAYERS[layer]().to(dtype)
+    for p in module.parameters():
+        if p.ndim == 1:
+            torch.nn.init.normal_(p)
+    for images in (1, 3):
+        batch, aux = make_batch(4, images, 2, dtype=dtype)
+        equal(get_engine(name), module, batch, aux)
+
+
+@pytest.mark.parametrize("method", METHODS, indirect=True)
+def test_single_precision_of_every_method(method):
+    torch.manual_seed(0)
+    module = OneLayer(nn.Conv2d(8, 16, 4, stride=2, padding=1))
+    batch, aux = make_batch(5, 2, 2, dtype=torch.float32, channels=8, side=16)
+    equal(get_engine("ghost"), module, batch, aux)
+
+
+@pytest.mark.parametrize("last", [torch.channels_last, torch.channels_last_3d], ids=str)
+@pytest.mark.parametrize("method", METHODS, indirect=True)
+def test_channels_last(method, last):
+    dims = 2 if last == torch.channels_last else 3
+    torch.manual_seed(0)
+    net = nn.Sequential(CONV[dims](2, 4, 3, 2, 1), nn.GroupNorm(2, 4), nn.SiLU(), TRANSPOSED[dims](4, 2, 4, 2, 1))
+    module = OneLayer(net.double().to(memory_format=last))
+    batch, aux = make_batch(3, 2, dims, channels=2)
+    equal(get_engine("ghost"), module, batch, aux)
+
+
+class Alternating(nn.Module):
+    """Position t counts (-1)^t: gradients of single positions are large and cancel in the sum."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(1, 2, 2)
+
+    def forward(self, x, y, t):
+        h = self.conv(64 + x)
+        sign = 1 - 2 * (torch.arange(h[0, 0].numel()) % 2)
+        return (h.flatten(2) * sign).sum((1, 2))
+
+
+def test_cancellation_in_a_gram_norm_is_noticed(monkeypatch):
+    monkeypatch.setattr(choice, "_choose", lambda part, exact_only: "loop" if exact_only else "gram")
+    batch, aux = make_batch(3, 1, 2, dtype=torch.float32, side=9)
+    module = Alternating()
+    _, exact = oracle(copy.deepcopy(module).double(), as_double(batch), aux, 1.0)
+    got = get_engine("ghost").clipped_sum(module, batch, aux, min(exact), 8)
+    torch.testing.assert_close(got.norms_P, torch.tensor(exact), rtol=1e-4, atol=0)
+
+
+def test_tiny_and_huge_factors_neither_vanish_nor_overflow(monkeypatch):
+    monkeypatch.setattr(choice, "_choose", lambda part, exact_only: "gram")
+
+    class Scaled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(1, 2, 3, bias=False)
+            nn.init.constant_(self.conv.weight, 1e-30)
+
+        def forward(self, x, y, t):
+            return 1e-23 * self.conv(1e21 * x).flatten(1).sum(1)
+
+    batch, aux = make_batch(3, 1, 2, dtype=torch.float32)
+    module = Scaled()
+    _, norms = oracle(module, batch, aux, 1.0)
+    got = get_engine("ghost").clipped_sum(module, batch, aux, 1e-6, 8)
+    torch.testing.assert_close(got.norms_P, torch.tensor(norms), rtol=1e-4, atol=0)
+
+
+def as_double(batch):
+    return PatientBatch(batch.x_PKC.double(), batch.y_PK, batch.w_PK.double())
+
+
+# What must not be taken by the ghost engine, and what must be refused.
+
+
+def combined(batch, aux, *, forward, layer=None):
+    class Made(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = layer or nn.Linear(36, 1)
+
+        def forward(self, x, y, t):
+            return forward(self, x, y, t)
+
+    torch.manual_seed(0)
+    return Made().double()
+
+
+LEFT = {
+    "images of a batch mixed": lambda m, x, y, t: m.layer(x.flatten(1) - x.flatten(1).mean(0)).squeeze(1).square(),
+    "images sorted within the batch": lambda m, x, y, t: m.layer(x.flatten(1).sort(0).values).squeeze(1).square(),
+    "axes exchanged": lambda m, x, y, t: m.layer(x.flatten(1))[:, 0].square() + m.layer.weight.square().sum(),
+    "a parameter in a function of our own": lambda m, x, y, t: (x.flatten(1) @ m.layer.weight.T).squeeze(1).square(),
+    "a parameter detached": lambda m, x, y, t: m.layer(x.flatten(1)).squeeze(1) * m.layer.bias.detach(),
+    "under no_grad": lambda m, x, y, t: m.layer(x.flatten(1)).squeeze(1) * no_grad(m.layer, x),
+    "a gradient within the loss": lambda m, x, y, t: slope(m.layer, x),
+}
+
+
+def no_grad(layer, x):
+    with torch.no_grad():
+        return layer(x.flatten(1)).squeeze(1)
+
+
+def slope(layer, x):
+    x = x.detach().requires_grad_()
+    (g,) = torch.autograd.grad(layer(x.flatten(1)).tanh().sum(), x, create_graph=True)
+    return g.flatten(1).square().sum(1)
+
+
+@pytest.mark.parametrize("why", LEFT)
+def test_what_ghost_does_not_know_is_left_to_functional_and_said_once(why, capsys):
+    batch, aux = make_batch(4, 1, 2)
+    module = combined(batch, aux, forward=LEFT[why])
+    engine = get_engine("ghost")
+    try:
+        expected = get_engine("functional").clipped_sum(module, batch, aux, 0.1, 8)
+    except Exception as error:  # functional cannot either: the same error must come
+        with pytest.raises(type(error)):
+            engine.clipped_sum(module, batch, aux, 0.1, 8)
+        return
+    for _ in range(3):
+        got = engine.clipped_sum(module, batch, aux, 0.1, 8)
+        assert disagreement(got.sums, expected.sums) < 1e-12
+    assert GhostEngine.obstacle(module) is not None
+    assert capsys.readouterr().out.count("to the functional engine") == 1
+
+
+def test_a_network_that_begins_to_mix_images_ends_the_run():
+    class Turns(nn.Module):
+        mixes = False
+
+        def __init__(self):
+            super().__init__()
+            self.net = nn.Linear(36, 1)
+
+        def forward(self, x, y, t):
+            h = x.flatten(1)
+            return self.net(h - h.mean(0) if self.mixes else h).squeeze(1).square()
+
+    from imgsynth.types import InputError
+
+    module, (batch, aux) = Turns().double(), make_batch(4, 1, 2)
+    engine = get_engine("ghost")
+    engine.clipped_sum(module, batch, aux, 0.1, 8)
+    module.mixes = True
+    with pytest.raises(InputError, match="earlier calls agreed"):
+        for _ in range(3):  # calls 2 and 4 compare
+            engine.clipped_sum(module, batch, aux, 0.1, 8)
+
+
+def test_a_batch_of_one_patient_cannot_hide_that_images_are_mixed():
+    module = combined(None, None, forward=LEFT["images of a batch mixed"])
+    batch, aux = make_batch(1, 1, 2)
+    get_engine("ghost").clipped_sum(module, batch, aux, 0.1, 8)
+    assert GhostEngine.obstacle(module) is not None
+
+
+@pytest.mark.parametrize("wrong", ["double", "forgotten", "image by image"])
+def test_the_comparison_notices_a_layer_taken_wrongly(monkeypatch, wrong):
+    """The engine's own check, checked: break the engine, and it must not be believed."""
+    from imgsynth.privacy.engines import contributions, layers
+    from imgsynth.privacy.engines.patients import Images
+
+    if wrong == "double":
+        original = contributions.ConvWeight.weighted
+        monkeypatch.setattr(contributions.ConvWeight, "weighted", lambda self, c: 2 * original(self, c))
+    if wrong == "forgotten":
+        monkeypatch.setattr(layers.Layer, "names", lambda self: [n for n in (self.weight_name,) if n])
+        keep = layers.Layer._contributions
+        monkeypatch.setattr(layers.Layer, "_contributions", lambda self, *a: keep(self, *a)[:1])
+    if wrong == "image by image":
+        folded = Images.sum_by_patient
+        monkeypatch.setattr(Images, "sum_by_patient", lambda self, t: folded(self, t) / self.most**0.5)
+    monkeypatch.setattr(choice, "_choose", lambda part, exact_only: "gram")
+    module = OneLayer(nn.Conv2d(1, 3, 3).double())
+    batch, aux = make_batch(4, 2, 2)
+    get_engine("ghost").clipped_sum(module, batch, aux, 1e-3, 8)
+    assert "independent" in (GhostEngine.obstacle(module) or "")
+
+
+def test_a_hook_on_a_parameter_is_refused_by_every_engine():
+    from imgsynth.types import InputError
+
+    module, (batch, aux) = OneLayer(nn.Conv2d(1, 2, 3).double()), make_batch(2, 1, 2)
+    module.layer.weight.register_hook(lambda g: 0 * g)
+    for name in ENGINES:
+        with pytest.raises(InputError, match="hooks on their gradients"):
+            get_engine(name).clipped_sum(module, batch, aux, 1.0, 8)
+
+
+@pytest.mark.parametrize("name", sorted(ENGINES))
+def test_bf16_keeps_norms_and_sums_in_single_precision(name):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(1, 8, 3, 2, 1), nn.GroupNorm(2, 8), nn.SiLU(), nn.Conv2d(8, 4, 3))
+    module = OneLayer(net)
+    batch, aux = make_batch(6, 2, 2, dtype=torch.float32, side=12)
+    full = get_engine(name).clipped_sum(module, batch, aux, 1e9, 8)
+    half = get_engine(name, "bf16").clipped_sum(module, batch, aux, 1e9, 8)
+    assert all(v.dtype == torch.float32 for v in (*half.sums.values(), half.norms_P, half.loss_P))
+    torch.testing.assert_close(half.norms_P, full.norms_P, rtol=0.05, atol=0)
+    assert not torch.equal(half.norms_P, full.norms_P)
+    # What was clipped has the length it was clipped to: no rounding to bf16 after the norm.
+    alone = PatientBatch(batch.x_PKC[:1], batch.y_PK[:1], batch.w_PK[:1])
+    sums = get_engine(name, "bf16").clipped_sum(module, alone, (aux[0][:2],), 1e-3, 8).sums
+    length = sum(float(v.double().square().sum()) for v in sums.values()) ** 0.5
+    assert length == pytest.approx(1e-3, rel=1e-4)
