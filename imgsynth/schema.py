@@ -83,7 +83,7 @@ class PrivacyConfig:
     fakes: str = "joint"  # generated images beside real ones: joint (clipped in each patient's unit) | plain (a mean)
     batch_patients: int | None = None  # expected patients in a batch; sampling rate = batch_patients / n; see batch_for
     n: int | None = None  # declared public size of the training cohort; default: the count, declared public thereby
-    engine: str = "functional"  # ghost | functional | loop
+    engine: str = "ghost"  # ghost | functional | loop
     physical_batch: int = 32  # patients whose gradients are held at once; changes memory, not privacy
     budget_epsilon: float | None = None  # the cohort's budget over all runs; null: none beyond each run's own
     ledger: str | None = None  # folder; default: $IMGSYNTH_LEDGER or ~/.imgsynth/ledger

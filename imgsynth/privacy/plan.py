@@ -60,7 +60,7 @@ class PrivacyPlan:
     images_per_patient: int  # K, images of a patient that one step uses at most
     delta: float
     histogram_epsilon: float = 0.0  # of the label histogram; 0: none is taken
-    engine: str = "functional"
+    engine: str = "ghost"
     physical_batch: int = 32  # patients whose gradients are held at once; memory, not privacy
     seeded: bool = False
     ids: Literal["patient", "case"] = "patient"  # what the source tells apart; "case": two may be one person

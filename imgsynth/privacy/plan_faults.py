@@ -46,7 +46,7 @@ def faults_of(d: dict[str, Any], counted: int = 0) -> list[Fault]:
         (0 <= d["noise_multiplier"] < math.inf, "privacy.noise_multiplier", d["noise_multiplier"],
          "a finite number, 0 or more", "privacy.noise_multiplier=null calibrates it from privacy.epsilon"),
         (d["engine"] in ENGINES, "privacy.engine", d["engine"], f"one of {', '.join(ENGINES)}",
-         "privacy.engine=functional"),
+         "privacy.engine=ghost"),
         (d["images_per_patient"] >= 1, "data.images_per_patient", d["images_per_patient"], "at least 1",
          "data.images_per_patient=1"),
         (0 <= d["histogram_epsilon"] < math.inf, "sample.histogram_epsilon", d["histogram_epsilon"],

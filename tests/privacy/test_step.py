@@ -26,7 +26,7 @@ PLAN = PrivacyPlan(
     images_per_patient=2,
     delta=1e-5,
 )
-ENGINE = get_engine("functional")
+ENGINE = get_engine("ghost")
 
 
 class TwoWeights(nn.Module):
