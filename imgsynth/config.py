@@ -31,7 +31,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from imgsynth.config_rules import range_faults
 from imgsynth.files import read_json, write_text
-from imgsynth.models.base import GenerativeModel, Private
+from imgsynth.models.base import GenerativeModel, the_private
 from imgsynth.privacy.refuse import check_private_network
 from imgsynth.schema import Config
 from imgsynth.types import Fault, InputError
@@ -254,12 +254,10 @@ def model_faults(config: Config) -> list[Fault]:
         return list(error.faults)
     except (TypeError, ValueError) as error:
         return [Fault("model", str(arguments), "arguments that build a model", str(error))]
-    if config.privacy.mode == "none":
-        return []
     try:
-        for objective in built.objectives():
-            if isinstance(objective, Private):
-                check_private_network(objective.module)
+        private = the_private(built.objectives())
+        if config.privacy.mode == "dp":
+            check_private_network(private.module)
     except InputError as error:
         return list(error.faults)
     return []

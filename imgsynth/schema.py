@@ -97,14 +97,19 @@ class PrivacyConfig:
 @dataclass
 class TrainerConfig:
     steps: int = 300  # private steps
-    learning_rate: float = 1e-3  # of Adam, for the private networks
+    optimizer: str = (
+        "adam"  # of the private networks: adam | adam_bc (freed of the noise's bias) | sgd (momentum beta1)
+    )
+    learning_rate: float = 1e-3  # for the private networks
     generator_learning_rate: float = 1e-3  # of Adam, for the post-processing networks
     beta1: float = 0.9
     beta2: float = 0.999
+    second_moment_floor: float = 1e-8  # adam_bc: γ', below which no squared gradient is taken to be; too low explodes
     ema: float = 0.99  # decay of the weight average per step
     checkpoint_every: int = 50  # steps
     sheet_every: int = 100  # steps
     device: str = "auto"  # auto | cpu | cuda
+    precision: str = "float32"  # of the private network's forward and backward pass: float32 | bf16 (autocast)
     threads: int | None = None  # CPU threads of each process; default: torch's own
     rank_timeout: float = 1800.0  # seconds that the processes of one torchrun wait for each other
 

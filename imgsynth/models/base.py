@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from imgsynth.types import PatientBatch
+from imgsynth.types import Fault, InputError, PatientBatch
 
 # Shape legend: B images in a batch, P patients, K images of a patient, C channels, * the two or three spatial axes.
 
@@ -41,6 +41,23 @@ class PostProcessing:
     module: nn.Module
     loss: Callable[[int, torch.Generator], Tensor]
     every: int = 1
+
+
+def the_private(objectives: Sequence[Private | PostProcessing]) -> Private:
+    """The one private objective, or InputError: one plan makes one clipped, noised sum a step, and its ε is of that."""
+    private = [objective for objective in objectives if isinstance(objective, Private)]
+    if len(private) != 1:
+        names = f" ({', '.join(objective.name for objective in private)})" if private else ""
+        raise InputError(
+            Fault(
+                "model, objectives",
+                f"{len(private)} private ones{names}",
+                "exactly one: one sum is clipped and noised in a step, and ε accounts for that one",
+                "put the networks that see real images into one nn.Module whose forward returns the sum of their "
+                "losses for each image; they are then clipped together",
+            )
+        )
+    return private[0]
 
 
 class GenerativeModel(nn.Module, ABC):

@@ -15,7 +15,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from imgsynth.privacy.engines.base import Aux
+from imgsynth.privacy.engines.base import Aux, Engine
 from imgsynth.privacy.plain import plain_sum
 from imgsynth.privacy.plan import PrivacyPlan
 from imgsynth.privacy.ranks import Ranks, Sums, Units
@@ -47,8 +47,8 @@ def joined(plan: PrivacyPlan, batch: PatientBatch, aux: Aux, fakes: Fakes) -> tu
     return PatientBatch(x_PKC, y_PK, w_PK), both
 
 
-def plain_sums(plan: PrivacyPlan, module: nn.Module, fakes: Fakes, ranks: Ranks) -> Sums:
+def plain_sums(plan: PrivacyPlan, engine: Engine, module: nn.Module, fakes: Fakes, ranks: Ranks) -> Sums:
     """Σ_j ∇ℓ_j by parameter, over this rank's share of m fakes, m being the plan's constant and nothing else."""
     made, m = len(fakes[0]), plan.companion_size
     assert made == m, f"{made} fakes, but the plan's public number is {m}"
-    return plain_sum(module, *ranks.share(fakes), plan.physical_batch).sums
+    return plain_sum(engine, module, *ranks.share(fakes), plan.physical_batch).sums

@@ -5,14 +5,14 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from imgsynth.privacy.engines.base import Aux, Clipped, check_losses, trainable_parameters
+from imgsynth.privacy.engines.base import Aux, Clipped, Engine, check_losses, trainable_parameters
 from imgsynth.types import PatientBatch
 
 
-def plain_sum(module: nn.Module, batch: PatientBatch, aux: Aux, physical_batch: int) -> Clipped:
+def plain_sum(engine: Engine, module: nn.Module, batch: PatientBatch, aux: Aux, physical_batch: int) -> Clipped:
     """Σ_p Σ_k w_pk ∇ℓ_pk by ordinary backward passes, without clipping; norms are not computed.
 
-    ``aux`` tensors lead with B = P·K, ``physical_batch`` is in patients."""
+    ``aux`` tensors lead with B = P·K, ``physical_batch`` is in patients; of ``engine`` the precision is taken."""
     parameters = trainable_parameters(module)
     patients, images = batch.w_PK.shape
     sums = {name: torch.zeros_like(p) for name, p in parameters.items()}
@@ -20,7 +20,8 @@ def plain_sum(module: nn.Module, batch: PatientBatch, aux: Aux, physical_batch: 
     for start in range(0, patients, physical_batch):
         w_PK = batch.w_PK[start : start + physical_batch]
         keep_B = w_PK.flatten().nonzero().flatten() + start * images
-        loss_B = module(batch.x_PKC.flatten(0, 1)[keep_B], batch.y_PK.flatten()[keep_B], *(a[keep_B] for a in aux))
+        inputs = batch.x_PKC.flatten(0, 1)[keep_B], batch.y_PK.flatten()[keep_B], *(a[keep_B] for a in aux)
+        loss_B = engine.losses(module, *inputs)
         check_losses(loss_B, len(keep_B))
         weighted_B = batch.w_PK.flatten()[keep_B] * loss_B
         parts = torch.autograd.grad(

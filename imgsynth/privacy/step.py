@@ -81,7 +81,7 @@ def private_step(
     if plan.clipping_quantile is not None:
         groups = [{**real.sums, _COUNT: count_within(real.norms_P, norm)}]
     if fakes is not None and plan.fakes == "plain":
-        groups.append(plain_sums(plan, module, fakes, ranks))
+        groups.append(plain_sums(plan, engine, module, fakes, ranks))
     gradients = ranks.combine(groups, lambda *totals: _gradients(plan, clipping, noise, *totals))
     squares = []
     for name, parameter in trainable_parameters(module).items():
@@ -113,7 +113,7 @@ def _sum(
     plan: PrivacyPlan, engine: Engine, module: nn.Module, batch: PatientBatch, aux: Aux, clipping_norm: float
 ) -> Clipped:
     if plan.mode == "none":
-        return plain_sum(module, batch, aux, plan.physical_batch)
+        return plain_sum(engine, module, batch, aux, plan.physical_batch)
     return engine.clipped_sum(module, batch, aux, clipping_norm, plan.physical_batch)
 
 

@@ -14,7 +14,8 @@ def choose_device(trainer: TrainerConfig, index: int | None = None) -> torch.dev
     """The device of ``trainer.device`` (auto: CUDA where there is one), with ``trainer.threads`` CPU threads set.
 
     ``index`` is the place among this machine's processes of one run: each needs a CUDA device of its own. Raises
-    InputError when CUDA is asked for on a machine without, or with fewer devices than processes.
+    InputError when CUDA is asked for on a machine without, or with fewer devices than processes, and when bf16 is asked
+    for on a GPU that only emulates it.
     """
     if trainer.threads is not None:
         torch.set_num_threads(trainer.threads)
@@ -30,6 +31,11 @@ def choose_device(trainer: TrainerConfig, index: int | None = None) -> torch.dev
         raise InputError(
             Fault("trainer.device", f"process {index + 1} on a machine with {torch.cuda.device_count()} CUDA devices",
                   "one CUDA device for each process", "torchrun --nproc_per_node with as many as there are devices")
+        )  # fmt: skip
+    if trainer.precision == "bf16" and not torch.cuda.is_bf16_supported(including_emulation=False):
+        raise InputError(
+            Fault("trainer.precision", f"bf16 on {torch.cuda.get_device_name()}, which has no arithmetic for it",
+                  "float32, or a GPU that computes in bf16 (NVIDIA Ampere or later)", "trainer.precision=float32")
         )  # fmt: skip
     return torch.device("cuda") if index is None else torch.device("cuda", index)
 

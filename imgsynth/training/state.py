@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import io
 import secrets
-from typing import Any
+from typing import Any, cast
 
 import torch
 
-from imgsynth.models.base import GenerativeModel, PostProcessing, Private
+from imgsynth.models.base import GenerativeModel, PostProcessing, Private, the_private
 from imgsynth.privacy.clipping import ClippingNorm
+from imgsynth.privacy.engines import Precision, get_engine
 from imgsynth.privacy.noise import NoiseSource, seed_for
 from imgsynth.privacy.plan import PrivacyPlan
 from imgsynth.privacy.sampling import PoissonPatients
 from imgsynth.schema import TrainerConfig
 from imgsynth.training.ema import Ema
+from imgsynth.training.optimizers import private_optimizer
 from imgsynth.training.team import SOLO, Team
 from imgsynth.types import Fault, InputError
 
@@ -49,10 +51,11 @@ class TrainingState:
         self.model = model.to(device).train()
         self.ema = Ema(self.model, trainer.ema)
         objectives = self.model.objectives()
-        (self.private,) = [o for o in objectives if isinstance(o, Private)]
+        self.private = the_private(objectives)
         self.post = [o for o in objectives if isinstance(o, PostProcessing)]
+        self.engine = get_engine(plan.engine, cast(Precision, trainer.precision))
+        self.optimizers = {self.private.name: private_optimizer(_trainable(self.private), trainer)}
         betas = (trainer.beta1, trainer.beta2)
-        self.optimizers = {self.private.name: torch.optim.Adam(_trainable(self.private), trainer.learning_rate, betas)}
         for objective in self.post:
             adam = torch.optim.Adam(_trainable(objective), trainer.generator_learning_rate, betas)
             self.optimizers[objective.name] = adam

@@ -6,10 +6,10 @@ import math
 
 import torch
 
-from imgsynth.privacy.engines import get_engine
 from imgsynth.privacy.fakes import how_many
 from imgsynth.privacy.plan import PrivacyPlan
 from imgsynth.privacy.step import private_step
+from imgsynth.training.optimizers import take_step
 from imgsynth.training.state import TrainingState
 from imgsynth.types import CheckFailed, Fault, PatientBatch
 
@@ -30,13 +30,12 @@ def private_update(state: TrainingState, plan: PrivacyPlan, batch: PatientBatch)
         source = state.random_real if plan.fakes == "joint" else state.random
         made, made_aux = objective.fakes(how_many(plan, len(batch)), source)
         fakes = made.to(device), tuple(a.to(device) for a in made_aux)
-    engine = get_engine(plan.engine)
     info = private_step(
-        plan, engine, objective.module, batch, aux, fakes, state.noise, state.team, clipping=state.clipping
+        plan, state.engine, objective.module, batch, aux, fakes, state.noise, state.team, clipping=state.clipping
     )
     norm = info.public["noisy_gradient_norm"]
     refuse_divergence(norm, "gradient norm", state.step)
-    state.optimizers[objective.name].step()
+    take_step(state.optimizers[objective.name], info.noise_std)
     adapted = {name: value for name, value in info.public.items() if name == "clipping_norm"}
     return {"gradient_norm": norm, **adapted}, {"patients": len(batch), **info.local}
 

@@ -7,7 +7,7 @@ from scipy.stats import kstest
 from torch import nn
 
 from imgsynth.privacy.clipping import ClippingNorm
-from imgsynth.privacy.engines import get_engine
+from imgsynth.privacy.engines import ENGINES, get_engine
 from imgsynth.privacy.fakes import how_many
 from imgsynth.privacy.noise import NoiseSource
 from imgsynth.privacy.plan import PrivacyPlan
@@ -222,6 +222,28 @@ def test_how_many_fakes_a_step_takes(mode, made):
 def test_a_batch_with_another_K_is_refused():
     with pytest.raises(AssertionError, match="2 images a patient, the plan 3"):
         step(dataclasses.replace(PLAN, images_per_patient=3), ANNA)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_copies_of_a_patients_images_are_one_mean_clipped_once(engine):
+    """K = 2 images in M = 3 noisy copies: by hand, and a patient still moves the sum by C at most."""
+    plan = dataclasses.replace(PLAN, augmentation_multiplicity=3)
+    random = torch.Generator().manual_seed(0)
+    pixels = (
+        torch.randn(4, 6, 2, generator=random, dtype=torch.float64) * torch.tensor([5.0, 0.1, 1.0, 0.0])[:, None, None]
+    )
+    drawn = [[(p.tolist(), 1 / 6) for p in own] for own in pixels]
+    means = pixels.mean(1)
+    expected = (means / means.norm(dim=1, keepdim=True).clamp(min=1)).sum(0)
+    found = []
+    for patients in (drawn, drawn[1:]):
+        module, (batch, aux) = TwoWeights(), batch_of(*patients)
+        private_step(plan, get_engine(engine), module, batch, aux, None, NoiseSource())
+        found.append(module.weight.grad * plan.normaliser)
+    torch.testing.assert_close(found[0], expected)
+    assert means[0].norm() > 1 and (found[0] - found[1]).norm().item() == pytest.approx(1)
+    with pytest.raises(AssertionError, match="2 images a patient, the plan 6"):
+        step(plan, ANNA)
 
 
 @pytest.mark.parametrize("physical_batch", [1, 2, 32])

@@ -25,6 +25,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from imgsynth import console
 from imgsynth.cohort.build import build_manifest
 from imgsynth.cohort.manifest import Manifest
+from imgsynth.models.gan import Discriminator
 from imgsynth.privacy.accounting import epsilon
 from imgsynth.privacy.events import training_event
 from imgsynth.privacy.ledger import Ledger
@@ -394,6 +395,90 @@ def test_what_draws_for_no_patient_does_not_follow_the_batch_size(model: str, fa
     assert torch.equal(*shared)
     assert torch.equal(*own) == (fakes == "plain")  # the VAE draws for every real image, joint fakes for every patient
     assert not torch.equal(shared[0], own[0])
+
+
+@pytest.mark.parametrize("model", ["vae", "gan"])
+def test_an_adaptive_norm_and_its_optimizer_go_on_where_they_were(
+    model: str, configure: Configure, train_run: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seeded: in the same weights, norms and moments, whether the run was stopped at step 4 or not."""
+    cfg = configure(model, privacy={"clipping_quantile": 0.6, "count_noise_multiplier": 2.0},
+                    trainer={"optimizer": "adam_bc"})  # fmt: skip
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    unbroken = train_run(cfg, "unbroken")
+    with monkeypatch.context() as patch:
+        patch.setattr(publish.Metrics, "publish", stop)
+        with pytest.raises(KeyboardInterrupt):
+            train_run(cfg, "broken")
+    broken = train_run(cfg, "broken")
+    states = [load_checkpoint(run / "checkpoints" / "last.pt")["state"] for run in (unbroken, broken)]
+    for name, weight in states[0]["model"].items():
+        assert torch.equal(weight, states[1]["model"][name])
+    assert states[0]["clipping"] == states[1]["clipping"] and states[0]["clipping"]["value"] != 1.0
+    shown = [[row["clipping_norm"] for row in read_rows(run / "metrics.jsonl")] for run in (unbroken, broken)]
+    assert shown[0] == shown[1] and len(set(shown[0])) == 9 and shown[0][0] == 1.0
+
+
+def test_the_optimizer_is_told_the_noise_of_the_step(configure: Configure) -> None:
+    """Φ = (σ_g C_t / (q n))², with the C of the step and not of the next one."""
+    cfg = configure("vae", privacy={"clipping_quantile": 0.6, "clipping_norm": 0.2}, trainer={"optimizer": "adam_bc"})
+    plan = make_plan(cfg.privacy, n=26, steps=9, images_per_patient=1, unit="patient")
+    state = TrainingState(
+        model_factory(cfg.model)((8, 8), 2), plan, cfg.trainer, patients=26, seed=1, device=torch.device("cpu")
+    )
+    for _ in range(3):
+        norm = state.clipping.value
+        private_update(
+            state, plan, PatientBatch(torch.zeros(2, 1, 1, 8, 8), torch.zeros(2, 1, dtype=torch.long), torch.ones(2, 1))
+        )
+        expected = plan.gradient_noise_multiplier * norm / 8
+        assert state.optimizers["elbo"].noise_std == pytest.approx(expected) and norm != state.clipping.value
+
+
+@pytest.mark.parametrize("mode", ["dp", "none"])
+def test_bf16_trains_on_weights_in_float32(
+    mode: str, configure: Configure, train_run: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The forward pass is autocast, the real images' and the plain fakes'; gradients stay near those of float32."""
+    seen: dict[str, set[bool]] = {"float32": set(), "bf16": set()}
+    norms = {}
+    for precision in seen:
+        cfg = configure("gan", privacy={"mode": mode, "fakes": "plain", "noise_multiplier": 1e-3},
+                        trainer={"precision": precision, "steps": 2})  # fmt: skip
+        forward = Discriminator.forward
+
+        def spy(self: Discriminator, *inputs: torch.Tensor, precision: str = precision) -> torch.Tensor:
+            seen[precision].add(torch.is_autocast_enabled("cpu"))
+            return forward(self, *inputs)  # noqa: B023
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Discriminator, "forward", spy)
+            run_dir = train_run(cfg, f"{mode}-{precision}")
+        norms[precision] = read_rows(run_dir / "metrics.jsonl")[0]["gradient_norm"]
+        state = load_checkpoint(run_dir / "checkpoints" / "last.pt")["state"]
+        assert all(weight.dtype == torch.float32 for weight in state["model"].values())
+    assert seen == {"float32": {False}, "bf16": {True}}
+    assert norms["bf16"] != norms["float32"] and norms["bf16"] == pytest.approx(norms["float32"], rel=0.02)
+
+
+def test_copies_of_images_reach_the_step(
+    configure: Configure, train_run: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cfg, seen = configure("vae", data={"images_per_patient": 2, "augmentation_multiplicity": 3}), []
+    update = loop.private_update
+
+    def spy(state: object, plan: object, batch: PatientBatch) -> object:
+        seen.append(batch.w_PK)
+        return update(state, plan, batch)
+
+    monkeypatch.setattr(loop, "private_update", spy)
+    train_run(cfg)
+    w_PK = torch.cat(seen)
+    assert w_PK.shape[1] == 6 and len(w_PK) > 20
+    torch.testing.assert_close(w_PK.sum(1), torch.ones(len(w_PK)))
 
 
 class Invert:

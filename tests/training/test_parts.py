@@ -295,4 +295,13 @@ def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match=r"trainer\.device=auto"):
         choose_device(TrainerConfig(device="cuda"))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "an old GPU")
+    for able in (True, False):
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation, able=able: able)
+        assert choose_device(TrainerConfig(device="cpu", precision="bf16")).type == "cpu"
+        if able:
+            assert choose_device(TrainerConfig(precision="bf16")).type == "cuda"
+            continue
+        with pytest.raises(InputError, match=r"an old GPU.*trainer\.precision=float32"):
+            choose_device(TrainerConfig(precision="bf16"))
     assert choose_device(TrainerConfig()).type == "cuda" and choose_device(TrainerConfig(device="cpu")).type == "cpu"
