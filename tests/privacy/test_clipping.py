@@ -192,6 +192,10 @@ def test_the_step_clips_to_the_norm_as_it_is_now():
         assert grad.norm().item() * plan.normaliser == pytest.approx(4 * before)
         assert info.local["clipped_share"] == 1.0
         assert clipping.value > before
+    clipping.value = 20.0  # now they are within, though not within the first C
+    grad, info = step(plan, [9.0] * 4, clipping)
+    assert grad.norm().item() * plan.normaliser == pytest.approx(36.0)
+    assert info.local["clipped_share"] == 0.0 and clipping.value < 20.0
 
 
 def test_it_goes_on_where_it_stopped():
