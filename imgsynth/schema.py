@@ -104,7 +104,7 @@ class TrainerConfig:
     generator_learning_rate: float = 1e-3  # of Adam, for the post-processing networks
     beta1: float = 0.9
     beta2: float = 0.999
-    second_moment_floor: float = 1e-8  # adam_bc: γ', below which no squared gradient is taken to be; too low explodes
+    second_moment_floor: float = 0.05  # adam_bc: γ', the least squared gradient, in units of the noise's variance
     ema: float = 0.99  # decay of the weight average per step
     checkpoint_every: int = 50  # steps
     sheet_every: int = 100  # steps

@@ -11,6 +11,8 @@ from torch.optim import SGD, Adam, Optimizer
 
 from imgsynth.schema import TrainerConfig
 
+_SMALLEST = 1e-16  # squared gradient
+
 
 class AdamBC(Optimizer):
     """Adam whose second moment is freed of the noise that differential privacy put into it.
@@ -24,8 +26,12 @@ class AdamBC(Optimizer):
     expectation; there it hides the squared gradients, and Adam becomes SGD with a constant rate. Where C adapts, Φ
     follows it: Φ̂ averages the steps' Φ with the weights that v̂ gives them, and is Φ where that is constant.
 
+    ``floor`` is γ' in units of Φ̂ (the paper's is absolute): noise in m̂ is a fraction of √Φ, so that one floor keeps a
+    coordinate of pure noise at steps of about η whatever σ, C and q n are. Without noise γ' is 10⁻¹⁶, which takes the
+    place of Adam's addend of 10⁻⁸.
+
     Everything here is a function of noised gradients and public numbers: it costs nothing. Set ``noise_std`` = √Φ
-    before every ``step``. ``floor`` is γ', in squared units of the gradient: the largest step is η |m̂| / √γ'.
+    before every ``step``.
     """
 
     noise_std = 0.0
@@ -41,6 +47,7 @@ class AdamBC(Optimizer):
             group["step"] += 1
             group["noise"] = beta2 * group["noise"] + (1 - beta2) * self.noise_std**2
             started1, started2 = 1 - beta1 ** group["step"], 1 - beta2 ** group["step"]
+            phi = group["noise"] / started2
             for parameter in group["params"]:
                 if parameter.grad is None:
                     continue
@@ -49,7 +56,7 @@ class AdamBC(Optimizer):
                     state["m"], state["v"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
                 state["m"].lerp_(parameter.grad, 1 - beta1)
                 state["v"].mul_(beta2).addcmul_(parameter.grad, parameter.grad, value=1 - beta2)
-                second = (state["v"] / started2).sub_(group["noise"] / started2).clamp_(min=group["floor"])
+                second = (state["v"] / started2).sub_(phi).clamp_(min=max(group["floor"] * phi, _SMALLEST))
                 parameter.addcdiv_(state["m"], second.sqrt_(), value=-group["lr"] / started1)
 
 

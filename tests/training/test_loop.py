@@ -446,8 +446,8 @@ def test_bf16_trains_on_weights_in_float32(
     seen: dict[str, set[bool]] = {"float32": set(), "bf16": set()}
     norms = {}
     for precision in seen:
-        cfg = configure("gan", privacy={"mode": mode, "fakes": "plain", "noise_multiplier": 1e-3},
-                        trainer={"precision": precision, "steps": 2})  # fmt: skip
+        privacy = {"mode": mode, "fakes": "plain", "noise_multiplier": 1e-3, "engine": "functional"}
+        cfg = configure("gan", privacy=privacy, trainer={"precision": precision, "steps": 2})
         forward = Discriminator.forward
 
         def spy(self: Discriminator, *inputs: torch.Tensor, precision: str = precision) -> torch.Tensor:
