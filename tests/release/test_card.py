@@ -188,3 +188,16 @@ def test_the_cohorts_composed_epsilon_counts_other_runs(ct_run: Path) -> None:
         after["runs"] == before["runs"] + 1 and after["epsilon"] > before["epsilon"] and after["budget_epsilon"] == 30.0
     )
     assert "ZQXJ" not in str(after)
+
+
+def test_the_card_says_how_an_adaptive_norm_shares_the_noise() -> None:
+    adaptive = {"clipping_quantile": 0.6, "count_noise_multiplier": 5.0, "augmentation_multiplicity": 4}
+    texts = []
+    for changes in ({}, adaptive):
+        card = build_card(plan_of(**changes), "uniform", LEDGER, NOT_AUDITED)
+        assert card["guarantee"]["epsilon"] == plan_of().epsilon
+        texts.append(card_markdown(card))
+    assert "| Clipping norm C | 1 |\n| Noise multiplier σ | 2 (standard deviation of the noise: σ·C) |" in texts[0]
+    sigma_g = (2.0**-2 - 10.0**-2) ** -0.5
+    assert f"{sigma_g:.5g}·C on the gradients' sum, 5 on the count" in texts[1] and "0.6-quantile" in texts[1]
+    assert "at most 2, each in 4 copies |" in texts[1] and "copies |" not in texts[0]
