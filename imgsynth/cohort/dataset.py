@@ -2,33 +2,22 @@
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
-import json
 import os
-import random
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import monai.data
 import numpy as np
 import torch
-from monai.transforms import RandomizableTrait, Transform
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
-import imgsynth
+from imgsynth.cohort.cache import PADDING, cache_folder, cached
 from imgsynth.cohort.grid import grid_of
-from imgsynth.cohort.load import load_volume
-from imgsynth.cohort.manifest import Item, Manifest
-from imgsynth.cohort.transforms import Pipeline, build_transforms
-from imgsynth.console import track
+from imgsynth.cohort.manifest import Manifest
+from imgsynth.cohort.transforms import build_transforms
 from imgsynth.schema import PreprocessConfig
-from imgsynth.types import Fault, InputError, PatientBatch, Split
-from imgsynth.volumes.volume import Volume
-
-PARALLEL_FROM = 64  # images; below, starting processes costs more than it saves
+from imgsynth.types import PatientBatch, Split
 
 
 class PatientDataset(Dataset[tuple[Tensor, Tensor, Tensor]]):
@@ -42,9 +31,9 @@ class PatientDataset(Dataset[tuple[Tensor, Tensor, Tensor]]):
     a row, with random transforms drawn anew for every copy, and each copy has an M-th of the image's weight: K below
     is then K·M. It is one patient's mean all the same, clipped once, and so costs no privacy.
 
-    ``cache`` holds preprocessed images in "memory" (MONAI CacheDataset), on "disk" under ``cache_dir`` (MONAI
-    PersistentDataset, in a folder named after cohort and preprocessing, readable by its owner alone: private data), or
-    "none". With a cache every image is read here, in parallel, so that all faults are known before training starts.
+    ``cache`` holds preprocessed images in "memory", on "disk" under ``cache_dir`` (in a folder named after cohort,
+    preprocessing and code), or "none" (``cohort/cache.py``). With a cache every image is read here, in parallel, so
+    that all faults are known before training starts.
 
     ``part`` (r, W) takes every W-th patient from the r-th on: the share of one of W processes, which is the only one
     that it reads.
@@ -77,10 +66,13 @@ class PatientDataset(Dataset[tuple[Tensor, Tensor, Tensor]]):
         patients = {patient: patients[patient] for patient in list(patients)[rank::ranks]}
         self._patients = list(patients)
         self._items = [item for items in patients.values() for item in items]
-        ends = np.cumsum([len(items) for items in patients.values()]).tolist()
-        self._ranges = [range(start, end) for start, end in zip([0, *ends], ends, strict=False)]
-        transform = Pipeline([_Load(manifest), *build_transforms(preprocess, self.grid, extra).transforms])
-        self._images = _cached(self._items, transform, cache, _cache_folder(manifest, preprocess, cache_dir))
+        self._counts = np.array([len(items) for items in patients.values()])
+        self._starts = np.cumsum(self._counts) - self._counts
+        self._classes = torch.tensor([*(manifest.class_index(item) for item in self._items), 0])  # the last: padding
+        self._images = cached(
+            manifest, self._items, build_transforms(preprocess, self.grid, extra).transforms, self.grid.shape, cache,
+            cache_folder(manifest, preprocess, extra, cache_dir),
+        )  # fmt: skip
 
     def __len__(self) -> int:
         return len(self._patients)
@@ -89,123 +81,51 @@ class PatientDataset(Dataset[tuple[Tensor, Tensor, Tensor]]):
         return self._patients[index]
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
-        own = self._ranges[index]
-        drawn = [image for image in self._draw(own) for _ in range(self.copies)]
-        size = self.images_per_patient * self.copies
-        x_KC, y_K, w_K = torch.zeros(size, 1, *self.grid.shape), torch.zeros(size, dtype=torch.long), torch.zeros(size)
-        for k, image in enumerate(drawn):
-            x_KC[k] = self._images[image]
-            y_K[k] = self.manifest.class_index(self._items[image])
-            w_K[k] = 1 / len(drawn)
-        return x_KC, y_K, w_K
+        batch = self.batch([index])
+        return batch.x_PKC[0], batch.y_PK[0], batch.w_PK[0]
 
-    def batch(self, indices: Sequence[int]) -> PatientBatch:
-        """The patients at ``indices`` as one batch; no indices give a batch of 0 patients with the usual other axes."""
-        k = self.images_per_patient * self.copies
-        if not len(indices):
-            return PatientBatch(
-                torch.zeros(0, k, 1, *self.grid.shape), torch.zeros(0, k, dtype=torch.long), torch.zeros(0, k)
-            )
-        x, y, w = zip(*(self[int(index)] for index in indices), strict=True)
-        return PatientBatch(torch.stack(x), torch.stack(y), torch.stack(w))
+    def rows(self, patients: int) -> int:
+        """Images, padding and copies included, in a batch of so many patients."""
+        return patients * self.images_per_patient * self.copies
+
+    def batch(self, indices: Sequence[int], buffer_BC: Tensor | None = None) -> PatientBatch:
+        """The patients at ``indices`` as one batch; no indices give a batch of 0 patients with the usual other axes.
+
+        Its images are put into ``buffer_BC`` [at least ``rows(P)``, 1, *shape] where that is given, and stay there.
+        """
+        patients = np.asarray(indices, dtype=np.int64)
+        rows_PK, w_PK = self._draw(patients)
+        rows_PK, w_PK = rows_PK.repeat(self.copies, axis=1), w_PK.repeat(self.copies, axis=1) / self.copies
+        rows_B = torch.from_numpy(rows_PK.reshape(-1))
+        if buffer_BC is None:
+            buffer_BC = torch.empty(len(rows_B), 1, *self.grid.shape)
+        x_BC = buffer_BC[: len(rows_B)]
+        self._images.fill(rows_B, x_BC)
+        x_PKC = x_BC.view(*rows_PK.shape, 1, *self.grid.shape)
+        return PatientBatch(x_PKC, self._classes[rows_B].view(rows_PK.shape), torch.from_numpy(w_PK).float())
 
     def all_images(self) -> Iterator[tuple[str, Tensor, int]]:
         """Every image of every patient once, as (patient id, x_C [1, *shape], class index), patients in order."""
-        for patient, own in zip(self._patients, self._ranges, strict=True):
-            for image in own:
-                yield patient, torch.as_tensor(self._images[image]), self.manifest.class_index(self._items[image])
+        for patient, start, count in zip(self._patients, self._starts.tolist(), self._counts.tolist(), strict=True):
+            for image in range(start, start + count):
+                yield patient, self._images[image], int(self._classes[image])
 
-    def _draw(self, own: range) -> list[int]:
-        if len(own) <= self.images_per_patient:
-            return list(own)
+    def _draw(self, patients: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Rows and weights of K images of each patient: drawn where there are more, ``PADDING`` where fewer."""
+        size, counts = self.images_per_patient, self._counts[patients]
+        places = np.tile(np.arange(size), (len(patients), 1))
+        there = places < counts[:, None]
+        if (counts > size).any():
+            places[counts > size] = self._subsets(counts[counts > size])
+        rows = np.where(there, self._starts[patients][:, None] + places, PADDING)
+        return rows, there / np.minimum(counts, size)[:, None]
+
+    def _subsets(self, counts: np.ndarray) -> np.ndarray:
+        """K different places below each count, all subsets equally likely: those of the smallest of random keys."""
+        shape = len(counts), int(counts.max())
         if self.generator is None:
-            return random.SystemRandom().sample(own, self.images_per_patient)
-        chosen = torch.randperm(len(own), generator=self.generator)[: self.images_per_patient]
-        return [own[int(place)] for place in chosen]
-
-
-class _Load(Transform):
-    """Item -> Volume, as the first step of a MONAI pipeline."""
-
-    def __init__(self, manifest: Manifest):
-        self.manifest = dataclasses.replace(manifest, items=())  # worker processes need no list of patients
-
-    def __call__(self, item: Item) -> Volume:
-        return load_volume(self.manifest, item)
-
-
-class _DiskCache(monai.data.PersistentDataset):
-    def _cachecheck(self, item: Item) -> Tensor:
-        try:
-            return super()._cachecheck(item)
-        except RuntimeError:  # a file cut short: killed while it was moved in from another file system
-            (Path(self.cache_dir) / f"{item.digest}.pt").unlink(missing_ok=True)
-            return super()._cachecheck(item)
-
-
-class _Attempts(Dataset[Any]):
-    """Images one by one, for worker processes: the array, or the faults that kept it from being read."""
-
-    def __init__(self, images: Dataset[Any], keep: bool):
-        self.images = images
-        self.keep = keep
-
-    def __len__(self) -> int:
-        return len(self.images)  # type: ignore[arg-type]
-
-    def __getitem__(self, index: int) -> np.ndarray | tuple[Fault, ...] | None:
-        try:
-            image = self.images[index]
-        except InputError as error:
-            return error.faults
-        return np.asarray(image) if self.keep else None
-
-
-def _cached(items: list[Item], transform: Pipeline, cache: str, folder: Path | None) -> Dataset[Any]:
-    """The images of ``items`` behind MONAI's cache of that name, filled; random transforms run at each access."""
-    if cache == "none":
-        return monai.data.Dataset(items, transform)
-    if cache == "disk":
-        if folder is None:
-            raise ValueError("Expected cache_dir with cache='disk'.")
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        images = _DiskCache(items, transform, folder, hash_func=_digest)
-        _read_all(_Attempts(images, keep=False))
-        return images
-    first_random = transform.get_index_of_first(_runs_each_time)
-    fixed = monai.data.Dataset(items, Pipeline(transform.transforms[:first_random]))
-    arrays = _read_all(_Attempts(fixed, keep=True))
-    filled = [torch.from_numpy(array) for array in arrays]
-    return monai.data.CacheDataset(items, transform, progress=False, runtime_cache=filled)
-
-
-def _runs_each_time(step: Any) -> bool:
-    """MONAI's own rule for where its caches end."""
-    return isinstance(step, RandomizableTrait) or not isinstance(step, Transform)
-
-
-def _read_all(attempts: _Attempts) -> list[np.ndarray]:
-    """Go through all images, in worker processes where it pays, and raise the faults of all of them together."""
-    workers = min(os.cpu_count() or 1, 8) if len(attempts) >= PARALLEL_FROM else 0
-    loader = DataLoader(attempts, batch_size=None, num_workers=workers, collate_fn=_as_is)
-    outcomes = list(track(loader, "Preprocessing images", total=len(attempts)))
-    faults = [fault for outcome in outcomes if isinstance(outcome, tuple) for fault in outcome]
-    if faults:
-        raise InputError(*faults)
-    return outcomes
-
-
-def _as_is(image: Any) -> Any:
-    return image
-
-
-def _digest(item: Item) -> bytes:
-    return item.digest.encode()
-
-
-def _cache_folder(manifest: Manifest, preprocess: PreprocessConfig, cache_dir: Path | None) -> Path | None:
-    """A folder of its own for each cohort, preprocessing and version of this code: nothing stale is ever read."""
-    if cache_dir is None:
-        return None
-    made_by = [imgsynth.__version__, manifest.fingerprint, manifest.modality, dataclasses.asdict(preprocess)]
-    return cache_dir / hashlib.sha256(json.dumps(made_by, default=repr).encode()).hexdigest()[:32]
+            bits = np.frombuffer(os.urandom(8 * shape[0] * shape[1]), dtype=np.uint64) >> np.uint64(2)
+        else:
+            bits = torch.randint(0, 2**62, shape, generator=self.generator).numpy().astype(np.uint64)
+        keys = np.where(np.arange(shape[1]) < counts[:, None], bits.reshape(shape), np.uint64(2**62))
+        return keys.argsort(axis=1)[:, : self.images_per_patient]

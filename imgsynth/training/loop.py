@@ -17,6 +17,7 @@ from imgsynth.privacy.refuse import check_private_network
 from imgsynth.schema import Config
 from imgsynth.training.begin import close, ended_by_divergence, open_spend, settle
 from imgsynth.training.device import make_repeatable
+from imgsynth.training.feed import Feed
 from imgsynth.training.folder import RunFolder, claimed, claimed_spend, refuse_other_commands, refuse_other_run
 from imgsynth.training.progress import training_bar
 from imgsynth.training.publish import Publisher, is_due
@@ -72,14 +73,19 @@ def train(
             copies=plan.augmentation_multiplicity, part=(team.rank, team.size),
         )  # fmt: skip
 
+        feed = Feed(dataset, state.sampler, state.random.device)
         ending = ended_by_divergence(folder, job) if team.first else nullcontext()
-        with training_bar(plan.steps) as advance, closing(publisher), ending:
+        with training_bar(plan.steps) as advance, closing(publisher), closing(feed), ending:
             while state.step < plan.steps:
                 began = time.perf_counter()
 
-                # Step the private network on a Poisson batch of patients.
+                # Take a Poisson batch of patients; where the state is not stored, have the next one made meanwhile.
                 state.step += 1
-                batch = dataset.batch(state.sampler.draw()).to(state.random.device)
+                batch = feed.take()
+                if not is_due(state.step, cfg.trainer):
+                    feed.prepare()
+
+                # Step the private network.
                 public, local = private_update(state, plan, batch)
 
                 # Step what sees no data, and average the generator.
@@ -89,7 +95,7 @@ def train(
                 # Keep the numbers in memory until a checkpoint has their step.
                 publisher.metrics.add(
                     {"step": state.step, "noise_multiplier": plan.noise_multiplier, **public},
-                    {"step": state.step, **local, "seconds": time.perf_counter() - began},
+                    {"step": state.step, **local, "seconds": time.perf_counter() - began, "data_seconds": feed.waited},
                 )
                 if is_due(state.step, cfg.trainer):
                     epsilon = publisher.publish(state)

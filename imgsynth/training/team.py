@@ -97,7 +97,7 @@ def _merged(rows: list[dict[str, Any]]) -> dict[str, Any]:
             merged[name] = rows[0][name]
         elif name == "patients":
             merged[name] = sum(value for value, _ in values)
-        elif name == "seconds":
+        elif name in ("seconds", "data_seconds"):
             merged[name] = max(value for value, _ in values)
         else:
             weight = sum(patients for _, patients in values)

@@ -9,9 +9,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from monai.transforms import RandFlip, RandGaussianNoise
+from monai.transforms import Flip, RandFlip, RandGaussianNoise
 
-from imgsynth.cohort import dataset as module
+from imgsynth.cohort import cache as module
 from imgsynth.cohort.build import build_manifest
 from imgsynth.cohort.dataset import PatientDataset
 from imgsynth.cohort.load import load_volume
@@ -210,3 +210,64 @@ def test_copies_of_an_image_draw_their_own_random_transforms_and_share_its_weigh
         assert y[: 3 * used].tolist() == [row % 2 for row in rows]
         assert len({float(image.std()) for image in x[: 3 * used]}) == 3 * used  # no copy is like another
     assert data.batch([0, 1]).x_PKC.shape == (2, 6, 1, 16, 16) and data.batch([]).w_PK.shape == (0, 6)
+
+
+class Brighter:
+    """A transform of a user's own, with a setting."""
+
+    def __init__(self, by: float):
+        self.by = by
+
+    def __call__(self, x_C: torch.Tensor) -> torch.Tensor:
+        return x_C + self.by
+
+
+def test_the_disk_cache_knows_transforms_by_their_code_and_settings(
+    decathlon: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest, _ = build_manifest(DataConfig(kind="nifti", root=str(decathlon)))
+
+    def folder(*extra: object) -> Path | None:
+        return module.cache_folder(manifest, MR, extra, tmp_path)
+
+    folders = [folder(), folder(Brighter(0.1)), folder(Brighter(0.2)), folder(Flip(0)), folder(Flip(0), Flip(1))]
+    assert len(set(folders)) == 5
+    assert folder(Brighter(0.2)) == folders[2] and folder(Flip(0)) == folders[3]
+    monkeypatch.setattr(module, "_source", lambda: "another state of the code")
+    assert folder() not in folders
+
+
+def test_frames_of_one_file_are_different_images(manifest: Manifest) -> None:
+    item = manifest.items[0]
+    stacks = [dataclasses.replace(item, frames=frames) for frames in ((0, 1), (2, 3))]
+    assert len({module._key(one) for one in (item, *stacks)}) == 3
+    assert module._key(dataclasses.replace(item, label="odd", split="test")) == module._key(item)
+
+
+@pytest.mark.parametrize("copies", [1, 2])
+def test_a_buffer_is_used_and_what_was_in_it_is_gone(manifest: Manifest, copies: int) -> None:
+    """Padding too: whatever the buffer held, a batch in it is the batch without it."""
+    data = PatientDataset(manifest, "train", RADIOGRAPH, images_per_patient=5, copies=copies)
+    buffer = torch.full((200, 1, 16, 16), float("nan"))
+    for indices in ([3, 1], [], list(range(len(data)))):
+        given, fresh = data.batch(indices, buffer), data.batch(indices)
+        torch.testing.assert_close(given.w_PK, fresh.w_PK)
+        assert given.x_PKC.shape == fresh.x_PKC.shape == (len(indices), 5 * copies, 1, 16, 16)
+        assert given.x_PKC.data_ptr() == buffer.data_ptr() or not indices
+        assert not given.x_PKC[given.w_PK == 0].any() and given.x_PKC.isfinite().all()
+        rows = [
+            [row_of(x) for x, w in zip(*own, strict=True) if w] for own in zip(given.x_PKC, given.w_PK, strict=True)
+        ]
+        expected = [[i.row for i in manifest.by_patient[data.patient(p)] for _ in range(copies)] for p in indices]
+        assert rows == expected
+        assert [[r % 2 for r in own] for own in rows] == [
+            y[w > 0].tolist() for y, w in zip(given.y_PK, given.w_PK, strict=True)
+        ]
+
+
+def test_parts_are_every_patient_once(manifest: Manifest) -> None:
+    whole = PatientDataset(manifest, "train", RADIOGRAPH)
+    parts = [PatientDataset(manifest, "train", RADIOGRAPH, part=(rank, 3)) for rank in range(3)]
+    names = [[part.patient(i) for i in range(len(part))] for part in parts]
+    assert [names[i % 3][i // 3] for i in range(len(whole))] == [whole.patient(i) for i in range(len(whole))]
+    assert sum(len(list(part.all_images())) for part in parts) == len(list(whole.all_images()))
