@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import os
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -175,6 +178,35 @@ def tell(error: ImgsynthError) -> int:
             f"    got      {fault.got}\n    expected {fault.expected}\n    try      {fault.remedy}", markup=False
         )
     return error.exit_code
+
+
+@contextmanager
+def telling() -> Iterator[None]:
+    """A job of a Hydra main: what is wrong is said where the job runs, then passed on, so that other jobs go on."""
+    try:
+        yield
+    except ImgsynthError as error:
+        tell(error)
+        _told.append(error)
+        raise
+
+
+_told: list[ImgsynthError] = []  # in this process; a job of a sweep may have run in another
+
+
+def script(main: Callable[[], None]) -> None:
+    """Run a Hydra main, one job or a sweep of them, and exit with the code of the first job that failed."""
+    from imgsynth.config import HYDRA_ERRORS
+
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra's way of letting errors through to us
+    try:
+        main()
+    except ImgsynthError as error:
+        sys.exit(error.exit_code if any(error is told for told in _told) else tell(error))
+    except HYDRA_ERRORS as error:
+        err = Fault("command line", " ".join(str(error).split()), "names of files in configs/ and key=value",
+                    "python scripts/<verb>.py --help")  # fmt: skip
+        sys.exit(tell(InputError(err)))
 
 
 def as_fault(error: OSError) -> InputError:

@@ -21,11 +21,13 @@ import hydra
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from hydra.plugins.search_path_plugin import SearchPathPlugin
+from hydra.types import RunMode
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -38,6 +40,7 @@ from imgsynth.types import Fault, InputError
 
 NEED_A_RUN = ("sample", "evaluate", "audit", "report")
 # A command that names one of these groups describes a whole configuration; one that names none goes on with the run's.
+HYDRA_ERRORS = (HydraException, OmegaConfBaseException)
 TRAINING_GROUPS = ("experiment", "data", "preprocess", "model", "privacy", "trainer")
 
 # Registered without types: Hydra refuses unknown keys on its command line, the door reports everything else together.
@@ -91,6 +94,12 @@ def from_overrides(verb: str, overrides: list[str]) -> Config:
     if verb in NEED_A_RUN and latest is not None and not any(o.startswith("output=") for o in overrides):
         overrides = [*overrides, f"output={latest.parent}"]
     parsed = _parse(overrides)
+    if any(o.key_or_group == "sweep" for o in parsed):
+        raise InputError(
+            Fault(
+                "sweep", "a sweep for one run", "a Hydra main", f"python scripts/{verb}.py -m, with the same overrides"
+            )
+        )
     values = {o.key_or_group: o.value() for o in parsed}
     saved = Path(str(values["output"])) / "config.json" if values.get("output") else None  # there from a run's start
     if saved is None or not saved.is_file() or set(values) & set(TRAINING_GROUPS):
@@ -108,7 +117,7 @@ def from_overrides(verb: str, overrides: list[str]) -> Config:
 def check(raw: DictConfig | ListConfig | dict[str, Any]) -> Config:
     """Resolve, coerce, range-check and bind. Raises ``InputError`` with every fault that was found.
 
-    A run that lacks ``output`` gets ``runs/<date>-<experiment>``.
+    A run that lacks ``output`` gets ``runs/<date>-<experiment>``, and as a job of a sweep the job's own folder.
     """
     try:
         plain = OmegaConf.to_container(OmegaConf.create(raw), resolve=True)
@@ -128,7 +137,7 @@ def check(raw: DictConfig | ListConfig | dict[str, Any]) -> Config:
     if faults:
         raise InputError(*faults)
     if config.output is None:
-        config.output = f"runs/{datetime.date.today().isoformat()}-{config.experiment}"
+        config.output = _folder_of_job() or f"runs/{datetime.date.today().isoformat()}-{config.experiment}"
     return config
 
 
@@ -143,6 +152,13 @@ def extra_transforms(config: Config) -> list[Callable[[Any], Any]]:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
+
+
+def _folder_of_job() -> str | None:
+    """The folder that Hydra made for this job of a sweep; None outside one."""
+    if not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.MULTIRUN:
+        return None
+    return str(HydraConfig.get().runtime.output_dir)
 
 
 def _parse(overrides: list[str]) -> list[Override]:

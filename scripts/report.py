@@ -1,21 +1,16 @@
 """Hydra main of `imgsynth report`: python scripts/report.py [-m] key=value …"""
 
-import sys
-
 import hydra
 from omegaconf import DictConfig
 
 from imgsynth import cli, config, console, pipeline
-from imgsynth.types import ImgsynthError
 
 
 @hydra.main(version_base="1.3", config_path="../configs", config_name="report")
 def main(raw: DictConfig) -> None:
-    try:
+    with cli.telling():
         console.done(pipeline.report(config.check(raw)))
-    except ImgsynthError as error:
-        sys.exit(cli.tell(error))
 
 
 if __name__ == "__main__":
-    main()
+    cli.script(main)
