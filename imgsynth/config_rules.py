@@ -28,6 +28,7 @@ _level: tuple[Callable[[Any], bool], str] = (lambda v: 0 < v < 0.5, "a level in 
 
 RULES: tuple[Rule, ...] = (
     ("data.kind", *_one_of("phantom", "dicom", "nifti", "npz", "medmnist", "images")),
+    ("data.issuer", lambda v: bool(v.strip()), "a name, or null where the issuer of the ids is not known"),
     ("data.unit", *_one_of("patient", "image")),
     ("data.images_per_patient", *_at_least_one),
     ("data.augmentation_multiplicity", *_at_least_one),

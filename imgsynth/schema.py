@@ -37,6 +37,10 @@ class DataConfig:
     kind: str = "phantom"  # phantom | dicom | nifti | npz | medmnist | images
     root: str | None = None  # folder of scans, or the npz file
     cohort: str | None = None  # the cohort's name in the privacy ledger; default: its content fingerprint
+    issuer: str | None = (
+        None  # who gave out the patient ids, as DICOM's Issuer of Patient ID (0010,0021): the same id of
+    )
+    # two issuers is two patients in the ledger; null: may be anybody's
     unit: str = "patient"  # privacy unit; "image" only where the source has no patient ids
     table: str | None = None  # csv or tsv with ids and labels: one row per file, patient or npz row
     key: str | None = None  # column of the table that names the file or the patient; default: found

@@ -128,7 +128,7 @@ def guarantee(plan: PrivacyPlan) -> dict[str, float | None]:
 
 
 def cohort_ledger(run: Run) -> dict[str, Any]:
-    """ε of everything that was ever run on this cohort, as the ledger has it now. Names neither cohort nor runs."""
+    """ε of everything that was ever run on the cohort's patients, as the ledger has it now. Names no cohort, no run."""
     ledger = Ledger(run.config.privacy.ledger)
     cohort = run.config.data.cohort or run.manifest.fingerprint
     entries = ledger.entries(cohort)
@@ -136,7 +136,7 @@ def cohort_ledger(run: Run) -> dict[str, Any]:
     return {
         "epsilon": _finite(ledger.composed_epsilon(cohort, run.plan.delta)) if entries else None,
         "delta": run.plan.delta,
-        "runs": len(entries),
+        "runs": len(ledger.composed_entries(cohort, run.plan.delta)),
         "this_run_recorded": any(entry.run == own for entry in entries),
         "budget_epsilon": ledger.budget(cohort),
     }

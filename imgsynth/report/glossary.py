@@ -13,7 +13,7 @@ GLOSSARY = {
     "where a person has several.",
     "DP-SGD": "Training in small steps; in each, a random batch of patients is drawn, what each can contribute is "
     "limited (clipped to C), and noise of standard deviation σ·C is added.",
-    "Ledger": "The record of everything that was ever run on a cohort, and of the ε of all of it together.",
+    "Ledger": "The record of everything that was ever run on a cohort's patients, and of the ε of all of it together.",
     "Membership inference": "Guessing whether a patient was in the training data. ROC curves plot hits against false "
     "alarms; AUC 0.5 is guessing blindly.",
     "Lower bound": "What an audit's attack proved to leak, with its confidence. It does not say that no more leaks.",

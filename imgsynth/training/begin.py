@@ -9,7 +9,9 @@ from dataclasses import dataclass
 
 from imgsynth.cohort.build import build_manifest
 from imgsynth.cohort.manifest import Manifest
+from imgsynth.console import warn
 from imgsynth.files import read_json, write_json
+from imgsynth.privacy.budget import describe
 from imgsynth.privacy.histogram import noisy_histogram
 from imgsynth.privacy.ledger import Entry, Ledger
 from imgsynth.privacy.plan import PrivacyPlan, make_plan
@@ -17,6 +19,7 @@ from imgsynth.schema import Config
 from imgsynth.training.checkpoint import load_checkpoint
 from imgsynth.training.disk import writing
 from imgsynth.training.folder import RunFolder
+from imgsynth.training.members import members
 from imgsynth.types import CheckFailed, Fault, InputError
 
 
@@ -72,8 +75,10 @@ def open_spend(folder: RunFolder, cfg: Config, manifest: Manifest, plan: Privacy
         delta=plan.delta,
         budget_epsilon=cfg.privacy.budget_epsilon,
         unit=plan.unit,
+        patients=members(manifest, cfg.data),
     )
     if not folder.begun:
+        _tell_overlaps(ledger, cohort, plan)
         with writing(folder.root):
             manifest.save(folder.manifest)
             write_json(folder.plan, plan.to_json())
@@ -82,6 +87,19 @@ def open_spend(folder: RunFolder, cfg: Config, manifest: Manifest, plan: Privacy
     if job.finished:
         _check_finished(folder, plan)
     return job
+
+
+def _tell_overlaps(ledger: Ledger, cohort: str, plan: PrivacyPlan) -> None:
+    """Warn that patients of this run are in other cohorts too: its ε is not all that was spent on them."""
+    shared = ledger.shared(cohort)
+    if shared:
+        total = ledger.composed_epsilon(cohort, plan.delta)
+        whom = "; ".join(describe(one) for one in shared)
+        warn(
+            f"the ledger knows {plan.unit}s of cohort {cohort} from others: {whom}. With this run, ε = {total:.4g} "
+            f"(δ = {plan.delta:g}) for the {plan.unit} on whom most was spent. Other persons with the same ids? Then "
+            "name who gave out the ids: data.issuer=NAME, and for earlier runs: imgsynth ledger --issuer COHORT=NAME"
+        )
 
 
 def close(folder: RunFolder, cfg: Config, job: Job) -> None:

@@ -182,7 +182,10 @@ def test_a_batch_normalised_private_network_is_refused_before_anything(configure
     cfg = configure("gan")
     with pytest.raises(InputError, match="BatchNorm"):
         loop.train(cfg, tmp_path / "run", factory)
-    assert not (tmp_path / "run" / "config.json").exists() and not list(Path(str(cfg.privacy.ledger)).glob("*.jsonl"))
+    assert (
+        not (tmp_path / "run" / "config.json").exists()
+        and not (Path(str(cfg.privacy.ledger)) / "ledger.sqlite").exists()
+    )
 
 
 def test_post_processing_steps_its_own_network_and_leaves_no_gradient_in_the_private_one(configure: Configure) -> None:
