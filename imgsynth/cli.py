@@ -30,6 +30,7 @@ Every verb takes Hydra overrides, `key=value` or `group=choice`, and `output=DIR
     imgsynth inspect data=nifti data.root=DIR                      what is in there, what is wrong, what ε costs
     imgsynth run data=nifti data.root=DIR privacy.epsilon=8 output=DIR2
     imgsynth verify DIR2/release
+    imgsynth ledger                                                what was ever spent on which patients
 
 Exit codes: 0 done, 1 a check failed, 2 the input or the configuration is wrong.""",
 )
@@ -149,6 +150,40 @@ def verify(release: Annotated[Path, typer.Argument(help="A release folder.")]) -
     from imgsynth import pipeline
 
     console.done(pipeline.verify(release), "hand over the folder, whole")
+
+
+@app.command()
+def ledger(
+    cohort: Annotated[str | None, typer.Argument(help="A cohort's name or fingerprint, or how it begins.")] = None,
+    verify: Annotated[bool, typer.Option("--verify", help="Prove that no record was changed or lost.")] = False,
+    budget: Annotated[
+        str | None,
+        typer.Option(metavar="COHORT=ε", help="Grant a cohort this ε in all: the custodian's act, on record."),
+    ] = None,
+    issuer: Annotated[
+        str | None, typer.Option(metavar="COHORT=NAME", help="Say who gave out the patient ids of a cohort, on record.")
+    ] = None,
+    folder: Annotated[
+        Path | None, typer.Option(help="The ledger; default: $IMGSYNTH_LEDGER, ~/.imgsynth/ledger.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else; null is ∞.")] = False,
+) -> None:
+    """Show what was ever spent on whom: all cohorts, or one run by run; verify it; decide on budgets.
+
+    A cohort's ε is that of all runs on its patients together, also of runs on other cohorts that have the same patients
+    (known by keyed hashes of their ids). Runs that would pass the smallest budget declared for such a cohort are
+    refused; only `--budget` raises it.
+
+    Two data sets that both number their patients 1, 2, 3 look like the same patients. If they are not, say who gave
+    out the ids: `data.issuer=NAME` for the next run, `--issuer` for those of before. Ids of two issuers are never one
+    patient, so say it only where it is true.
+
+    Example: `imgsynth ledger`, `imgsynth ledger lungs-2024`, `imgsynth ledger --verify`,
+    `imgsynth ledger --budget lungs-2024=12`
+    """
+    from imgsynth import pipeline
+
+    pipeline.ledger(folder, cohort, verify=verify, budget=budget, issuer=issuer, as_json=as_json)
 
 
 @app.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,9 @@ from imgsynth.cohort.build import build_manifest
 from imgsynth.cohort.inspect import inspect_cohort, print_inspection
 from imgsynth.evaluate.run import evaluate_run
 from imgsynth.files import read_json, write_json
+from imgsynth.privacy.chain import Broken
+from imgsynth.privacy.ledger import Ledger
+from imgsynth.privacy.overview import print_overview, print_runs
 from imgsynth.release.card import update_card
 from imgsynth.release.sample import sample_release
 from imgsynth.release.verify import verify_release
@@ -22,6 +26,7 @@ from imgsynth.training.distributed import joined, refuse_several
 from imgsynth.training.loop import train as train_loop
 from imgsynth.training.propose import print_proposal
 from imgsynth.training.run import model_factory
+from imgsynth.types import CheckFailed, Fault, InputError
 
 
 def folder(config: Config) -> Path:
@@ -80,6 +85,61 @@ def verify(release: Path) -> Path:
     """Check a release offline, from its own files alone; raises ``CheckFailed`` with all that is wrong."""
     verify_release(release)
     return release
+
+
+def ledger(
+    folder: Path | None, cohort: str | None = None, *, verify: bool = False, budget: str | None = None,
+    issuer: str | None = None, as_json: bool = False,
+) -> None:  # fmt: skip
+    """Put the custodian's decisions on record, and show the ledger, or one cohort; with ``verify`` prove it whole.
+
+    ``budget`` is "COHORT=ε", ``issuer`` "COHORT=NAME". Raises CheckFailed for a ledger that is not whole.
+    """
+    book = Ledger(folder)
+    try:
+        records = book.verify() if verify else None
+    except Broken as error:
+        raise CheckFailed(*error.faults) from error
+    if budget is not None:
+        name, granted = _pair("--budget", budget, "COHORT=ε")
+        book.set_budget(name, _number(granted))
+    if issuer is not None:
+        book.set_issuer(*_pair("--issuer", issuer, "COHORT=NAME"))
+    rows = book.overview()
+    chosen = _the_cohort(cohort, [row["cohort"] for row in rows]) if cohort is not None else None
+    table = book.table(chosen) if chosen is not None else None
+    if as_json:
+        shown = [{**row, "entries": table} for row in rows if row["cohort"] == chosen] if chosen is not None else rows
+        print(json.dumps({"folder": str(book.folder), "records": records, "cohorts": shown}, indent=2, allow_nan=False))
+        return
+    print_overview([row for row in rows if chosen in (None, row["cohort"])])
+    if chosen is not None and table is not None:
+        print_runs(chosen, table)
+    if records is not None:
+        console.say(f"Whole: {records} records, each as it was written.")
+    console.say(f"Ledger: {book.folder}")
+
+
+def _pair(option: str, given: str, expected: str) -> tuple[str, str]:
+    name, equals, value = given.rpartition("=")
+    if not (equals and name):
+        raise InputError(Fault(option, given, expected, "a cohort as imgsynth ledger shows it, whole"))
+    return name, value
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError as error:
+        raise InputError(Fault("--budget", text, "a finite ε above 0", "--budget COHORT=12")) from error
+
+
+def _the_cohort(begins: str, cohorts: list[str]) -> str:
+    found = [begins] if begins in cohorts else [name for name in cohorts if name.startswith(begins)]
+    if len(found) != 1:
+        expected = "one of " + ", ".join(cohorts) if cohorts else "a cohort, but the ledger has none"
+        raise InputError(Fault("cohort", begins, expected, "imgsynth ledger lists them all"))
+    return found[0]
 
 
 def run(config: Config) -> Path:

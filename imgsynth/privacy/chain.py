@@ -28,6 +28,10 @@ from imgsynth.types import Fault, InputError
 START = "0" * 64
 
 
+class Broken(InputError):
+    """The record of what was spent is not as it was written."""
+
+
 class End(NamedTuple):
     """Where the records end, as far as anybody was told."""
 
@@ -79,8 +83,8 @@ def write_end(path: Path, end: End) -> None:
     write_json(path, end._asdict())
 
 
-def broken(where: Path, number: int, got: str) -> InputError:
-    return InputError(
+def broken(where: Path, number: int, got: str) -> Broken:
+    return Broken(
         Fault(
             where=f"ledger {where}, record {number}",
             got=got,

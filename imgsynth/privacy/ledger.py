@@ -22,6 +22,7 @@ from imgsynth.privacy.budget import check_budgets
 from imgsynth.privacy.entries import Account, Entry, entry_to_json, finite
 from imgsynth.privacy.events import event_to_json
 from imgsynth.privacy.overlap import Overlaps, Shared
+from imgsynth.privacy.overview import overview
 from imgsynth.privacy.patients import Patients, digest, hashes, key_check, load_key, normal, pack
 from imgsynth.privacy.store import Book, Store
 from imgsynth.types import Fault, InputError, Unit
@@ -166,10 +167,17 @@ class Ledger:
                 for entry in book.account.of(cohort).values()
             ]
 
+    def overview(self) -> list[dict[str, Any]]:
+        """For people: one row for each cohort (``overview.py``)."""
+        with self._store.reading() as book:
+            return overview(book)
+
     def verify(self) -> int:
-        """The number of records, all of them proven to be as they were written; InputError at the first that is not."""
+        """The number of records, all proven to be as they were written, and so its patients and key; Broken if not."""
         with self._store.reading() as book:
             book.verify()
+            if book.key_check is not None:
+                load_key(self._store.key, book.key_check)
             return len(book.records)
 
     def _key(self) -> bytes:

@@ -14,7 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from imgsynth.types import Fault, InputError
+from imgsynth.privacy.chain import Broken
+from imgsynth.types import Fault
 
 _NAME = re.compile(r"[0-9a-f]{24}\.(jsonl|head)")
 
@@ -37,7 +38,7 @@ def locked(path: Path) -> Iterator[None]:
 def read(path: Path, imported: dict[str, Any] | None) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Records that are not yet imported, and what to note of the import.
 
-    ``imported`` is what was noted when the file was last imported. Raises InputError for a damaged file.
+    ``imported`` is what was noted when the file was last imported. Raises Broken for a damaged file.
     """
     lines = _linked(path)
     ends = [_hash(line) for line in lines]
@@ -99,8 +100,8 @@ def _hash(line: str) -> str:
     return hashlib.sha256(line.encode()).hexdigest()
 
 
-def _unreadable(path: Path, number: int, got: str) -> InputError:
-    return InputError(
+def _unreadable(path: Path, number: int, got: str) -> Broken:
+    return Broken(
         Fault(
             where=f"ledger of an earlier version {path}, line {number}",
             got=got,

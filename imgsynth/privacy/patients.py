@@ -16,7 +16,8 @@ import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 
-from imgsynth.types import Fault, InputError, Unit
+from imgsynth.privacy.chain import Broken
+from imgsynth.types import Fault, Unit
 
 WIDTH = 16  # bytes of a hash that are kept: two of a billion patients collide with probability below 1e-20
 _KEY = 32  # bytes
@@ -62,7 +63,7 @@ def key_check(key: bytes) -> str:
 def load_key(path: Path, used: str | None) -> bytes:
     """The ledger's key, made now where the ledger has never used one; ``used`` is the ``key_check`` of the one it uses.
 
-    Raises InputError where the key is lost or is another one: whose data earlier runs read could no longer be told.
+    Raises Broken where the key is lost or is another one: whose data earlier runs read could no longer be told.
     """
     if used is None and not path.exists():
         _make_key(path)
@@ -71,7 +72,7 @@ def load_key(path: Path, used: str | None) -> bytes:
     except FileNotFoundError:
         key = b""
     if len(key) != _KEY or used not in (None, key_check(key)):
-        raise InputError(
+        raise Broken(
             Fault(
                 where=f"ledger key {path}",
                 got="another key than the one this ledger was written with" if key else "no such file",
