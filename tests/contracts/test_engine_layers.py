@@ -18,7 +18,7 @@ from imgsynth.types import PatientBatch
 
 CONV = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 TRANSPOSED = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
-METHODS = sorted(choice._METHODS)
+METHODS = sorted(choice._ELEMENTS)
 QUIET = {"deadline": None, "suppress_health_check": list(HealthCheck)}
 
 

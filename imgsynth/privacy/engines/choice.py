@@ -23,18 +23,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from imgsynth.privacy.engines.contributions import (
-    Contribution,
-    ConvWeight,
-    LinearWeight,
-    Stored,
-    norms2_of_sum,
-)
+from imgsynth.privacy.engines.contributions import Contribution, ConvWeight, Stored
 
 _HOPELESS = 6.0  # times the best modelled cost
-_LARGEST_GRAM = 2**26  # elements of all Gram matrices of a layer
-_KEEP = 2  # W_p are kept up to this many times the size of a and g
-_CACHE = 2**19  # elements of an unfolded input that stay in a processor's cache
+_KEEP = 1.5  # W_p are kept up to this many times the size of a and g
+_TEMPORARY = 2**21  # elements that are made at once: 8 MB in float32
+_TRIAL = 2**22  # elements of a and g that a method is measured on
 _chosen: dict[object, str] = {}
 
 
@@ -46,89 +40,100 @@ class Norms(NamedTuple):
 
 def norms2(parts: list[Contribution], exact_only: bool) -> Norms:
     """‖Σ_uses W_p‖² of one parameter. ``exact_only``: no Gram forms, in which large terms can cancel."""
-    if len(parts) > 1:
-        return _of_several(parts, exact_only)
-    (part,) = parts
-    if isinstance(part, Stored):
-        return Norms(part.values_P.reshape(part.images.patients, -1).square().sum(1), None, parts)
-    if isinstance(part, LinearWeight):
-        small = _gram_cost(part) <= part.size * part.positions()
-        return _gram(parts) if small and not exact_only else Norms(norms2_of_sum(parts), None, parts)
-    if isinstance(part, ConvWeight):
-        return _METHODS[_choose(part, exact_only)](part)
-    return Norms(norms2_of_sum(parts), None, parts)
-
-
-def _of_several(parts: list[Contribution], exact_only: bool) -> Norms:
-    """Several uses of one parameter: their gradients are added before the norm, the cross terms included."""
+    first = parts[0]
+    if len(parts) == 1 and isinstance(first, ConvWeight):
+        return _by_method(_choose(first, exact_only), first)
+    if len(parts) == 1 and isinstance(first, Stored):
+        return Norms(first.values_P.reshape(first.images.patients, -1).square().sum(1), None, parts)
     total = sum(part.positions() for part in parts)
-    if all(part.positions() for part in parts) and not exact_only:
-        first = parts[0]
-        if total * total <= first.size and first.images.patients * total * total <= _LARGEST_GRAM:
-            return _gram(parts)
-    return Norms(norms2_of_sum(parts), None, parts)
+    if all(part.positions() for part in parts) and not exact_only and total**2 <= first.size:
+        return _in_steps(parts, max(part.size for part in parts) + total**2, _by_gram)
+    return _in_steps(parts, first.size, _by_sum)
 
 
-def _gram(parts: list[Contribution]) -> Norms:
+def _in_steps(parts: list[Contribution], elements: int, norms: Callable[[list[Contribution]], Norms]) -> Norms:
+    """``norms`` of a few patients at a time; a patient needs ``elements`` of memory."""
+    patients = parts[0].images.patients
+    step = max(1, _TEMPORARY // max(1, elements))
+    if step >= patients:
+        return norms(parts)._replace(kept=parts)
+    starts = range(0, patients, step)
+    found = [norms([part.of(range(s, min(s + step, patients))) for part in parts]) for s in starts]
+    terms = [f.terms_P for f in found if f.terms_P is not None]
+    return Norms(torch.cat([f.norms2_P for f in found]), torch.cat(terms) if terms else None, parts)
+
+
+def _by_sum(parts: list[Contribution]) -> Norms:
+    """By making every W_p: uses of one parameter are added before the norm is taken."""
+    w_P = parts[0].per_patient()
+    for part in parts[1:]:
+        w_P = w_P + part.per_patient()
+    return Norms(w_P.reshape(len(w_P), -1).square().sum(1), None, parts)
+
+
+def _by_gram(parts: list[Contribution]) -> Norms:
+    """Uses of one parameter are further positions, so that their cross terms are in it."""
     factors = [part.factors() for part in parts]
-    u = torch.cat([f[0] for f in factors if f is not None], dim=3) if len(parts) > 1 else factors[0][0]  # type: ignore[index]
-    v = torch.cat([f[1] for f in factors if f is not None], dim=3) if len(parts) > 1 else factors[0][1]  # type: ignore[index]
+    u, v = (torch.cat(fs, dim=3) if len(fs) > 1 else fs[0] for fs in zip(*[f for f in factors if f], strict=True))
     if u.shape[3] == 1:
         return Norms((u.square().sum((2, 3)) * v.square().sum((2, 3))).sum(1), None, parts)
     (u, scale_u), (v, scale_v) = _scaled(u), _scaled(v)
-    return _from_grams(u.mT @ u, v.mT @ v, scale_u * scale_v, parts)
+    return _from_grams(u.mT @ u, v.mT @ v, (scale_u * scale_v).square(), parts)
 
 
-def _by_phases(part: ConvWeight) -> Norms:
-    uu, vv = part.grams_by_phase()
-    return _from_grams(uu, vv, None, [part])
+def _by_phases(parts: list[Contribution]) -> Norms:
+    (part,) = parts
+    assert isinstance(part, ConvWeight)
+    (a, scale_a), (g, scale_g) = _scaled(part.images.by_patient(part.a_B)), _scaled(part.images.by_patient(part.g_B))
+    uu, vv = part.geometry.grams_by_phase(a, g)
+    return _from_grams(uu, vv, (scale_a * scale_g).square(), parts)
 
 
-def _from_grams(uu: Tensor, vv: Tensor, scale_P: Tensor | None, parts: list[Contribution]) -> Norms:
+def _from_grams(uu: Tensor, vv: Tensor, scale2_P: Tensor, parts: list[Contribution]) -> Norms:
     terms = uu.mul_(vv).flatten(1)
-    norms2_P, terms_P = terms.sum(1).clamp_(min=0), terms.abs_().sum(1)
-    if scale_P is not None:
-        norms2_P, terms_P = norms2_P * scale_P.square(), terms_P * scale_P.square()
-    return Norms(norms2_P, terms_P, parts)
+    return Norms(terms.sum(1).clamp_(min=0) * scale2_P, terms.abs_().sum(1) * scale2_P, parts)
 
 
-def _scaled(t: Tensor) -> tuple[Tensor, Tensor]:
+def _scaled(t_P: Tensor) -> tuple[Tensor, Tensor]:
     """t / scale, each patient's largest entry 1: products of tiny and of huge entries neither vanish nor overflow."""
-    scale_P = t.abs().amax((1, 2, 3))
+    scale_P = t_P.flatten(1).abs().amax(1)
     scale_P = torch.where(scale_P > 0, scale_P, torch.ones_like(scale_P))
-    return t / scale_P[:, None, None, None], scale_P
+    return t_P / scale_P.view(-1, *(1 for _ in t_P.shape[1:])), scale_P
 
 
-def _instances(method: str, step: Callable[[ConvWeight], int]) -> Callable[[ConvWeight], Norms]:
-    """Norms by making every W_p with ``ConvWeight.by_<method>``, ``step`` patients at a time."""
-
-    def norms(part: ConvWeight) -> Norms:
-        make, patients, keep = getattr(part, f"by_{method}"), part.images.patients, _keeps(part)
-        stride = max(1, min(step(part), patients))
-        found, made = [], []
-        for start in range(0, patients, stride):
-            w_P = make(range(start, min(start + stride, patients)))
-            found.append(w_P.reshape(len(w_P), -1).square().sum(1))
-            if keep:
-                made.append(w_P)
-        kept: list[Contribution] = [part]
+def _by_method(method: str, part: ConvWeight) -> Norms:
+    """Norms by one of ``_ELEMENTS``; W_p made on the way are kept where they take little room."""
+    elements = _ELEMENTS[method](part)
+    if method == "gram":
+        return _in_steps([part], elements, _by_gram)
+    if method == "phases":
+        return _in_steps([part], elements, _by_phases)
+    patients, keep = part.images.patients, _keeps(part)
+    step = patients if keep and method != "columns" else max(1, _TEMPORARY // elements)
+    norms2, made = [], []
+    for start in range(0, patients, step):
+        some = part if step >= patients else part.of(range(start, min(start + step, patients)))
+        w_P = getattr(some, f"by_{method}")()
+        norms2.append(w_P.reshape(len(w_P), -1).square().sum(1))
         if keep:
-            kept = [Stored(made[0] if len(made) == 1 else torch.cat(made), part.images)]
-        return Norms(torch.cat(found), None, kept)
-
-    return norms
+            made.append(w_P)
+    kept: list[Contribution] = [part]
+    if keep:
+        kept = [Stored(made[0] if len(made) == 1 else torch.cat(made), part.images)]
+    return Norms(torch.cat(norms2), None, kept)
 
 
 def _keeps(part: ConvWeight) -> bool:
     return part.images.patients * part.size <= _KEEP * (part.a_B.numel() + part.g_B.numel())
 
 
-_METHODS: dict[str, Callable[[ConvWeight], Norms]] = {
-    "gram": lambda part: _gram([part]),
-    "phases": _by_phases,
-    "groups": _instances("groups", lambda part: max(1, 2**23 // part.size)),
-    "columns": _instances("columns", lambda part: max(1, _CACHE // max(1, _unfolded(part)))),
-    "loop": _instances("loop", lambda part: part.images.patients if _keeps(part) else 1),
+# method -> elements of memory that it takes for a patient
+_ELEMENTS: dict[str, Callable[[ConvWeight], int]] = {
+    "gram": lambda part: _unfolded(part) + 2 * part.geometry.groups * part.positions() ** 2,
+    "phases": lambda part: math.prod(part.geometry.stride) * part.geometry.groups * _pixels(part) ** 2,
+    "groups": lambda part: part.size,
+    "columns": lambda part: max(part.size, 4 * _unfolded(part)),  # small enough to stay in a processor's cache
+    "loop": lambda part: part.size,
 }
 
 
@@ -151,12 +156,15 @@ def _choose(part: ConvWeight, exact_only: bool) -> str:
 
 
 def _seconds(method: str, part: ConvWeight) -> float:
-    """Best of three runs."""
+    """Of norms and weighted sum; the best of three runs, on as many patients as make a fair trial."""
+    each = (part.a_B.numel() + part.g_B.numel()) // part.images.patients
+    some = part.of(range(min(part.images.patients, max(2, _TRIAL // each))))
     times = []
     for _ in range(3):
         _wait(part.a_B)
         began = time.perf_counter()
-        _METHODS[method](part)
+        for kept in _by_method(method, some).kept:
+            kept.weighted(torch.ones_like(some.images.w_PK[:, 0]).to(part.a_B.dtype))
         _wait(part.a_B)
         times.append(time.perf_counter() - began)
     return min(times)
@@ -169,14 +177,15 @@ def _wait(t: Tensor) -> None:
 
 def _costs(part: ConvWeight, exact_only: bool) -> dict[str, float]:
     """Multiplications per patient, weighted by how well each method uses the machine."""
-    images, geometry, t = part.images, part.geometry, part.positions()
-    direct = t * part.size
-    costs = {"columns": 1.5 * direct, "loop": 1.0 * direct + 2e5}
+    images, t = part.images, part.positions()
+    direct = float(t * part.size) * (1 if _keeps(part) else 2)  # what is not kept is made once more, weighted
+    costs = {"columns": 2.0 * direct, "loop": direct + 2e5}
     if images.uniform:
         costs["groups"] = 1.1 * direct
-    if not exact_only and images.patients * geometry.groups * t * t <= _LARGEST_GRAM:
-        costs["gram"] = 1.0 * _gram_cost(part) + _unfolded(part)
-        costs["phases"] = 1.2 * _phases_cost(part)
+    if not exact_only:
+        rows, groups = math.prod(part.shape[1:]), part.geometry.groups
+        costs["gram"] = t**2 * (rows * groups + part.shape[0]) + _unfolded(part) + float(t * part.size)
+        costs["phases"] = 1.2 * _phases_cost(part) + float(t * part.size)
     return costs
 
 
@@ -185,16 +194,14 @@ def _unfolded(part: ConvWeight) -> int:
     return part.positions() * math.prod(part.shape[1:]) * part.geometry.groups
 
 
-def _gram_cost(part: ConvWeight | LinearWeight) -> float:
-    if isinstance(part, LinearWeight):
-        return part.positions() ** 2 * (part.a_BTR.shape[2] + part.g_BTS.shape[2])
-    rows, groups = math.prod(part.shape[1:]), part.geometry.groups
-    return part.positions() ** 2 * (rows * groups + part.shape[0])
+def _pixels(part: ConvWeight) -> int:
+    """Pixels of one stride phase, of all images of a patient."""
+    other = part.a_B if part.geometry.transposed else part.g_B
+    return part.images.most * math.prod(part.geometry.pixel_grid(tuple(other.shape[2:])))
 
 
 def _phases_cost(part: ConvWeight) -> float:
     geometry = part.geometry
-    other = part.a_B if geometry.transposed else part.g_B
-    pixels = part.images.most * math.prod(geometry.pixel_grid(tuple(other.shape[2:])))
     channels, phases = part.shape[1] * geometry.groups, math.prod(geometry.stride)
-    return pixels**2 * (phases * channels + part.shape[0] + 4 * geometry.groups * math.prod(geometry.kernel))
+    each = phases * channels + part.shape[0] + 4 * geometry.groups * math.prod(geometry.kernel)
+    return float(_pixels(part) ** 2 * each)

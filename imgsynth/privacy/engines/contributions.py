@@ -2,25 +2,22 @@
 
 A contribution holds what the backward pass left (input a, output gradient g) and can give, for P patients,
 
-    norms²      ‖W_p‖² of this contribution alone, [P]
-    per patient W_p for a range of patients, [p, *parameter shape]
+    factors     U and V, of which W_p is the product, for norms without W_p (``choice.py``)
+    per patient W_p, [P, *parameter shape]; asked of a few patients at a time (``of``)
     weighted    Σ_p c_p W_p, shaped like the parameter, by one ordinary weight gradient
 
-None of them holds [P × parameters] unless that is smaller than a and g, which it then replaces.
+[P × parameters] is held only where that is little more than a and g, which it then replaces.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from imgsynth.privacy.engines.convolution import Geometry
 from imgsynth.privacy.engines.patients import Images
-
-CHUNK = 2**23  # elements that a temporary of per-patient gradients or unfolded inputs may have
 
 
 class Contribution(ABC):
@@ -30,8 +27,12 @@ class Contribution(ABC):
     images: Images
 
     @abstractmethod
-    def per_patient(self, patients: range) -> Tensor:
-        """W_p of these patients, [p, *shape], in float32 or float64."""
+    def per_patient(self) -> Tensor:
+        """W_p, [P, *shape], in float32 or float64."""
+
+    @abstractmethod
+    def of(self, patients: range) -> Contribution:
+        """The same of some patients in a row alone."""
 
     @abstractmethod
     def weighted(self, c_P: Tensor) -> Tensor:
@@ -53,8 +54,11 @@ class Stored(Contribution):
         self.values_P, self.images = values_P, images
         self.size = values_P[0].numel()
 
-    def per_patient(self, patients: range) -> Tensor:
-        return self.values_P[patients.start : patients.stop]
+    def per_patient(self) -> Tensor:
+        return self.values_P
+
+    def of(self, patients: range) -> Stored:
+        return Stored(self.values_P[patients.start : patients.stop], self.images.of(patients))
 
     def weighted(self, c_P: Tensor) -> Tensor:
         return torch.tensordot(c_P, self.values_P, dims=1)
@@ -63,50 +67,48 @@ class Stored(Contribution):
 class ConvWeight(Contribution):
     """The weight of a convolution, transposed or not."""
 
-    def __init__(self, geometry: Geometry, a_B: Tensor, g_B: Tensor, weight: Tensor, images: Images):
+    def __init__(self, geometry: Geometry, a_B: Tensor, g_B: Tensor, shape: torch.Size, images: Images):
         self.geometry, self.images = geometry, images
         self.a_B, self.g_B = exact(a_B), exact(g_B)
-        self.shape, self.size = weight.shape, weight.numel()
+        self.shape, self.size = shape, shape.numel()
 
-    def per_patient(self, patients: range) -> Tensor:
-        return self.by_loop(patients)
+    def of(self, patients: range) -> ConvWeight:
+        own = self.images.slice_of(patients)
+        return ConvWeight(self.geometry, self.a_B[own], self.g_B[own], self.shape, self.images.of(patients))
 
-    def by_loop(self, patients: range) -> Tensor:
+    def per_patient(self) -> Tensor:
+        return self.by_loop()
+
+    def by_loop(self) -> Tensor:
         """The vendor's kernel, patient after patient; it sums a patient's images itself."""
-        shape_only = self.a_B.new_empty(self.shape)
-        out = self.a_B.new_zeros(len(patients), *self.shape)
-        for i, p in enumerate(patients):
-            own = self.images.slice_of(p)
+        shape_only, patients = self.a_B.new_empty(self.shape), self.images.patients
+        out = self.a_B.new_zeros(patients, *self.shape)
+        for p in range(patients):
+            own = self.images.slice_of(range(p, p + 1))
             if own.start < own.stop:
-                out[i] = self.geometry.weight_gradient(self.g_B[own], self.a_B[own], shape_only)
+                out[p] = self.geometry.weight_gradient(self.g_B[own], self.a_B[own], shape_only)
         return out
 
-    def by_groups(self, patients: range) -> Tensor:
+    def by_groups(self) -> Tensor:
         """One call of the vendor's kernel with the patients as groups; needs equal numbers of images."""
-        count, k = len(patients), self.images.uniform
+        patients, k = self.images.patients, self.images.uniform
         assert k is not None
-        own = slice(patients.start * k, patients.stop * k)
-        a, g = (_as_groups(t[own], count, k) for t in (self.a_B, self.g_B))
-        stacked = self.a_B.new_empty(count * self.shape[0], *self.shape[1:])
-        gradient = self.geometry.weight_gradient(g, a, stacked, count * self.geometry.groups)
-        return gradient.view(count, *self.shape)
+        a, g = (_as_groups(t, patients, k) for t in (self.a_B, self.g_B))
+        stacked = self.a_B.new_empty(patients * self.shape[0], *self.shape[1:])
+        return self.geometry.weight_gradient(g, a, stacked, patients * self.geometry.groups).view(patients, *self.shape)
 
-    def by_columns(self, patients: range) -> Tensor:
+    def by_columns(self) -> Tensor:
         """Products of unfolded input and output gradient (im2col)."""
-        own = slice(self.images.slice_of(patients.start).start, self.images.slice_of(patients.stop - 1).stop)
-        u_BGRT, v_BGST = self.geometry.factors(self.a_B[own], self.g_B[own])
-        w_BGSR = torch.matmul(v_BGST, u_BGRT.mT).view(-1, *self.shape)
-        if self.images.uniform == 1:
-            return w_BGSR
-        out = w_BGSR.new_zeros(len(patients), *self.shape)
-        return out.index_add_(0, self.images.patient_B[own] - patients.start, w_BGSR)
+        u_BGRT, v_BGST = self.geometry.factors(self.a_B, self.g_B)
+        return self.images.sum_by_patient(torch.matmul(v_BGST, u_BGRT.mT).view(-1, *self.shape))
 
     def weighted(self, c_P: Tensor) -> Tensor:
         c_B = c_P[self.images.patient_B].view(-1, *(1 for _ in self.g_B.shape[1:]))
         return self.geometry.weight_gradient(self.g_B * c_B, self.a_B, self.a_B.new_empty(self.shape))
 
     def factors(self) -> tuple[Tensor, Tensor]:
-        return tuple(_joined(self.images.by_patient(f)) for f in self.geometry.factors(self.a_B, self.g_B))  # type: ignore[return-value]
+        u_BGRT, v_BGST = self.geometry.factors(self.a_B, self.g_B)
+        return _joined(self.images.by_patient(u_BGRT)), _joined(self.images.by_patient(v_BGST))
 
     def positions(self) -> int:
         return self.images.most * self.geometry.positions(self.a_B, self.g_B)
@@ -124,10 +126,13 @@ class LinearWeight(Contribution):
         self.a_BTR, self.g_BTS = (exact(t).reshape(len(t), -1, t.shape[-1]) for t in (a_B, g_B))
         self.size = a_B.shape[-1] * g_B.shape[-1]
 
-    def per_patient(self, patients: range) -> Tensor:
+    def of(self, patients: range) -> LinearWeight:
+        own = self.images.slice_of(patients)
+        return LinearWeight(self.a_BTR[own], self.g_BTS[own], self.images.of(patients))
+
+    def per_patient(self) -> Tensor:
         u, v = self.factors()
-        own = slice(patients.start, patients.stop)
-        return torch.bmm(v[own, 0], u[own, 0].mT)
+        return torch.bmm(v[:, 0], u[:, 0].mT)
 
     def weighted(self, c_P: Tensor) -> Tensor:
         g_BTS = self.g_BTS * c_P[self.images.patient_B][:, None, None]
@@ -152,11 +157,14 @@ class EmbeddingWeight(Contribution):
             g_BTD = g_BTD * (self.index_BT != padding_idx % shape[0])[:, :, None]
         self.g_BTD = g_BTD
 
-    def per_patient(self, patients: range) -> Tensor:
-        own = slice(self.images.slice_of(patients.start).start, self.images.slice_of(patients.stop - 1).stop)
-        row = (self.images.patient_B[own, None] - patients.start) * self.shape[0] + self.index_BT[own]
-        out = self.g_BTD.new_zeros(len(patients) * self.shape[0], self.shape[1])
-        return out.index_add_(0, row.flatten(), self.g_BTD[own].flatten(0, 1)).view(-1, *self.shape)
+    def of(self, patients: range) -> EmbeddingWeight:
+        own, images = self.images.slice_of(patients), self.images.of(patients)
+        return EmbeddingWeight(self.index_BT[own], self.g_BTD[own], self.shape, None, images)
+
+    def per_patient(self) -> Tensor:
+        row_BT = self.images.patient_B[:, None] * self.shape[0] + self.index_BT
+        out = self.g_BTD.new_zeros(self.images.patients * self.shape[0], self.shape[1])
+        return out.index_add_(0, row_BT.flatten(), self.g_BTD.flatten(0, 1)).view(-1, *self.shape)
 
     def weighted(self, c_P: Tensor) -> Tensor:
         g_BTD = self.g_BTD * c_P[self.images.patient_B][:, None, None]
@@ -167,19 +175,6 @@ class EmbeddingWeight(Contribution):
 def exact(t: Tensor) -> Tensor:
     """Half precisions as float32: norms and sums are never taken in less."""
     return t.float() if t.dtype in (torch.bfloat16, torch.float16) else t
-
-
-def norms2_of_sum(parts: Sequence[Contribution], chunk: int = CHUNK) -> Tensor:
-    """‖Σ_uses W_p‖² [P] of one parameter by making every W_p, a few patients at a time."""
-    images, norms = parts[0].images, []
-    step = max(1, chunk // max(part.size for part in parts))
-    for start in range(0, images.patients, step):
-        patients = range(start, min(start + step, images.patients))
-        w_P = parts[0].per_patient(patients)
-        for part in parts[1:]:
-            w_P = w_P + part.per_patient(patients)
-        norms.append(w_P.reshape(len(patients), -1).square().sum(1))
-    return torch.cat(norms)
 
 
 def _as_groups(t_B: Tensor, patients: int, k: int) -> Tensor:

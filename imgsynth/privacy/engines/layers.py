@@ -99,7 +99,7 @@ class Convolution(Layer):
         weight, axes = self.given_weight, tuple(range(2, g.ndim))
         found = self._contributions(
             images,
-            lambda: ConvWeight(self.geometry, a, g, weight, images),
+            lambda: ConvWeight(self.geometry, a, g, weight.shape, images),
             lambda: exact(g).sum(axes),
         )
         return self.geometry.input_gradient(g, a, weight.to(g.dtype)) if wants_input else None, found

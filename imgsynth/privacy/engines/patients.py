@@ -15,6 +15,7 @@ class Images:
     """
 
     def __init__(self, w_PK: Tensor):
+        self.w_PK = w_PK
         self.patients, self.slots = w_PK.shape
         self.keep_B = w_PK.flatten().nonzero().flatten()  # index into P·K
         self.w_B = w_PK.flatten()[self.keep_B]
@@ -51,6 +52,10 @@ class Images:
             return self.by_patient(t_B).sum(1)
         return t_B.new_zeros(self.patients, *t_B.shape[1:]).index_add_(0, self.patient_B, t_B)
 
-    def slice_of(self, p: int) -> slice:
-        """Where patient p's images are in B."""
-        return slice(self.ends[p - 1] if p else 0, self.ends[p])
+    def slice_of(self, patients: range) -> slice:
+        """Where the images of some patients in a row are in B."""
+        return slice(self.ends[patients.start - 1] if patients.start else 0, self.ends[patients.stop - 1])
+
+    def of(self, patients: range) -> Images:
+        """Those patients alone."""
+        return Images(self.w_PK[patients.start : patients.stop])

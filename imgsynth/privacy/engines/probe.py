@@ -13,7 +13,7 @@ from imgsynth.types import PatientBatch
 
 
 def probe(batch: PatientBatch, aux_PK: Aux) -> tuple[PatientBatch, Aux] | None:
-    """Three patients made of one of ``batch``: as he is, mirrored and dimmed, and moved by a voxel and brightened.
+    """Two patients made of one of ``batch``: as he is, and mirrored, moved by a voxel and dimmed.
 
     None where no patient has an image and finite numbers.
     """
@@ -24,12 +24,12 @@ def probe(batch: PatientBatch, aux_PK: Aux) -> tuple[PatientBatch, Aux] | None:
         return None
     first = int(finite_P.to(torch.uint8).argmax())
     x_KC = batch.x_PKC[first]
-    x_PKC = torch.stack([x_KC, 0.5 * x_KC.flip(-1), 0.8 * x_KC.roll(1, -1) + 0.1])
+    x_PKC = torch.stack([x_KC, 0.7 * x_KC.flip(-1).roll(1, -1) + 0.1])
 
-    def thrice(t_P: Tensor) -> Tensor:
-        return t_P[first].expand(3, *t_P.shape[1:]).clone()
+    def twice(t_P: Tensor) -> Tensor:
+        return t_P[first].expand(2, *t_P.shape[1:]).clone()
 
-    return PatientBatch(x_PKC, thrice(batch.y_PK), thrice(batch.w_PK)), tuple(map(thrice, aux_PK))
+    return PatientBatch(x_PKC, twice(batch.y_PK), twice(batch.w_PK)), tuple(map(twice, aux_PK))
 
 
 def alike(got: Clipped, expected: Clipped, tolerance: float) -> bool:
