@@ -94,6 +94,29 @@ def test_epsilon_and_noise_multiplier_exclude_each_other() -> None:
     assert set(faults("privacy=none", "privacy.epsilon=3")) == {"privacy.mode"}
 
 
+def test_an_adaptive_norm_needs_noise_and_its_count_needs_an_adaptive_norm() -> None:
+    assert set(faults("privacy=none", "privacy.clipping_quantile=0.5")) == {"privacy.clipping_quantile"}
+    assert set(faults("privacy.count_noise_multiplier=3")) == {"privacy.count_noise_multiplier"}
+    assert set(faults("privacy.clipping_quantile=1.5")) == {"privacy.clipping_quantile"}
+    checked = config.from_overrides("train", ["privacy.clipping_quantile=0.5", "privacy.count_noise_multiplier=3"])
+    assert (checked.privacy.clipping_quantile, checked.privacy.count_noise_multiplier) == (0.5, 3.0)
+
+
+def test_choices_of_training_are_known_by_name() -> None:
+    chosen = ("privacy.fakes=separate", "trainer.optimizer=adamw", "trainer.precision=fp16",
+              "trainer.second_moment_floor=0", "data.augmentation_multiplicity=0")  # fmt: skip
+    assert set(faults(*chosen)) == {key.split("=")[0] for key in chosen}
+
+
+def test_a_model_with_two_private_objectives_is_refused_at_the_door(monkeypatch: pytest.MonkeyPatch) -> None:
+    from imgsynth.models import VAE
+
+    objectives = VAE.objectives
+    monkeypatch.setattr(VAE, "objectives", lambda self: [*objectives(self), *objectives(self)])
+    for privacy in ("dp", "none"):
+        assert "2 private ones (elbo, elbo)" in faults(f"privacy={privacy}")["model, objectives"]
+
+
 def test_unknown_groups_and_grammar_are_input_errors() -> None:
     assert "nifty" in next(iter(faults("data=nifty").values()))
     assert faults("privacy.epsilon")
