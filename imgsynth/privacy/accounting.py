@@ -32,10 +32,11 @@ from imgsynth.privacy.events import compose, event_from_json, event_to_json, his
 # Grid h of the PLD, in units of privacy loss. Any grid gives a valid bound: losses are moved so that ε can only grow. A
 # loss between two points is split over them, which widens each of T steps by about h and their sum by about h√T. With
 # h√T = ε/100 that is little beside the width of the sum, a fifth of ε or more: the pessimism is below 0.3 % of ε,
-# measured against closed forms and finer grids at 10³ to 10⁶ steps. _FINEST bounds memory and time (one step's losses
-# span about 20 at most); where it binds, ε is so small that less than 0.01 is lost.
-_GRID, _FINEST, _COARSEST = 0.01, 5e-6, 1e-3
-_HOPELESS = 100.0  # RDP ε beyond which the PLD is not computed: it would be as meaningless, and huge in memory
+# measured against closed forms and finer grids at 10³ to 10⁶ steps. The other two bound memory and time: where _FINEST
+# binds (one step's losses span about 20 at most), ε is so small that less than 0.01 is lost; _COARSEST is a share of ε.
+_GRID, _FINEST, _COARSEST = 0.01, 5e-6, 1e-5
+_SMALL_STEP = 1e-3  # a grid that is never too fine to afford
+_HOPELESS = 1e5  # RDP ε beyond which no PLD is computed
 
 
 def epsilon(event: dp.DpEvent, delta: float, orders: tuple[float, ...] | None = None) -> float:
@@ -75,7 +76,8 @@ def mechanism(
 
 def grid(steps: int, epsilon: float) -> float:
     """The grid for the PLD of ``steps`` mechanisms that together cost about ``epsilon``."""
-    return min(max(_GRID * epsilon / math.sqrt(max(steps, 1)), _FINEST), _COARSEST)
+    wanted = _GRID * epsilon / math.sqrt(max(steps, 1))
+    return min(max(wanted, _FINEST), max(_SMALL_STEP, _COARSEST * epsilon))
 
 
 @lru_cache(maxsize=4096)

@@ -44,7 +44,7 @@ def test_full_batches_against_the_closed_form(sigma, steps):
 
 
 @pytest.mark.parametrize("steps", [10**3, 10**4, 10**5, 10**6])
-@pytest.mark.parametrize("mu", [0.08, 0.3, 1.0, 3.0])
+@pytest.mark.parametrize("mu", [0.08, 0.3, 1.0, 3.0, 30.0])
 def test_the_grid_costs_less_than_a_hundredth_of_epsilon_from_a_thousand_to_a_million_steps(steps, mu):
     """μ = √T/σ: all T steps together are one Gaussian mechanism of multiplier 1/μ, whose ε is known exactly."""
     exact = exact_gaussian(1 / mu, 1e-5)
@@ -61,7 +61,7 @@ def test_a_grid_three_times_as_fine_changes_less_than_a_hundredth(q, sigma, step
 
 def test_the_grid_is_bounded_so_that_memory_is():
     assert grid(10**6, 0.01) == 5e-6
-    assert grid(1, 50.0) == 1e-3
+    assert (grid(1, 50.0), grid(1, 5000.0)) == (1e-3, 0.05)
     assert grid(10**4, 2.0) == pytest.approx(2e-4)
 
 
@@ -133,8 +133,10 @@ def test_edge_cases(event, expected):
     assert epsilon(event, 1e-5) == expected
 
 
-def test_too_little_noise_for_a_pld_still_gets_a_bound():
-    assert 1000 < epsilon(training_event(0.5, 0.1, 1000), 1e-5) < math.inf
+def test_too_little_noise_still_gets_a_bound_and_a_tight_one_while_it_can_be_had():
+    assert 1000 < epsilon(training_event(0.5, 0.01, 1000), 1e-5) < math.inf
+    event = training_event(0.2, 0.6, 1000)
+    assert epsilon(event, 1e-5) < 0.6 * rdp_epsilon(event, 1e-5)
 
 
 def test_unknown_events_are_refused():
