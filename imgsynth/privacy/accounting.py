@@ -31,9 +31,10 @@ from imgsynth.privacy.events import compose, event_from_json, event_to_json, his
 
 # Grid h of the PLD, in units of privacy loss. Any grid gives a valid bound: losses are moved so that ε can only grow. A
 # loss between two points is split over them, which widens each of T steps by about h and their sum by about h√T. With
-# h√T = ε/100 that is little beside the width of the sum, a fifth of ε or more: the pessimism is below 0.3 % of ε,
-# measured against closed forms and finer grids at 10³ to 10⁶ steps. The other two bound memory and time: where _FINEST
-# binds (one step's losses span about 20 at most), ε is so small that less than 0.01 is lost; _COARSEST is a share of ε.
+# h√T = ε/100 that is little beside the width of the sum, a fifth of ε or more: the pessimism is below 0.3 % of ε (1 %
+# where ε is in the hundreds), measured against closed forms and finer grids at 10³ to 10⁶ steps. The other two bound
+# memory and time: where _FINEST binds (one step's losses span about 20 at most), ε is so small that less than 0.01 is
+# lost; _COARSEST is a share of ε.
 _GRID, _FINEST, _COARSEST = 0.01, 5e-6, 1e-5
 _SMALL_STEP = 1e-3  # a grid that is never too fine to afford
 _HOPELESS = 1e5  # RDP ε beyond which no PLD is computed

@@ -17,7 +17,7 @@ def exact_gaussian(sigma, delta):
         a, b = 1 / (2 * sigma), eps * sigma
         return norm.cdf(a - b) - math.exp(eps + norm.logcdf(-a - b))
 
-    return brentq(lambda eps: delta_of(eps) - delta, 0, 500)
+    return brentq(lambda eps: delta_of(eps) - delta, 0, 2000)
 
 
 def exact_subsampled(q, sigma, delta):
@@ -49,7 +49,7 @@ def test_the_grid_costs_less_than_a_hundredth_of_epsilon_from_a_thousand_to_a_mi
     """μ = √T/σ: all T steps together are one Gaussian mechanism of multiplier 1/μ, whose ε is known exactly."""
     exact = exact_gaussian(1 / mu, 1e-5)
     got = epsilon(training_event(1.0, math.sqrt(steps) / mu, steps), 1e-5)
-    assert exact * (1 - 1e-9) <= got <= exact * 1.003
+    assert exact * (1 - 1e-9) <= got <= exact * (1.003 if mu < 10 else 1.01)
 
 
 @pytest.mark.parametrize(("q", "sigma", "steps"), [(0.01, 8, 10**6), (1e-3, 1, 10**6), (0.05, 2, 10**4)])
