@@ -217,11 +217,16 @@ def tell(error: ImgsynthError) -> int:
 
 @contextmanager
 def telling() -> Iterator[None]:
-    """A job of a Hydra main: what is wrong is said where the job runs, then passed on, so that other jobs go on."""
+    """A job of a Hydra main: what is wrong is said where the job runs, and ends the process. In a sweep it is passed on
+    instead, as other jobs go on."""
+    from imgsynth.config import in_sweep
+
     try:
         yield
     except ImgsynthError as error:
-        tell(error)
+        code = tell(error)
+        if not in_sweep():
+            sys.exit(code)
         _told.append(error)
         raise
 

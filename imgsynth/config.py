@@ -137,7 +137,9 @@ def check(raw: DictConfig | ListConfig | dict[str, Any]) -> Config:
     if faults:
         raise InputError(*faults)
     if config.output is None:
-        config.output = _folder_of_job() or f"runs/{datetime.date.today().isoformat()}-{config.experiment}"
+        config.output = f"runs/{datetime.date.today().isoformat()}-{config.experiment}"
+        if in_sweep():
+            config.output = str(HydraConfig.get().runtime.output_dir)
     return config
 
 
@@ -151,14 +153,12 @@ def extra_transforms(config: Config) -> list[Callable[[Any], Any]]:
     return [hydra.utils.instantiate(entry, _convert_="all") for entry in config.preprocess.extra]
 
 
+def in_sweep() -> bool:
+    """Whether this is a job of a Hydra sweep."""
+    return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
+
+
 # ---------------------------------------------------------------------------------------------------------------------
-
-
-def _folder_of_job() -> str | None:
-    """The folder that Hydra made for this job of a sweep; None outside one."""
-    if not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.MULTIRUN:
-        return None
-    return str(HydraConfig.get().runtime.output_dir)
 
 
 def _parse(overrides: list[str]) -> list[Override]:

@@ -16,7 +16,8 @@ class PoissonPatients:
     """Draws the T batches that ``plan`` accounts for, and no more.
 
     ``population`` is the number of patients that there are (``plan.n`` when left out; the two differ where n was
-    declared). Coins come from the operating system's entropy, or from ``seed`` in a run that is not releasable.
+    declared), or that this one of several processes has: each tosses for its own, and the union is as if one had
+    tossed for all. Coins come from the operating system's entropy, or from ``seed`` in a run that is not releasable.
 
     Formal guarantee: inclusion probabilities are q rounded down to a multiple of 2⁻⁶³ (never up), independent over
     patients and steps. A batch may be empty; its size is private.

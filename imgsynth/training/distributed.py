@@ -11,6 +11,7 @@ A rank that dies without a word (killed, out of memory) closes its connection, o
 from __future__ import annotations
 
 import os
+import re
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -236,11 +237,16 @@ def _connected() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:  # torch.distributed's own errors are RuntimeErrors, and gloo's are nothing else
-        raise RankFailed(_lost(_line(error))) from error
+        raise RankFailed(_lost(_reason(error))) from error
 
 
 def _lost(got: str) -> Fault:
     return Fault("torchrun", f"a rank that does not answer: {got}", "all ranks until the end", GO_ON)
+
+
+def _reason(error: Exception) -> str:
+    """What gloo or NCCL says, without their source files and guesses."""
+    return re.sub(r"^\[\S+\] ", "", _line(error)).split(". ")[0]
 
 
 def _line(error: Exception) -> str:

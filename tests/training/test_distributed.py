@@ -8,7 +8,8 @@ import multiprocessing
 import os
 import pickle
 import signal
-import socket
+import subprocess
+import sys
 import time
 import traceback
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 
 from imgsynth import cli, pipeline
 from imgsynth.privacy.ledger import Ledger
@@ -30,7 +32,7 @@ from imgsynth.training.metrics import read_rows
 from imgsynth.training.run import load_run, model_factory
 from imgsynth.training.state import TrainingState
 from imgsynth.training.steps import post_processing_updates, private_update
-from imgsynth.training.team import SOLO, RankFailed, Team, merged_rows
+from imgsynth.training.team import SOLO, RankFailed, Solo, Team, merged_rows
 from imgsynth.types import CheckFailed, Fault, ImgsynthError, InputError, PatientBatch
 
 Configure = Callable[..., Config]
@@ -41,13 +43,13 @@ KILLED = -signal.SIGKILL
 def on_ranks(size: int, work: Callable[[int], Any], scratch: Path, timeout: float = 60) -> tuple[list[Any], list[int]]:
     """``work(rank)`` in ``size`` processes with torchrun's environment: what they returned, and their exit codes as
     those of the command line. The processes are forks, which saves importing torch anew."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # torchrun's agent has one, too
+    port = store.port
 
     def target(rank: int) -> None:
         os.environ.update(RANK=str(rank), WORLD_SIZE=str(size), LOCAL_RANK=str(rank), LOCAL_WORLD_SIZE=str(size),
-                          MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))  # fmt: skip
+                          MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), TORCHELASTIC_USE_AGENT_STORE="True",
+                          TORCHELASTIC_RESTART_COUNT="0")  # fmt: skip
         code = 0
         try:
             returned = work(rank)
@@ -200,6 +202,32 @@ def test_companions_are_dealt_out_whole(tmp_path: Path) -> None:
     assert all(torch.equal(own.x_PKC.flatten(), aux) for own, (aux,) in found)
 
 
+class Second(Solo):
+    """The second of two ranks, as far as one process can be."""
+
+    rank, size = 1, 2
+
+
+def test_ranks_toss_coins_of_their_own_and_generate_the_same_images(configure: Configure) -> None:
+    """Without a seed too: what the first rank tells is the same, what the operating system gives is not."""
+    for seed in (1, None):
+        cfg = configure("gan", privacy={"seed": seed})
+        plan = make_plan(cfg.privacy, n=40, steps=9, images_per_patient=1, unit="patient")
+        told: list[int] = []
+        streams = []
+        for team in (Solo(), Second()):
+            team.tell = lambda make, told=told: told[0] if told else told.append(make()) or told[0]
+            model, device = model_factory(cfg.model)((8, 8), 2), torch.device("cpu")
+            state = TrainingState(model, plan, cfg.trainer, patients=200, seed=seed, device=device, team=team)
+            streams.append(state)
+        one, two = streams
+        assert one.sampler.draw() != two.sampler.draw()
+        assert torch.equal(one.random.get_state(), two.random.get_state())
+        assert not torch.equal(one.random_real.get_state(), two.random_real.get_state())
+        if seed is not None:
+            assert not torch.equal(one.picks.get_state(), two.picks.get_state())
+
+
 # --- a whole run -----------------------------------------------------------------------------------------------------
 
 
@@ -289,6 +317,18 @@ def test_a_fault_on_one_rank_ends_all_with_one_message(
                             lambda rank: at_step(3, failing(InputError(fault))) if rank == ill else None)  # fmt: skip
     assert codes == [2, 2]
     assert all(type(error) is InputError and error.faults == (fault,) for error in found)
+    assert capfd.readouterr().err.count("rubbish") == 1
+
+
+@pytest.mark.parametrize("ill", [[0, 1], [1]])
+def test_a_fault_before_the_ranks_have_met_is_said_once(
+    ill: list[int], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def work(rank: int) -> None:
+        if rank in ill:
+            raise InputError(Fault("a key", "rubbish", "a value", "another"))
+
+    assert on_ranks(2, work, tmp_path)[1] == [2 if rank in ill else 0 for rank in range(2)]
     assert capfd.readouterr().err.count("rubbish") == 1
 
 
@@ -424,3 +464,20 @@ def test_half_an_environment_is_refused(configure: Configure, tmp_path: Path, mo
 def test_one_rank_of_one_is_one_process(configure: Configure, tmp_path: Path) -> None:
     assert not distributed.launched({"WORLD_SIZE": "1", "RANK": "0"}) and not distributed.launched({})
     assert distributed.launched({"WORLD_SIZE": "2", "RANK": "1"})
+
+
+# --- torchrun itself -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_torchrun_trains_one_run(cohort: Path, tmp_path: Path) -> None:
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    overrides = [
+        "data=npz", f"data.root={cohort}", "data.modality=DX", "data.classes=['0','1']", "model=vae",
+        "preprocess=radiograph", "preprocess.shape=[8,8]", "privacy.delta=1e-2", "privacy.batch_patients=8",
+        "trainer.steps=4", "trainer.device=cpu", f"privacy.ledger={tmp_path / 'ledger'}", "output=run",
+    ]  # fmt: skip
+    done = subprocess.run([*launcher, "-m", "imgsynth.cli", "train", *overrides], capture_output=True, text=True,
+                          timeout=300, check=False, cwd=tmp_path)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("Next:   imgsynth sample") == 1 and load_run(tmp_path / "run").finished
