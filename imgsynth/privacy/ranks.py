@@ -23,7 +23,7 @@ class Ranks(ABC):
         one rank (so that noise is drawn once), and its outcome, bit for bit, is what every rank gets.
 
         ``finish`` returns double precision under the names and in the shapes of the first group. All ranks call it with
-        the same names and shapes, in the same order of calls.
+        the same names and shapes (in whatever order a group lists them), in the same order of calls.
         """
 
     @abstractmethod

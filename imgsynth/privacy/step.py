@@ -77,9 +77,10 @@ def private_step(
         batch, aux = joined(plan, batch, aux, fakes)
     norm, noise_std = clipping.value, clipping.noise_std
     real = _sum(plan, engine, module, batch, aux, norm)
-    groups = [real.sums]
+    # Engines list parameters as they meet them; noise is drawn in the module's order, whatever the engine or the batch.
+    groups = [{name: real.sums[name] for name in trainable_parameters(module)}]
     if plan.clipping_quantile is not None:
-        groups = [{**real.sums, _COUNT: count_within(real.norms_P, norm)}]
+        groups[0][_COUNT] = count_within(real.norms_P, norm)
     if fakes is not None and plan.fakes == "plain":
         groups.append(plain_sums(plan, engine, module, fakes, ranks))
     gradients = ranks.combine(groups, lambda *totals: _gradients(plan, clipping, noise, *totals))

@@ -66,15 +66,17 @@ class Torchrun(Team):
         return device
 
     def combine(self, groups: Sequence[Sums], finish: Callable[..., Sums]) -> Sums:
-        tensors = [tensor for group in groups for tensor in group.values()]
+        named = [(at, name) for at, group in enumerate(groups) for name in sorted(group)]  # the same on all ranks
+        tensors = [groups[at][name] for at, name in named]
         flat = torch.cat([tensor.detach().double().flatten() for tensor in tensors])
         self._agree()
         with _connected():
             dist.all_reduce(flat, group=self._gradients)
-        totals = iter(_like(flat, tensors))
-        added = [{name: next(totals) for name in group} for group in groups]
+        totals = dict(zip(named, _like(flat, tensors), strict=True))
+        added = [{name: totals[at, name] for name in group} for at, group in enumerate(groups)]
         finished = finish(*added) if self.first else added[0]
-        return dict(zip(groups[0], self.same([finished[name] for name in groups[0]]), strict=True))
+        names = sorted(groups[0])
+        return dict(zip(names, self.same([finished[name] for name in names]), strict=True))
 
     def share(self, units: Units) -> Units:
         batch, aux = units

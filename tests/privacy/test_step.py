@@ -323,3 +323,26 @@ def test_two_ranks_shares_make_the_step_of_one_process(shares, mode, adaptive):
     assert info.public["noisy_gradient_norm"] == pytest.approx(whole.norm().item())
     assert norms[-1].value == pytest.approx(whole_norm.value, rel=1e-12)
     assert (whole_norm.value != 1.0) == adaptive
+
+
+def test_noise_does_not_depend_on_the_order_in_which_an_engine_lists_parameters():
+    class Backwards(type(ENGINE)):
+        def _sum(self, *arguments):
+            found = super()._sum(*arguments)
+            return found._replace(sums=dict(reversed(found.sums.items())))
+
+    class Twins(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a = nn.Parameter(torch.zeros(2, dtype=torch.float64))
+            self.b = nn.Parameter(torch.zeros(2, dtype=torch.float64))
+
+        def forward(self, x, y, shift):
+            return (x.flatten(1) * (self.a + self.b)).sum(1)
+
+    plan, found = dataclasses.replace(PLAN, noise_multiplier=1.0), []
+    for engine in (ENGINE, Backwards()):
+        module, (batch, aux) = Twins(), batch_of(ANNA)
+        private_step(plan, engine, module, batch, aux, None, NoiseSource(3))
+        found.append(torch.cat([module.a.grad, module.b.grad]))
+    torch.testing.assert_close(*found, rtol=0, atol=0)

@@ -180,6 +180,19 @@ def test_sums_over_ranks_are_exact_in_double_precision(tmp_path: Path) -> None:
     assert all(total.dtype == torch.float64 and total.tolist() == [2**24 + 1, 2**24 + 1] for total in found)
 
 
+def test_sums_are_added_by_name_and_not_by_place(tmp_path: Path) -> None:
+    """An engine lists parameters as it meets them, and on an empty share it meets none."""
+
+    def work(team: Team) -> dict[str, list[float]]:
+        group = {"b": torch.tensor([10.0]), "a": torch.tensor([1.0])}
+        if team.first:
+            group = dict(reversed(group.items()))
+        total = team.combine([group, group], lambda one, two: {n: one[n].double() + 2 * two[n] for n in one})
+        return {name: value.tolist() for name, value in total.items()}
+
+    assert on_ranks(2, joined_as(work), tmp_path)[0] == [{"a": [6.0], "b": [60.0]}] * 2
+
+
 def test_noise_is_drawn_once_and_is_everybodys(tmp_path: Path) -> None:
     noised: list[int] = []
 
