@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from dp_accounting import dp_event as dp
 
+from imgsynth.privacy import store
 from imgsynth.privacy.accounting import epsilon
 from imgsynth.privacy.events import compose
 from imgsynth.privacy.ledger import Ledger
@@ -287,3 +288,17 @@ def test_kill_9_at_200_random_moments_loses_no_spend_and_doubles_none(ledger, sp
     bodies = [json.loads(body) for (body,) in sql(ledger, "SELECT body FROM record ORDER BY number")]
     assert [body["run"] for body in bodies] == ["timed", *(f"run{i}" for i in range(len(told) + 1))]
     assert {body["what"] for body in bodies} == {"open"}
+
+
+def test_a_commit_is_on_disk_before_anybody_is_told(three):
+    """What no kill can show, a power cut would: the log is flushed at every commit."""
+    with three._store.writing() as book:
+        asked = [book._connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("journal_mode", "synchronous")]
+    assert asked == ["wal", 2]
+
+
+def test_a_reader_who_comes_while_the_ledger_is_begun_looks_again(three, monkeypatch):
+    """He found no end, and then records: they were begun in between."""
+    found, real = [], store.read_end
+    monkeypatch.setattr(store, "read_end", lambda path: real(path) if found else found.append(path))
+    assert three.verify() == 3
