@@ -75,6 +75,8 @@ def private_step(
     assert images == plan.images_per_step, f"the batch has {images} images a patient, the plan {plan.images_per_step}"
     if fakes is not None and plan.fakes == "joint":
         batch, aux = joined(plan, batch, aux, fakes)
+    for parameter in module.parameters():
+        parameter.grad = None  # the last step's, whose memory is needed now
     norm, noise_std = clipping.value, clipping.noise_std
     real = _sum(plan, engine, module, batch, aux, norm)
     # Engines list parameters as they meet them; noise is drawn in the module's order, whatever the engine or the batch.

@@ -407,8 +407,8 @@ def test_the_comparison_notices_a_layer_taken_wrongly(monkeypatch, wrong):
         monkeypatch.setattr(contributions.ConvWeight, "weighted", lambda self, c: 2 * original(self, c))
     if wrong == "forgotten":
         monkeypatch.setattr(layers.Layer, "names", lambda self: [n for n in (self.weight_name,) if n])
-        keep = layers.Layer._contributions
-        monkeypatch.setattr(layers.Layer, "_contributions", lambda self, *a: keep(self, *a)[:1])
+        keep = layers.Layer.contributions
+        monkeypatch.setattr(layers.Layer, "contributions", lambda self, *a: list(keep(self, *a))[:1])
     if wrong == "image by image":
         folded = Images.sum_by_patient
         monkeypatch.setattr(Images, "sum_by_patient", lambda self, t: folded(self, t) / self.most**0.5)

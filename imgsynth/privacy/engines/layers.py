@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -28,7 +28,6 @@ from imgsynth.privacy.engines.patients import Images
 
 NameOf = Callable[[Any], str | None]
 Saved = tuple[Tensor, ...]
-Contributions = list[tuple[str, Contribution]]
 
 
 class Unsupported(Exception):
@@ -66,21 +65,23 @@ class Layer(ABC):
         """The output, and what the backward pass needs."""
 
     @abstractmethod
-    def backward(
-        self, saved: Saved, g: Tensor, images: Images, wants_input: bool
-    ) -> tuple[Tensor | None, Contributions]:
-        """The input's gradient (None where nobody wants it) and each trainable parameter's contribution."""
+    def weight_contribution(self, saved: Saved, g: Tensor, images: Images) -> Contribution:
+        """What this use adds to patients' gradients of the weight."""
 
-    def _contributions(
-        self, images: Images, weight: Callable[[], Contribution], bias_B: Callable[[], Tensor]
-    ) -> Contributions:
-        """Those of the parameters that are trainable; ``bias_B`` gives each image's own gradient of the bias."""
-        found: Contributions = []
+    def bias_gradient(self, saved: Saved, g: Tensor) -> Tensor:
+        """Each image's own gradient of the bias, [B, *shape]."""
+        raise NotImplementedError(f"{type(self).__name__} has no bias")
+
+    @abstractmethod
+    def input_gradient(self, saved: Saved, g: Tensor) -> Tensor:
+        """The gradient of the input."""
+
+    def contributions(self, saved: Saved, g: Tensor, images: Images) -> Iterator[tuple[str, Contribution]]:
+        """Of each trainable parameter, one after the other."""
         if self.weight_name is not None:
-            found.append((self.weight_name, weight()))
+            yield self.weight_name, self.weight_contribution(saved, g, images)
         if self.bias_name is not None:
-            found.append((self.bias_name, Stored(images.sum_by_patient(bias_B()), images)))
-        return found
+            yield self.bias_name, Stored(images.sum_by_patient(self.bias_gradient(saved, g)), images)
 
 
 class Convolution(Layer):
@@ -92,17 +93,14 @@ class Convolution(Layer):
         x, weight, bias = lowered(x), lowered(self.given_weight), None if self.bias is None else lowered(self.bias)
         return self.geometry.apply(x, weight, bias), (x,)
 
-    def backward(
-        self, saved: Saved, g: Tensor, images: Images, wants_input: bool
-    ) -> tuple[Tensor | None, Contributions]:
-        (a,) = saved
-        weight, axes = self.given_weight, tuple(range(2, g.ndim))
-        found = self._contributions(
-            images,
-            lambda: ConvWeight(self.geometry, a, g, weight.shape, images),
-            lambda: exact(g).sum(axes),
-        )
-        return self.geometry.input_gradient(g, a, weight.to(g.dtype)) if wants_input else None, found
+    def weight_contribution(self, saved: Saved, g: Tensor, images: Images) -> Contribution:
+        return ConvWeight(self.geometry, saved[0], g, self.given_weight.shape, images)
+
+    def bias_gradient(self, saved: Saved, g: Tensor) -> Tensor:
+        return exact(g).flatten(2).sum(2)
+
+    def input_gradient(self, saved: Saved, g: Tensor) -> Tensor:
+        return self.geometry.input_gradient(g, saved[0], self.given_weight.to(g.dtype))
 
 
 class Linear(Layer):
@@ -110,16 +108,14 @@ class Linear(Layer):
         x, weight, bias = lowered(x), lowered(self.given_weight), None if self.bias is None else lowered(self.bias)
         return F.linear(x, weight, bias), (x,)
 
-    def backward(
-        self, saved: Saved, g: Tensor, images: Images, wants_input: bool
-    ) -> tuple[Tensor | None, Contributions]:
-        (a,) = saved
-        found = self._contributions(
-            images,
-            lambda: LinearWeight(a, g, images),
-            lambda: exact(g).flatten(1, -2).sum(1) if g.ndim > 2 else exact(g),
-        )
-        return g @ self.given_weight.to(g.dtype) if wants_input else None, found
+    def weight_contribution(self, saved: Saved, g: Tensor, images: Images) -> Contribution:
+        return LinearWeight(saved[0], g, images)
+
+    def bias_gradient(self, saved: Saved, g: Tensor) -> Tensor:
+        return exact(g).reshape(len(g), -1, g.shape[-1]).sum(1)
+
+    def input_gradient(self, saved: Saved, g: Tensor) -> Tensor:
+        return g @ self.given_weight.to(g.dtype)
 
 
 class GroupNorm(Layer):
@@ -131,33 +127,29 @@ class GroupNorm(Layer):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Saved]:
         x = exact(x).contiguous()
-        batch, channels, pixels = len(x), x.shape[1], math.prod(x.shape[2:])
-        y, mean, rstd = torch.native_group_norm(
-            x, self.weight, self.bias, batch, channels, pixels, self.groups, self.eps
-        )
+        y, mean, rstd = torch.native_group_norm(x, self.weight, self.bias, *self._sizes(x), self.eps)
         return y, (x, mean, rstd)
 
-    def backward(
-        self, saved: Saved, g: Tensor, images: Images, wants_input: bool
-    ) -> tuple[Tensor | None, Contributions]:
+    def weight_contribution(self, saved: Saved, g: Tensor, images: Images) -> Contribution:
         x, mean_BG, rstd_BG = saved
-        batch, channels, pixels = len(x), x.shape[1], math.prod(x.shape[2:])
-        g = g.contiguous()
-        g_BCT, x_BCT = g.view(batch, channels, -1), x.view(batch, channels, -1)
-        each = channels // self.groups
+        each = x.shape[1] // self.groups
         mean_BC, rstd_BC = mean_BG.repeat_interleave(each, 1), rstd_BG.repeat_interleave(each, 1)
-        sum_BC = g_BCT.sum(2)
+        moment_BC = (g * x).flatten(2).sum(2)
+        return Stored(images.sum_by_patient((moment_BC - mean_BC * self.bias_gradient(saved, g)) * rstd_BC), images)
 
-        def weight_B() -> Tensor:
-            return ((g_BCT * x_BCT).sum(2) - mean_BC * sum_BC) * rstd_BC
+    def bias_gradient(self, saved: Saved, g: Tensor) -> Tensor:
+        return g.flatten(2).sum(2)
 
-        found = self._contributions(images, lambda: Stored(images.sum_by_patient(weight_B()), images), lambda: sum_BC)
-        if not wants_input:
-            return None, found
-        gradient = torch.ops.aten.native_group_norm_backward(
-            g, x, mean_BG, rstd_BG, self.weight, batch, channels, pixels, self.groups, [True, False, False]
-        )[0]
-        return gradient, found
+    def input_gradient(self, saved: Saved, g: Tensor) -> Tensor:
+        x, mean, rstd = saved
+        mask = [True, False, False]
+        gradients: tuple[Tensor, ...] = torch.ops.aten.native_group_norm_backward(
+            g.contiguous(), x, mean, rstd, self.weight, *self._sizes(x), mask
+        )
+        return gradients[0]
+
+    def _sizes(self, x: Tensor) -> tuple[int, int, int, int]:
+        return len(x), x.shape[1], math.prod(x.shape[2:]), self.groups
 
 
 class LayerNorm(Layer):
@@ -170,25 +162,19 @@ class LayerNorm(Layer):
         y, mean, rstd = torch.native_layer_norm(x, self.shape, self.weight, self.bias, self.eps)
         return y, (x, mean, rstd)
 
-    def backward(
-        self, saved: Saved, g: Tensor, images: Images, wants_input: bool
-    ) -> tuple[Tensor | None, Contributions]:
+    def weight_contribution(self, saved: Saved, g: Tensor, images: Images) -> Contribution:
         x, mean, rstd = saved
+        return Stored(images.sum_by_patient(self.bias_gradient(saved, g * ((x - mean) * rstd))), images)
 
-        def over_positions(t: Tensor) -> Tensor:
-            return t.reshape(len(t), -1, *self.shape).sum(1)
+    def bias_gradient(self, saved: Saved, g: Tensor) -> Tensor:
+        return g.reshape(len(g), -1, *self.shape).sum(1)
 
-        found = self._contributions(
-            images,
-            lambda: Stored(images.sum_by_patient(over_positions(g * ((x - mean) * rstd))), images),
-            lambda: over_positions(g),
-        )
-        if not wants_input:
-            return None, found
-        gradient = torch.ops.aten.native_layer_norm_backward(
+    def input_gradient(self, saved: Saved, g: Tensor) -> Tensor:
+        x, mean, rstd = saved
+        gradients: tuple[Tensor, ...] = torch.ops.aten.native_layer_norm_backward(
             g, x, self.shape, mean, rstd, self.weight, self.bias, [True, False, False]
-        )[0]
-        return gradient, found
+        )
+        return gradients[0]
 
 
 class Embedding(Layer):
@@ -199,36 +185,29 @@ class Embedding(Layer):
     def forward(self, x: Tensor) -> tuple[Tensor, Saved]:
         return F.embedding(x, self.given_weight), (x,)
 
-    def backward(
-        self, saved: Saved, g: Tensor, images: Images, wants_input: bool
-    ) -> tuple[Tensor | None, Contributions]:
-        contribution = EmbeddingWeight(saved[0], g, self.given_weight.shape, self.padding_idx, images)
-        return None, self._contributions(images, lambda: contribution, lambda: g)
+    def weight_contribution(self, saved: Saved, g: Tensor, images: Images) -> Contribution:
+        return EmbeddingWeight(saved[0], g, self.given_weight.shape, self.padding_idx, images)
+
+    def input_gradient(self, saved: Saved, g: Tensor) -> Tensor:
+        raise NotImplementedError("indices have no gradient")
 
 
 class PReLU(Layer):
     def forward(self, x: Tensor) -> tuple[Tensor, Saved]:
         return torch.prelu(x, self.given_weight.to(x.dtype)), (x,)
 
-    def backward(
-        self, saved: Saved, g: Tensor, images: Images, wants_input: bool
-    ) -> tuple[Tensor | None, Contributions]:
-        (x,), weight = saved, self.given_weight
-        slopes = weight.numel()
+    def weight_contribution(self, saved: Saved, g: Tensor, images: Images) -> Contribution:
+        below = exact(g) * exact(saved[0]).clamp(max=0)
+        by_channel = below.reshape(*below.shape[:2], -1).sum(2) if below.ndim > 1 else below[:, None]
+        one_slope = self.given_weight.numel() == 1
+        return Stored(images.sum_by_patient(by_channel.sum(1, keepdim=True) if one_slope else by_channel), images)
 
-        def weight_B() -> Tensor:
-            below = exact(g) * exact(x).clamp(max=0)
-            kept = (0, 1) if slopes > 1 else (0,)
-            axes = tuple(axis for axis in range(x.ndim) if axis not in kept)
-            return (below.sum(axes) if axes else below).view(len(x), slopes)
-
-        found = self._contributions(images, lambda: Stored(images.sum_by_patient(weight_B()), images), lambda: g)
-        if not wants_input:
-            return None, found
-        slope = weight.to(g.dtype)
-        if slopes > 1:
+    def input_gradient(self, saved: Saved, g: Tensor) -> Tensor:
+        (x,) = saved
+        slope = self.given_weight.to(g.dtype)
+        if slope.numel() > 1:
             slope = slope.view(1, -1, *(1 for _ in x.shape[2:]))
-        return torch.where(x > 0, g, g * slope), found
+        return torch.where(x > 0, g, g * slope)
 
 
 Made = tuple[Tensor, Layer]

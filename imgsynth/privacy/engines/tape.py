@@ -8,7 +8,7 @@ the watch (a compiled module, a view made earlier).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -75,11 +75,12 @@ class Tape(TorchFunctionMode):
             self.arrived(name, parts)
         self.waiting = {}
 
-    def record(self, name: str, contribution: Contribution) -> None:
-        parts = self.waiting.setdefault(name, [])
-        parts.append(contribution)
-        if len(parts) == self.uses[name]:
-            self.arrived(name, self.waiting.pop(name))
+    def record(self, contributions: Iterable[tuple[str, Contribution]]) -> None:
+        for name, contribution in contributions:
+            parts = self.waiting.setdefault(name, [])
+            parts.append(contribution)
+            if len(parts) == self.uses[name]:
+                self.arrived(name, self.waiting.pop(name))
 
     def stray_parameters(self, loss: Tensor) -> list[str]:
         """Trainable parameters that the loss depends on by a way that was not watched."""
@@ -119,7 +120,5 @@ class _Watched(torch.autograd.Function):
         tape: Tape = ctx.tape
         if not tape.forward_is_over:
             raise Unsupported("a gradient taken within the loss")
-        gradient, contributions = ctx.layer.backward(ctx.saved_tensors, g, tape.images, ctx.needs_input_grad[1])
-        for name, contribution in contributions:
-            tape.record(name, contribution)
-        return None, gradient, None, None
+        tape.record(ctx.layer.contributions(ctx.saved_tensors, g, tape.images))
+        return None, ctx.layer.input_gradient(ctx.saved_tensors, g) if ctx.needs_input_grad[1] else None, None, None
