@@ -56,7 +56,15 @@ def test_every_sweep_says_which_launcher_it_needs_and_names_only_what_that_has(p
     content = yaml.safe_load(path.read_text())
     assert content["hydra"]["mode"] == "MULTIRUN"
     assert set(content["hydra"]["launcher"]) <= set(getattr(config, known).__dataclass_fields__)
-    assert compose("train", [f"sweep={path.stem}"] + (["hydra.launcher.partition=p"] if path.stem == "slurm" else []))
+    assert compose(
+        "train",
+        [f"sweep={path.stem}"]
+        + (
+            ["hydra.launcher.partition=p", "hydra.launcher.additional_parameters.nodelist=n"]
+            if path.stem == "slurm"
+            else []
+        ),
+    )
 
 
 def test_a_sweep_is_no_setting_of_one_run() -> None:
