@@ -72,6 +72,10 @@ class Layer(ABC):
         """Each image's own gradient of the bias, [B, *shape]."""
         raise NotImplementedError(f"{type(self).__name__} has no bias")
 
+    def for_input(self, saved: Saved) -> Saved:
+        """What ``input_gradient`` still needs of ``saved``."""
+        return saved
+
     @abstractmethod
     def input_gradient(self, saved: Saved, g: Tensor) -> Tensor:
         """The gradient of the input."""
@@ -98,6 +102,9 @@ class Convolution(Layer):
 
     def bias_gradient(self, saved: Saved, g: Tensor) -> Tensor:
         return exact(g).flatten(2).sum(2)
+
+    def for_input(self, saved: Saved) -> Saved:
+        return (torch.empty_like(saved[0]),)  # its shape and layout only; memory that is never touched
 
     def input_gradient(self, saved: Saved, g: Tensor) -> Tensor:
         return self.geometry.input_gradient(g, saved[0], self.given_weight.to(g.dtype))

@@ -110,15 +110,22 @@ class _Watched(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, anchor: Tensor, x: Tensor, layer: Layer, tape: Tape) -> Tensor:
         y, saved = layer.forward(x)
-        ctx.save_for_backward(*saved)
+        # Not save_for_backward: it would hold the input until this node is done, which is later than we need it.
+        ctx.saved, ctx.versions = saved, [t._version for t in saved]
         ctx.layer, ctx.tape = layer, tape
         return y
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
-        tape: Tape = ctx.tape
+        tape, layer, saved = ctx.tape, ctx.layer, ctx.saved
+        ctx.saved = None
         if not tape.forward_is_over:
             raise Unsupported("a gradient taken within the loss")
-        tape.record(ctx.layer.contributions(ctx.saved_tensors, g, tape.images))
-        return None, ctx.layer.input_gradient(ctx.saved_tensors, g) if ctx.needs_input_grad[1] else None, None, None
+        if saved is None or [t._version for t in saved] != ctx.versions:
+            raise Unsupported("a layer's input changed in place, or its gradient taken twice")
+        tape.record(layer.contributions(saved, g, tape.images))
+        if not ctx.needs_input_grad[1]:
+            return None, None, None, None
+        saved = layer.for_input(saved)
+        return None, layer.input_gradient(saved, g), None, None
