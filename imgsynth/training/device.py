@@ -26,6 +26,7 @@ def choose_device(trainer: TrainerConfig, index: int | None = None) -> torch.dev
             )
         )
     if trainer.device == "cpu" or not torch.cuda.is_available():
+        keep_freed_memory()
         return torch.device("cpu")
     if index is not None and index >= torch.cuda.device_count():
         raise InputError(
@@ -49,7 +50,7 @@ def make_repeatable(seed: int) -> None:
 
 def keep_freed_memory() -> None:
     """Let the C library keep what is freed, where it is glibc: by default every large tensor of every step is a new
-    mapping, whose pages the kernel must fill with zeros again. Up to twice as fast on CPU; the peak does not change.
+    mapping, whose pages the kernel must fill with zeros again. A tenth less time in our VAE's step on CPU.
     """
     try:
         libc = ctypes.CDLL("libc.so.6")

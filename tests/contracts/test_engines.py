@@ -187,6 +187,16 @@ def test_losses_are_the_weighted_means(engine):
     torch.testing.assert_close(got, (batch.w_PK * loss_PK).sum(1))
 
 
+@pytest.mark.parametrize("kind", [Autoencoder, Critic, Shared])
+def test_empty_batch_gives_zeros_for_every_layer(engine, kind):
+    """Transposed convolutions too: a Poisson batch may be empty, and must then take a noisy step."""
+    module, (batch, aux) = make_network(kind, 2), make_batch(0, 2, 2)
+    got = engine.clipped_sum(module, batch, aux, 1.0, 8)
+    assert got.sums.keys() == dict(module.named_parameters()).keys()
+    assert all(v.shape == module.get_parameter(n).shape and not v.any() for n, v in got.sums.items())
+    assert len(got.norms_P) == len(got.loss_P) == 0
+
+
 def test_empty_batch_gives_zeros(engine):
     module, (batch, aux) = make_network(PartlyFrozen, 2), make_batch(0, 2, 2)
     got = engine.clipped_sum(module, batch, aux, 1.0, 8)
@@ -326,6 +336,77 @@ def test_dropout_draws_anew_for_every_patient(engine):
     batch, aux = make_batch(2, 1, 2)
     batch.x_PKC[1] = batch.x_PKC[0]
     assert len(set(engine.clipped_sum(Dropped().double(), batch, aux, 1.0, 8).norms_P.tolist())) == 2
+
+
+class WassersteinUnit(nn.Module):
+    """WGAN-GP's critic: one unit is {real, fake, interpolate} of one image; the interpolate holds private pixels."""
+
+    def __init__(self, dims):
+        super().__init__()
+        conv = (nn.Conv2d, nn.Conv3d)[dims - 2]
+        self.net = nn.Sequential(conv(1, 3, 3, padding=1), nn.Softplus(), nn.Flatten(), nn.Linear(3 * SIDE**dims, 1))
+
+    def forward(self, x, y, fake, share):
+        mix = share.view(-1, *(1 for _ in x.shape[1:])) * (x - fake) + fake
+        slope = grad(lambda v: self.net(v).sum())(mix).flatten(1).norm(dim=1)
+        return (self.net(fake) - self.net(x)).squeeze(1) + 10 * (slope - 1).square()
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_the_unit_of_a_gradient_penalty_is_real_fake_and_interpolate(engine, dims):
+    module, (batch, _) = make_network(WassersteinUnit, dims), make_batch(4, 2, dims)
+    random = torch.Generator().manual_seed(5)
+    fake = torch.randn(8, *batch.x_PKC.shape[2:], generator=random, dtype=torch.float64)
+    aux = (fake, torch.rand(8, generator=random, dtype=torch.float64))
+    clip = median_norm(module, batch, aux)
+    expected, norms = oracle(module, batch, aux, clip)
+    got = engine.clipped_sum(module, batch, aux, clip, 3)
+    assert disagreement(got.sums, expected) < 1e-9
+    torch.testing.assert_close(got.norms_P, torch.tensor(norms, dtype=torch.float64), rtol=1e-9, atol=0)
+
+
+class RealAndFake(nn.Module):
+    """A discriminator called twice in one step, on the patient's image and on a generated one."""
+
+    def __init__(self, dims):
+        super().__init__()
+        self.critic = Critic(dims)
+
+    def forward(self, x, y, fake, scale):
+        return self.critic(x, y, scale) + self.critic(fake, y, -scale)
+
+
+def test_a_network_called_twice_in_a_step_is_clipped_once(engine):
+    """Clipped call by call, the two gradients would be cut apart and the sum could be twice as long."""
+    module, (batch, (scale,)) = make_network(RealAndFake, 2), make_batch(4, 2, 2)
+    aux = (torch.randn(8, *batch.x_PKC.shape[2:], dtype=torch.float64), scale)
+    clip = min(oracle(module, batch, aux, 1.0)[1]) / 2
+    got = engine.clipped_sum(module, batch, aux, clip, 3)
+    assert disagreement(got.sums, oracle(module, batch, aux, clip)[0]) < 1e-9
+    apart = oracle(module.critic, batch, (scale,), clip)[0]
+    for name, value in oracle(module.critic, fakes_of(batch, aux[0]), (-scale,), clip)[0].items():
+        apart[name] += value
+    assert disagreement({n.removeprefix("critic."): v for n, v in got.sums.items()}, apart) > 1e-2
+
+
+def fakes_of(batch, fake):
+    return PatientBatch(fake.view_as(batch.x_PKC), batch.y_PK, batch.w_PK)
+
+
+def test_opacus_agrees(engine):
+    """A second library's per-sample gradients, for one image a patient."""
+    from opacus.grad_sample import GradSampleModule
+
+    module, (batch, aux) = make_network(Critic, 2), make_batch(5, 1, 2)
+    wrapped = GradSampleModule(copy.deepcopy(module), loss_reduction="sum")
+    wrapped(batch.x_PKC[:, 0], batch.y_PK[:, 0], *aux).sum().backward()
+    samples = {n.removeprefix("_module."): p.grad_sample for n, p in wrapped.named_parameters()}
+    norms = torch.stack([g.flatten(1).norm(dim=1) for g in samples.values()]).norm(dim=0)
+    clip = float(norms.median())
+    got = engine.clipped_sum(module, batch, aux, clip, 8)
+    torch.testing.assert_close(got.norms_P, norms)
+    factors = (clip / norms).clamp(max=1)
+    assert disagreement(got.sums, {n: torch.tensordot(factors, g, 1) for n, g in samples.items()}) < 1e-9
 
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
