@@ -40,17 +40,19 @@ class NoiseSource:
 
     def add(self, value: Tensor, std: float) -> Tensor:
         """``value`` + N(0, std²) on the public grid, in double precision, on the device of ``value``; std > 0."""
-        grid = 2.0 ** math.floor(math.log2(std)) * _GRID
-        noisy = self.normal(value.numel(), value.device).view(value.shape).mul_(std).add_(value.detach())
-        return noisy.div_(grid).round_().mul_(grid)
+        grid = 2.0 ** math.floor(math.log2(std)) * _GRID  # a power of two: scaling by it is exact
+        noisy = self.normal(value.numel(), value.device).view(value.shape)
+        return noisy.mul_(std / grid).add_(value.detach(), alpha=1 / grid).round_().mul_(grid)
 
     def normal(self, count: int, device: torch.device | str = "cpu") -> Tensor:
         """``count`` independent standard normals, double precision."""
         pairs = (count + 1) // 2
         u_2N = self._uniform(2 * pairs, device).view(2, pairs)
         radius, angle = u_2N[0].log_().mul_(-2.0).sqrt_(), u_2N[1].mul_(2.0 * math.pi)
-        normal_2N = torch.stack([angle.cos(), angle.sin_()]).mul_(radius)
-        return normal_2N.view(-1)[:count]
+        normal_2N = torch.empty_like(u_2N)
+        torch.cos(angle, out=normal_2N[0])
+        torch.sin(angle, out=normal_2N[1])
+        return normal_2N.mul_(radius).view(-1)[:count]
 
     def _uniform(self, count: int, device: torch.device | str) -> Tensor:
         """Uniform in (0, 1): the 2⁵³ midpoints, so that the logarithm is always finite."""

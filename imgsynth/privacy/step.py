@@ -86,11 +86,11 @@ def private_step(
     if fakes is not None and plan.fakes == "plain":
         groups.append(plain_sums(plan, engine, module, fakes, ranks))
     gradients = ranks.combine(groups, lambda *totals: _gradients(plan, clipping, noise, *totals))
-    squares = []
+    norms = []
     for name, parameter in trainable_parameters(module).items():
         parameter.grad = gradients[name].to(parameter.dtype)
-        squares.append(gradients[name].square().sum())
-    public = {"noisy_gradient_norm": torch.stack(squares).sum().sqrt().item()}
+        norms.append(torch.linalg.vector_norm(gradients[name]))
+    public = {"noisy_gradient_norm": torch.stack(norms).norm().item()}
     if plan.clipping_quantile is not None:
         public["clipping_norm"] = norm
         clipping.follow(gradients[_COUNT].item())
@@ -105,8 +105,8 @@ def _gradients(
     gradients = {}
     for name, total in real.items():
         std = clipping.count_noise_std if name == _COUNT else clipping.noise_std
-        noisy = noise.add(total, std) if std > 0 else total.double()
-        gradients[name] = noisy if name == _COUNT else noisy / plan.normaliser
+        noisy = noise.add(total, std) if std > 0 else total.to(torch.float64, copy=True)
+        gradients[name] = noisy if name == _COUNT else noisy.div_(plan.normaliser)
         if fake is not None and name != _COUNT:
             gradients[name] = gradients[name] + fake[name].double() / plan.companion_size
     return gradients
