@@ -3,7 +3,7 @@
 | method  | what it does                                              | wins where                                  |
 |---------|-----------------------------------------------------------|---------------------------------------------|
 | gram    | Σ_tt' (UᵀU)(VᵀV), U unfolded                              | few positions, large weights (late layers)  |
-| phases  | the same, UᵀU from the pixels' Gram matrices              | the same, with overlapping windows          |
+| phases  | the same, from the pixels' Gram matrices                  | the same, with overlapping windows          |
 | groups  | W_p by one grouped convolution                            | many positions, small weights; 3D           |
 | columns | W_p by matrix products on U, in chunks that fit the cache | in between, in 2D                           |
 | loop    | W_p by one call of the vendor's kernel for each patient   | few large patients (3D volumes)             |
@@ -77,28 +77,28 @@ def _by_gram(parts: list[Contribution]) -> Norms:
     u, v = (torch.cat(fs, dim=3) if len(fs) > 1 else fs[0] for fs in zip(*[f for f in factors if f], strict=True))
     if u.shape[3] == 1:
         return Norms((u.square().sum((2, 3)) * v.square().sum((2, 3))).sum(1), None, parts)
-    (u, scale_u), (v, scale_v) = _scaled(u), _scaled(v)
-    return _from_grams(u.mT @ u, v.mT @ v, (scale_u * scale_v).square(), parts)
+    u, v, scale2_P = _in_range(u, v)
+    norms2_P = (u.mT @ u).mul_(v.mT @ v).flatten(1).sum(1)
+    terms_P = (u.square().sum(2) * v.square().sum(2)).sqrt().sum(2).square().sum(1)
+    return Norms(norms2_P.clamp_(min=0) * scale2_P, terms_P * scale2_P, parts)
 
 
 def _by_phases(parts: list[Contribution]) -> Norms:
     (part,) = parts
     assert isinstance(part, ConvWeight)
-    (a, scale_a), (g, scale_g) = _scaled(part.images.by_patient(part.a_B)), _scaled(part.images.by_patient(part.g_B))
-    uu, vv = part.geometry.grams_by_phase(a, g)
-    return _from_grams(uu, vv, (scale_a * scale_g).square(), parts)
+    a, g, scale2_P = _in_range(part.images.by_patient(part.a_B), part.images.by_patient(part.g_B))
+    norms2_P, terms_P = part.geometry.norms2_by_phase(a, g)
+    return Norms(norms2_P.clamp_(min=0) * scale2_P, terms_P * scale2_P, parts)
 
 
-def _from_grams(uu: Tensor, vv: Tensor, scale2_P: Tensor, parts: list[Contribution]) -> Norms:
-    terms = uu.mul_(vv).flatten(1)
-    return Norms(terms.sum(1).clamp_(min=0) * scale2_P, terms.abs_().sum(1) * scale2_P, parts)
-
-
-def _scaled(t_P: Tensor) -> tuple[Tensor, Tensor]:
-    """t / scale, each patient's largest entry 1: products of tiny and of huge entries neither vanish nor overflow."""
-    scale_P = t_P.flatten(1).abs().amax(1)
-    scale_P = torch.where(scale_P > 0, scale_P, torch.ones_like(scale_P))
-    return t_P / scale_P.view(-1, *(1 for _ in t_P.shape[1:])), scale_P
+def _in_range(u_P: Tensor, v_P: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """u and v whose squares neither vanish nor overflow, and by what their squared product is to be scaled."""
+    scales = [torch.linalg.vector_norm(t.flatten(1), ord=torch.inf, dim=1) for t in (u_P, v_P)]
+    if all(bool(((s > 1e-12) & (s < 1e12)).all()) for s in scales):
+        return u_P, v_P, torch.ones_like(scales[0])
+    u_scale, v_scale = (torch.where(s > 0, s, torch.ones_like(s)) for s in scales)
+    by_patient = (-1, *(1 for _ in u_P.shape[1:]))
+    return u_P / u_scale.view(by_patient), v_P / v_scale.view(by_patient), (u_scale * v_scale).square()
 
 
 def _by_method(method: str, part: ConvWeight) -> Norms:
@@ -132,7 +132,9 @@ def _keeps(part: ConvWeight) -> bool:
 # method -> elements of memory that it takes for a patient
 _ELEMENTS: dict[str, Callable[[ConvWeight], int]] = {
     "gram": lambda part: _unfolded(part) + 2 * part.geometry.groups * part.positions() ** 2,
-    "phases": lambda part: math.prod(part.geometry.stride) * part.geometry.groups * _pixels(part) ** 2,
+    "phases": lambda part: (
+        4 * part.geometry.groups * _pixels(part) ** 2 + 2 * (part.a_B[0].numel() + part.g_B[0].numel())
+    ),
     "groups": lambda part: part.size,
     "columns": lambda part: max(part.size, 4 * _unfolded(part)),  # small enough to stay in a processor's cache
     "loop": lambda part: part.size,
@@ -166,7 +168,7 @@ def _seconds(method: str, part: ConvWeight) -> float:
         _wait(part.a_B)
         began = time.perf_counter()
         for kept in _by_method(method, some).kept:
-            kept.weighted(torch.ones_like(some.images.w_PK[:, 0]).to(part.a_B.dtype))
+            kept.weighted(part.a_B.new_ones(some.images.patients))
         _wait(part.a_B)
         times.append(time.perf_counter() - began)
     return min(times)
@@ -204,6 +206,6 @@ def _pixels(part: ConvWeight) -> int:
 
 def _phases_cost(part: ConvWeight) -> float:
     geometry = part.geometry
-    channels, phases = part.shape[1] * geometry.groups, math.prod(geometry.stride)
-    each = phases * channels + part.shape[0] + 4 * geometry.groups * math.prod(geometry.kernel)
+    channels, offsets = part.shape[1] * geometry.groups, math.prod(geometry.kernel) / math.prod(geometry.stride)
+    each = math.prod(geometry.stride) * channels + part.shape[0] + 8 * geometry.groups * offsets
     return float(_pixels(part) ** 2 * each)

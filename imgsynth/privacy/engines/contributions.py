@@ -113,10 +113,6 @@ class ConvWeight(Contribution):
     def positions(self) -> int:
         return self.images.most * self.geometry.positions(self.a_B, self.g_B)
 
-    def grams_by_phase(self) -> tuple[Tensor, Tensor]:
-        """UᵀU and VᵀV [P, G, ...], the first from pixel Gram matrices; the product of the two is what counts."""
-        return self.geometry.grams_by_phase(self.images.by_patient(self.a_B), self.images.by_patient(self.g_B))
-
 
 class LinearWeight(Contribution):
     """The weight [out, in] of a linear layer on inputs [B, ..., in]."""

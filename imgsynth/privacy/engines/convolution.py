@@ -85,32 +85,33 @@ class Geometry:
         u_BGRT = self.windows(unfolded, out).reshape(images, groups, -1, positions)
         return u_BGRT, other.reshape(images, groups, -1, positions)
 
-    def taps(self) -> list[tuple[Sizes, Sizes]]:
-        """For each tap of the kernel its stride phase, and how many strides it lies beyond that."""
-        offsets = (
-            tuple(d * k for d, k in zip(self.dilation, tap, strict=True))
-            for tap in product(*(range(k) for k in self.kernel))
-        )
-        return [
-            (
-                tuple(o % s for o, s in zip(offset, self.stride, strict=True)),
-                tuple(o // s for o, s in zip(offset, self.stride, strict=True)),
-            )
-            for offset in offsets
-        ]
-
     def pixel_grid(self, out: Sizes) -> Sizes:
         """How many pixels of one stride phase ``out`` positions see along each axis."""
         reach = (d * (k - 1) // s for d, k, s in zip(self.dilation, self.kernel, self.stride, strict=True))
         return tuple(n + r for n, r in zip(out, reach, strict=True))
 
-    def grams_by_phase(self, a_PkC: Tensor, g_PkC: Tensor) -> tuple[Tensor, Tensor]:
-        """UᵀU and VᵀV, [P, G, k, T', k, T'], the first from the Gram matrices of pixels, one for each stride phase.
+    def phases(self) -> dict[tuple[Sizes, ...], list[Sizes]]:
+        """Stride phases by the offsets of their taps: how many strides each tap lies beyond the phase."""
+        of_phase: dict[Sizes, list[Sizes]] = {}
+        for tap in product(*(range(k) for k in self.kernel)):
+            offset = tuple(d * k for d, k in zip(self.dilation, tap, strict=True))
+            phase = tuple(o % s for o, s in zip(offset, self.stride, strict=True))
+            of_phase.setdefault(phase, []).append(tuple(o // s for o, s in zip(offset, self.stride, strict=True)))
+        together: dict[tuple[Sizes, ...], list[Sizes]] = {}
+        for phase, offsets in of_phase.items():
+            together.setdefault(tuple(offsets), []).append(phase)
+        return together
 
-        ⟨U_t, U_t'⟩ = Σ_taps ⟨x[s·t + d·tap], x[s·t' + d·tap]⟩, and all taps of one phase read one and the same Gram
-        matrix of the pixels s·m + phase, shifted: up to ∏kernel/∏stride times fewer multiplications than from U. Here
-        positions are counted on the grid of the pixels, T' of them, so that a shift is one number: the positions that
-        this adds at the rows' ends have V = 0 and drop out of Σ (UᵀU)(VᵀV).
+    def norms2_by_phase(self, a_PkC: Tensor, g_PkC: Tensor) -> tuple[Tensor, Tensor]:
+        """Σ_tt' (UᵀU)(VᵀV) [P] from Gram matrices of pixels, and the largest that its terms can add up to.
+
+        ⟨U_t, U_t'⟩ = Σ_taps ⟨x[s·t + d·tap], x[s·t' + d·tap]⟩. All taps of one stride phase read one and the same Gram
+        matrix of the pixels s·m + phase, shifted; so instead VᵀV is shifted, once for each offset, and multiplied with
+        that matrix. Phases whose taps have the same offsets are further channels of one (all of them, for kernel 4 and
+        stride 2): up to ∏kernel/∏stride times fewer multiplications than from U. Positions are counted on the grid of
+        the pixels, so that a shift is one number; those that this adds at the rows' ends have V = 0.
+
+        The terms: Σ_tt' |U_t||U_t'||V_t||V_t'| = (Σ_t |U_t||V_t|)², to which rounding is in proportion.
         """
         unfolded, other = (g_PkC, a_PkC) if self.transposed else (a_PkC, g_PkC)
         patients, images, groups, out = *other.shape[:2], self.groups, other.shape[3:]
@@ -121,15 +122,22 @@ class Geometry:
         v = v.reshape(patients, images, groups, -1, math.prod(grid))[..., :length]
         v = v.permute(0, 2, 3, 1, 4).reshape(patients * groups, -1, images * length)
         vv = torch.bmm(v.mT, v).view(patients, groups, images, length, images, length)
-
         x = self._by_phase(unfolded, grid)  # [*stride, P·G, channels, k·pixels]
-        gram = {phase: torch.bmm(x[phase].mT, x[phase]) for phase in {phase for phase, _ in self.taps()}}
-        uu = torch.zeros_like(vv)
-        for phase, beyond in self.taps():
-            start = sum(b * p for b, p in zip(beyond, pitch, strict=True))
-            own = slice(start, start + length)
-            uu += gram[phase].view(patients, groups, images, math.prod(grid), images, -1)[:, :, :, own, :, own]
-        return uu, vv
+        pixels = images * math.prod(grid)
+        norms2_P, u2 = x.new_zeros(patients), x.new_zeros(patients, groups, images, length)
+        for offsets, phases in self.phases().items():
+            channels = torch.cat([x[phase] for phase in phases], dim=1) if len(phases) > 1 else x[phases[0]]
+            gram = torch.bmm(channels.mT, channels)
+            diagonal = gram.diagonal(dim1=1, dim2=2).view(patients, groups, images, -1)
+            shifted = vv.new_zeros(patients, groups, images, math.prod(grid), images, math.prod(grid))
+            for offset in offsets:
+                start = sum(o * p for o, p in zip(offset, pitch, strict=True))
+                own = slice(start, start + length)
+                shifted[:, :, :, own, :, own] += vv
+                u2 += diagonal[..., own]
+            norms2_P += gram.mul_(shifted.view(patients * groups, pixels, pixels)).view(patients, -1).sum(1)
+        v2 = vv.view(patients, groups, images * length, -1).diagonal(dim1=2, dim2=3)
+        return norms2_P, (u2.view_as(v2) * v2).sqrt().sum(2).square().sum(1)
 
     def _by_phase(self, x_PkC: Tensor, grid: Sizes) -> Tensor:
         """The pixels of each stride phase: [*stride, P·G, C/G, k·pixels]."""

@@ -15,21 +15,24 @@ class Images:
     """
 
     def __init__(self, w_PK: Tensor):
-        self.w_PK = w_PK
-        self.patients, self.slots = w_PK.shape
+        self.patients, slots = w_PK.shape
         self.keep_B = w_PK.flatten().nonzero().flatten()  # index into P·K
         self.w_B = w_PK.flatten()[self.keep_B]
-        self.patient_B = self.keep_B // self.slots
-        counts_P = torch.bincount(self.patient_B, minlength=self.patients)
-        self.ends: list[int] = counts_P.cumsum(0).tolist()
-        self.most = int(counts_P.max())
-        self.uniform = self.most if len(self.keep_B) == self.patients * self.most else None
-        first_P = counts_P.cumsum(0) - counts_P
-        self.place_B = self.patient_B * self.most + torch.arange(len(self.keep_B), device=w_PK.device)
-        self.place_B -= first_P[self.patient_B]
+        self.patient_B = self.keep_B // slots
+        self.ends: list[int] = torch.bincount(self.patient_B, minlength=self.patients).cumsum(0).tolist()
+        self._count()
+
+    def _count(self) -> None:
+        counts = [end - start for start, end in zip([0, *self.ends], self.ends, strict=False)]
+        self.most = max(counts)
+        self.uniform = self.most if len(self.patient_B) == self.patients * self.most else None
+        if self.uniform is None:
+            first_P = torch.tensor([0, *self.ends[:-1]], device=self.patient_B.device)
+            place_B = torch.arange(len(self.patient_B), device=self.patient_B.device) - first_P[self.patient_B]
+            self.place_B = self.patient_B * self.most + place_B
 
     def __len__(self) -> int:
-        return len(self.keep_B)
+        return len(self.patient_B)
 
     def take(self, batch: PatientBatch, aux: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """x_BC, y_B and aux of the images; ``aux`` tensors are [P, K, ...]. Copies, so that no layer in place harms."""
@@ -58,4 +61,11 @@ class Images:
 
     def of(self, patients: range) -> Images:
         """Those patients alone."""
-        return Images(self.w_PK[patients.start : patients.stop])
+        if len(patients) == self.patients:
+            return self
+        some, own = object.__new__(Images), self.slice_of(patients)
+        some.patients = len(patients)
+        some.patient_B = self.patient_B[own] - patients.start
+        some.ends = [end - own.start for end in self.ends[patients.start : patients.stop]]
+        some._count()
+        return some
