@@ -11,7 +11,9 @@ from torch import nn
 from torch.func import grad
 
 from imgsynth.models import GAN, VAE, Private
-from imgsynth.privacy.engines import ENGINES, get_engine
+from imgsynth.privacy.engines import ENGINES, Clipped, get_engine
+from imgsynth.privacy.engines.ghost import GhostEngine
+from imgsynth.privacy.engines.loop import LoopEngine
 from imgsynth.types import InputError, PatientBatch
 
 
@@ -122,8 +124,14 @@ def test_equals_the_oracle(engine, kind, dims, dtype):
     module = make_network(kind, dims, dtype)
     batch, aux = make_batch(4, 3, dims, dtype=dtype)
     clip = median_norm(module, batch, aux)
-    expected, norms = oracle(module, batch, aux, clip)
+    expected, _ = oracle(module, batch, aux, clip)
     assert all(v.abs().max() > 1e-4 for v in expected.values()), "a parameter without gradient tests nothing"
+    agrees(engine, module, batch, aux, clip)
+
+
+def agrees(engine, module, batch, aux, clip):
+    dtype = batch.x_PKC.dtype
+    expected, norms = oracle(module, batch, aux, clip)
     got = engine.clipped_sum(module, batch, aux, clip, physical_batch=3)
     assert disagreement(got.sums, expected) < TOLERANCE[dtype]
     torch.testing.assert_close(got.norms_P, torch.tensor(norms, dtype=dtype), rtol=TOLERANCE[dtype], atol=0)
@@ -160,6 +168,45 @@ def test_equals_the_oracle_for_any_batch(engine, kind, dims, patients, images, p
     got = engine.clipped_sum(module, batch, aux, clip, physical_batch)
     assert disagreement(got.sums, oracle(module, batch, aux, clip)[0]) < 1e-9
     assert got.norms_P.shape == got.loss_P.shape == (patients,)
+
+
+class ImageByImage(LoopEngine):
+    """Clips every image by itself."""
+
+    def _sum(self, module, parameters, batch, aux_PK, clipping_norm, physical_batch):
+        one = PatientBatch(*(t.flatten(0, 1)[:, None] for t in (batch.x_PKC, batch.y_PK, batch.w_PK)))
+        aux = tuple(a.flatten(0, 1)[:, None] for a in aux_PK)
+        found = super()._sum(module, parameters, one, aux, clipping_norm, physical_batch)
+        norms = found.norms_P.view(batch.w_PK.shape).norm(dim=1)
+        return Clipped(found.sums, norms, found.loss_P.view(batch.w_PK.shape).sum(1))
+
+
+class OneLayerLeftOut(LoopEngine):
+    """Forgets the head's weight in the norm."""
+
+    def _patient_gradient(self, module, parameters, batch, aux_PK, p):
+        gradient, loss = super()._patient_gradient(module, parameters, batch, aux_PK, p)
+        kept = [g for name, g in zip(parameters, gradient, strict=True) if name != "head.weight"]
+        short = float(torch.stack([g.norm() for g in kept]).norm() / torch.stack([g.norm() for g in gradient]).norm())
+        return [g / short if short else g for g in gradient], loss
+
+
+class StaleBuffer(GhostEngine):
+    """Reads the first output gradient that a layer ever had."""
+
+    def _clipped(self, *arguments):
+        if not hasattr(self, "kept"):
+            self.kept = super()._clipped(*arguments)
+        return self.kept
+
+
+@pytest.mark.parametrize("broken", [ImageByImage, OneLayerLeftOut, StaleBuffer])
+def test_broken_engines_fail_the_suite(broken):
+    """The suite's own test, run on an engine with a mistake in it."""
+    with pytest.raises(AssertionError):
+        for seed in range(2):
+            module, (batch, aux) = make_network(Critic, 2), make_batch(4, 3, 2, seed)
+            agrees(broken(), module, batch, aux, min(oracle(module, batch, aux, 1.0)[1]) / 2)
 
 
 @pytest.mark.parametrize("mistake", [{"unit": "image"}, {"leave_out": "head.weight"}], ids=str)
@@ -282,23 +329,51 @@ def test_losses_of_another_shape_are_refused(engine, shape, images):
         engine.clipped_sum(OddLoss(shape).double(), batch, aux, 1.0, 8)
 
 
-class Counts(nn.Module):
-    """Keeps a running number in a buffer: not of the data, but how should an engine know."""
+class Keeps(nn.Module):
+    """Writes to itself in the forward pass, in ways of which torch's own book-keeping sees only some."""
 
-    def __init__(self):
+    def __init__(self, how, dropout):
         super().__init__()
-        self.net = nn.Linear(1, 1)
+        self.how, self.net, self.drop = how, nn.Linear(1, 1), nn.Dropout(0.5 if dropout else 0.0)
         self.register_buffer("seen", torch.zeros(()))
+        self.frozen = nn.Parameter(torch.zeros(()), requires_grad=False)
 
     def forward(self, x, y, t):
-        self.seen += 1
-        return self.net(x.flatten(1).mean(1, keepdim=True)).squeeze(1).square()
+        if self.how == "a buffer":
+            self.seen += 1
+        if self.how == "a buffer's data":
+            self.seen.data.add_(1)
+        if self.how == "a buffer replaced":
+            self.seen = self.seen + 1
+        if self.how == "a frozen parameter":
+            self.frozen.data.add_(1)
+        if self.how == "a frozen parameter replaced":
+            self.frozen = nn.Parameter(self.frozen + 1, requires_grad=False)
+        if self.how == "a trained parameter":
+            self.net.bias.data.add_(1)
+        return self.net(self.drop(x.flatten(1).mean(1, keepdim=True))).squeeze(1).square()
 
 
-def test_a_buffer_that_changes_is_refused(engine):
+KEPT = ["a buffer", "a buffer's data", "a buffer replaced", "a frozen parameter", "a frozen parameter replaced",
+        "a trained parameter"]  # fmt: skip
+
+
+@pytest.mark.parametrize("dropout", [False, True])
+@pytest.mark.parametrize("how", KEPT)
+def test_what_changes_in_the_forward_pass_is_refused(engine, how, dropout):
     batch, aux = make_batch(2, 1, 2)
-    with pytest.raises(InputError, match=r"buffer.*Counts|Counts.*buffer"):
-        engine.clipped_sum(Counts().double(), batch, aux, 1.0, 8)
+    with pytest.raises(
+        InputError, match=r"passes? the clipping and the noise by|pass the clipping|torch.func can follow"
+    ):
+        engine.clipped_sum(Keeps(how, dropout).double(), batch, aux, 1.0, 8)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_half_precision_parameters_are_refused(engine, dtype):
+    """Sums of clipped gradients rounded to 8 bits move by more than C."""
+    batch, aux = make_batch(2, 1, 2, dtype=torch.float32)
+    with pytest.raises(InputError, match="float32 or float64"):
+        engine.clipped_sum(make_network(Critic, 2, dtype), batch, aux, 1.0, 8)
 
 
 class Branches(nn.Module):

@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Literal, NamedTuple, final
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -43,7 +44,8 @@ class Engine(ABC):
     | an image of weight 0 (padding)            | contributes nothing, even where its pixels or loss are NaN    |
     | a patient's gradient is NaN or infinite   | that patient contributes zero; its norm is reported as it is  |
     | losses not shaped (K,), as (K, 1) or ()   | InputError                                                    |
-    | a buffer changes in the forward pass      | InputError                                                    |
+    | a buffer or parameter changes in forward  | InputError                                                    |
+    | parameters in half precision, complex     | InputError                                                    |
     | frozen parameters                         | no entry in ``sums``                                          |
     | a hook on a parameter's gradient          | InputError                                                    |
     | precision "bf16"                          | forward and input gradients by autocast, norms and sums float32 |
@@ -66,7 +68,7 @@ class Engine(ABC):
             zeros = {name: torch.zeros_like(p) for name, p in parameters.items()}
             return Clipped(zeros, batch.w_PK.new_zeros(0), batch.w_PK.new_zeros(0))
         aux_PK = tuple(a.reshape(patients, images, *a.shape[1:]) for a in aux)
-        with unchanged_buffers(module):
+        with unchanged(module):
             result = self._sum(module, parameters, batch, aux_PK, clipping_norm, physical_batch)
         assert result.sums.keys() == parameters.keys(), "an engine must cover every trainable parameter"
         return result
@@ -105,6 +107,16 @@ def trainable_parameters(module: nn.Module) -> Parameters:
                 remedy="remove the hooks; freeze parameters with requires_grad_(False)",
             )
         )
+    coarse = [f"{name} ({p.dtype})" for name, p in parameters.items() if p.dtype not in (torch.float32, torch.float64)]
+    if coarse:
+        raise InputError(
+            Fault(
+                where=f"parameters {', '.join(coarse)} of {type(module).__name__}",
+                got="trained in another precision than float32 or float64",
+                expected="weights in which clipped gradients can be summed without rounding past the clipping norm",
+                remedy="module.float(), and trainer.precision=bf16 for the speed",
+            )
+        )
     if not parameters:
         raise InputError(
             Fault(
@@ -137,17 +149,40 @@ def check_losses(losses: Tensor, images: int) -> None:
 
 
 @contextmanager
-def unchanged_buffers(module: nn.Module) -> Iterator[None]:
-    """Refuse a forward pass that writes to a buffer: running statistics would carry unclipped, unnoised data out."""
-    before = {name: (id(b), b._version) for name, b in module.named_buffers()}
+def unchanged(module: nn.Module) -> Iterator[None]:
+    """Refuse a forward pass that writes to a buffer or a parameter: what it leaves there passes the clipping and the
+    noise by (running statistics, a codebook's averages).
+
+    Replacements and ordinary writes are seen in every call, writes past torch's book-keeping (``.data``) in calls 1, 2,
+    4, 8, …, in which the contents are compared.
+    """
+    calls = _calls[module] = _calls.get(module, 0) + 1
+    state = _state(module)
+    before = {name: (id(t), t._version) for name, t in state.items()}
+    content = {name: t.detach().clone() for name, t in state.items()} if calls & (calls - 1) == 0 else {}
     yield
-    changed = [name for name, b in module.named_buffers() if before.get(name) != (id(b), b._version)]
+    state = _state(module)
+    changed = [name for name, t in state.items() if before.get(name) != (id(t), t._version)]
+    changed += [name for name, t in content.items() if name in state and not _same(state[name], t)]
+    changed += [name for name in before if name not in state]
     if changed:
         raise InputError(
             Fault(
-                where=f"buffers {', '.join(changed)} of {type(module).__name__}",
+                where=f"{', '.join(sorted(set(changed)))} of {type(module).__name__} (buffer or parameter)",
                 got="values that change in the forward pass",
-                expected="buffers that stay as they are: their changes would pass the clipping and the noise by",
-                remedy="drop the running statistics: GroupNorm for BatchNorm, track_running_stats=False",
+                expected="a network that stays as it is: changes would pass the clipping and the noise by",
+                remedy="drop what is kept of the images: GroupNorm for BatchNorm, track_running_stats=False",
             )
         )
+
+
+_calls: WeakKeyDictionary[nn.Module, int] = WeakKeyDictionary()
+
+
+def _state(module: nn.Module) -> dict[str, Tensor]:
+    return {**dict(module.named_buffers()), **dict(module.named_parameters())}
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    """Bit for bit, NaN equal to NaN."""
+    return a.shape == b.shape and bool(torch.equal(a, b) or ((a == b) | (a.isnan() & b.isnan())).all())

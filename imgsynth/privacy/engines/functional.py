@@ -61,8 +61,8 @@ def _explained(module: nn.Module) -> Iterator[None]:
     """Say what to do where torch.func cannot follow a network: writing to buffers, branching on values."""
     try:
         yield
-    except RuntimeError as error:
-        if "vmap" not in str(error) and "transform" not in str(error):
+    except (RuntimeError, NotImplementedError) as error:
+        if not any(word in str(error) for word in ("vmap", "transform", "functorch", "saved tensor hooks")):
             raise
         raise InputError(
             Fault(

@@ -24,8 +24,9 @@ from imgsynth.privacy.engines.choice import norms2
 from imgsynth.privacy.engines.contributions import Contribution
 from imgsynth.privacy.engines.functional import FunctionalEngine
 from imgsynth.privacy.engines.layers import Unsupported
+from imgsynth.privacy.engines.loop import LoopEngine
 from imgsynth.privacy.engines.patients import Images
-from imgsynth.privacy.engines.probe import alike, probe, without_randomness
+from imgsynth.privacy.engines.probe import alike, probe, surroundings, without_randomness
 from imgsynth.privacy.engines.tape import Tape
 from imgsynth.types import Fault, InputError, PatientBatch
 
@@ -39,7 +40,7 @@ class _Known:
 
     names: tuple[str, ...]
     calls: int = 0
-    agreed: bool = False  # a comparison with the functional engine came out well
+    examined: int = 0  # how often it was found to be what we take it for
     obstacle: str | None = None  # why it is left to the functional engine
 
 
@@ -50,9 +51,10 @@ class GhostEngine(Engine):
     """Linear, Conv1d-3d and ConvTranspose1d-3d of any kind, GroupNorm, InstanceNorm, LayerNorm, Embedding, PReLU.
 
     A network with anything else that is trainable, and a loss with a gradient inside, is left whole to ``functional``,
-    which is said once. A network that mixes the images of a batch has no per-patient gradients: on calls 1, 2, 4, 8, …
-    the result for a few images made of the first patient's is compared with ``functional``, which takes every patient
-    by himself; a difference on the first call leaves the network to ``functional``, a later one ends the run.
+    which is said once. A network that mixes the images of a batch has no per-patient gradients. So on calls 1, 2, 4, 8,
+    … a few images made of one patient's are taken by ``functional`` too, which treats every patient by himself; and
+    patients are surrounded by others, with the same random numbers, which must move nothing. A network that fails is
+    left to ``functional`` on the first call; on a later one the run ends.
     """
 
     name = "ghost"
@@ -78,8 +80,8 @@ class GhostEngine(Engine):
         known.calls += 1
         try:
             if known.obstacle is None:
-                if not known.agreed or known.calls & (known.calls - 1) == 0:
-                    self._compare(module, parameters, batch, aux_PK, clipping_norm, known)
+                if not known.examined or known.calls & (known.calls - 1) == 0:
+                    self._examine(module, parameters, batch, aux_PK, clipping_norm, physical_batch, known)
                 return self._chunks(module, parameters, batch, aux_PK, clipping_norm, physical_batch)
         except Unsupported as obstacle:
             known.obstacle = str(obstacle)
@@ -167,36 +169,85 @@ class GhostEngine(Engine):
         record.loss_P = images.sum_by_patient(weighted_B.detach())
         return record
 
-    def _compare(
+    def _examine(
         self,
         module: nn.Module,
         parameters: Parameters,
         batch: PatientBatch,
         aux_PK: Aux,
         clipping_norm: float,
+        physical_batch: int,
         known: _Known,
     ) -> None:
-        """Take a probe with ``functional`` too. Unsupported where the two differ, InputError if they agreed before."""
+        """Unsupported where the network is not what we take it for; InputError where it was so in earlier calls."""
         made = probe(batch, aux_PK)
         if made is None:
             return
-        arguments = (module, parameters, *made, clipping_norm)
-        with without_randomness(module, *made):
+        first = known.examined == 0
+        reason = self._compare(module, parameters, *made, clipping_norm)
+        if reason is None and physical_batch > 1:
+            patients = min(8, physical_batch)
+            seeds = range(3) if first else [known.calls]
+            tries = (self._coupling(module, parameters, *made, patients, seed) for seed in seeds)
+            reason = next((found for found in tries if found is not None), None)
+        if reason is None:
+            known.examined += 1
+        elif first:
+            raise Unsupported(reason)
+        else:
+            raise InputError(
+                Fault(
+                    where=f"private network {type(module).__name__}, call {known.calls} of privacy.engine=ghost",
+                    got=f"{reason}, though earlier calls found nothing",
+                    expected="gradients that do not depend on which other patients are in the batch",
+                    remedy="privacy.engine=functional in a new run; do not release what this run made",
+                )
+            )
+
+    def _compare(
+        self, module: nn.Module, parameters: Parameters, batch: PatientBatch, aux_PK: Aux, clipping_norm: float
+    ) -> str | None:
+        """Whether ``functional``, which takes every patient by himself, finds the same. What is wrong, or None.
+
+        Where the two differ, ``loop`` decides: it may be ``functional`` that misses something (a parameter that the
+        network also keeps elsewhere), and then nothing may be left to it: InputError.
+        """
+        arguments = (module, parameters, batch, aux_PK, clipping_norm)
+        tolerance = 1e-3 if self.precision == "float32" else 0.1
+        with without_randomness(module, batch, aux_PK):
             got = self._clipped(*arguments)
             expected = FunctionalEngine(self.precision)._sum(*arguments, 1)  # one at a time: less memory
-        if alike(got, expected, 1e-3 if self.precision == "float32" else 0.1):
-            known.agreed |= bool((expected.norms_P > 0).all())
-            return
-        if not known.agreed:
-            raise Unsupported("its images do not have gradients independent of each other, or we take a layer wrongly")
-        raise InputError(
-            Fault(
-                where=f"private network {type(module).__name__}, call {known.calls} of privacy.engine=ghost",
-                got="gradients other than with each patient by himself, though earlier calls agreed",
-                expected="gradients that do not depend on which other patients are in the batch",
-                remedy="privacy.engine=functional in a new run; do not release what this run made",
+            if alike(got, expected, tolerance):
+                return None
+            plainly = LoopEngine(self.precision)._sum(*arguments, 1)
+        if batch.w_PK.shape[1] == 1 and not alike(expected, plainly, tolerance):
+            raise InputError(
+                Fault(
+                    where=f"private network {type(module).__name__}",
+                    got="other gradients by torch.func than by ordinary differentiation",
+                    expected="parameters that are used only as attributes of their modules, not through lists or views",
+                    remedy="use self.layer.weight where it is needed, or privacy.engine=loop",
+                )
             )
-        )
+        return "its images do not have gradients independent of each other, or we take a layer wrongly"
+
+    def _coupling(
+        self, module: nn.Module, parameters: Parameters, batch: PatientBatch, aux_PK: Aux, patients: int, seed: int
+    ) -> str | None:
+        """Whether a patient's gradient moves when others in the batch are replaced, random numbers being the same."""
+        aux = tuple(a[:1].expand(patients, *a.shape[1:]).clone() for a in aux_PK)
+        records = []
+        for made in surroundings(batch, patients):
+            with torch.random.fork_rng([batch.x_PKC.device] if batch.x_PKC.is_cuda else []):
+                torch.manual_seed(seed)
+                records.append(self._pass(module, parameters, made, aux, exact_only=True))
+        tolerance = 1e-4 if self.precision == "float32" else 0.05
+        for p in range(0, patients, 2):
+            one, other = (_gradient_of(record, p) for record in records)
+            moved = torch.stack([(a - b).norm() for a, b in zip(one, other, strict=True)]).norm()
+            if not moved <= tolerance * torch.stack([g.norm() for g in one]).norm():
+                return "its images do not have gradients independent of each other"
+        return None
 
 
 @dataclass
@@ -216,6 +267,15 @@ class _Record:
         if found.terms_P is not None:
             self.terms_P = self.terms_P + found.terms_P
         self.kept[name] = found.kept
+
+
+def _gradient_of(record: _Record, p: int) -> list[Tensor]:
+    """Patient p's own gradient, parameter by parameter."""
+    found = []
+    for name in sorted(record.kept):
+        first, *others = (part.of(range(p, p + 1)).per_patient()[0] for part in record.kept[name])
+        found.append(sum((g.view_as(first) for g in others), first))
+    return found
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Two engines compared on a few images: the guard against networks that are not what the ghost engine thinks."""
+"""A few images on which a network is tried: the guard against one that is not what the ghost engine takes it for."""
 
 from __future__ import annotations
 
@@ -30,6 +30,20 @@ def probe(batch: PatientBatch, aux_PK: Aux) -> tuple[PatientBatch, Aux] | None:
         return t_P[first].expand(2, *t_P.shape[1:]).clone()
 
     return PatientBatch(x_PKC, twice(batch.y_PK), twice(batch.w_PK)), tuple(map(twice, aux_PK))
+
+
+def surroundings(batch: PatientBatch, patients: int) -> tuple[PatientBatch, PatientBatch]:
+    """``patients`` variants of the first patient of ``batch``, twice: every second one is replaced by strong noise in
+    the second batch. Nothing about the others may differ between the two, if a network's images are independent."""
+    x_KC = batch.x_PKC[0]
+    random = torch.Generator(x_KC.device).manual_seed(0)
+    noise = torch.randn(patients, *x_KC.shape, generator=random, device=x_KC.device, dtype=x_KC.dtype)
+    fades = torch.linspace(1, 0.5, patients, device=x_KC.device, dtype=x_KC.dtype)
+    x_PKC = fades.view(-1, *(1 for _ in x_KC.shape)) * x_KC + 0.05 * noise
+    other_PKC = x_PKC.clone()
+    other_PKC[1::2] = 1e4 * noise[1::2]
+    y_PK, w_PK = (t[:1].expand(patients, *t.shape[1:]).clone() for t in (batch.y_PK, batch.w_PK))
+    return PatientBatch(x_PKC, y_PK, w_PK), PatientBatch(other_PKC, y_PK, w_PK)
 
 
 def alike(got: Clipped, expected: Clipped, tolerance: float) -> bool:
