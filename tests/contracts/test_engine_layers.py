@@ -349,7 +349,7 @@ def slope(m, x):
 
 
 LEFT = {
-    "an axis merged with the images": lambda m, x, y, t: squared(m, x.expand(-1, 2, -1, -1).flatten(0, 1).flatten(1))[::2],
+    "an axis merged with the images": lambda m, x, y, t: squared(m, x.expand(-1, 2, -1, -1).reshape(-1, 36))[::2],
     "a parameter in a function of our own": lambda m, x, y, t: (x.flatten(1) @ m.layer.weight.T).squeeze(1).square(),
     "a parameter detached": lambda m, x, y, t: m.layer(x.flatten(1)).squeeze(1) * m.layer.bias.detach(),
     "under no_grad": lambda m, x, y, t: m.layer(x.flatten(1)).squeeze(1) * no_grad(m.layer, x),
