@@ -75,30 +75,42 @@ def _by_gram(parts: list[Contribution]) -> Norms:
     """Uses of one parameter are further positions, so that their cross terms are in it."""
     factors = [part.factors() for part in parts]
     u, v = (torch.cat(fs, dim=3) if len(fs) > 1 else fs[0] for fs in zip(*[f for f in factors if f], strict=True))
-    if u.shape[3] == 1:
-        return Norms((u.square().sum((2, 3)) * v.square().sum((2, 3))).sum(1), None, parts)
-    u, v, scale2_P = _in_range(u, v)
-    norms2_P = (u.mT @ u).mul_(v.mT @ v).flatten(1).sum(1)
-    terms_P = (u.square().sum(2) * v.square().sum(2)).sqrt().sum(2).square().sum(1)
-    return Norms(norms2_P.clamp_(min=0) * scale2_P, terms_P * scale2_P, parts)
+
+    def norms(u: Tensor, v: Tensor) -> Squares:
+        u2_P, v2_P = (t.square().sum(2).flatten(1) for t in (u, v))
+        if u.shape[3] == 1:
+            return (u2_P * v2_P).sum(1), u2_P, v2_P
+        return (u.mT @ u).mul_(v.mT @ v).flatten(1).sum(1), u2_P, v2_P
+
+    return _in_range(norms, u, v, parts)
 
 
 def _by_phases(parts: list[Contribution]) -> Norms:
     (part,) = parts
     assert isinstance(part, ConvWeight)
-    a, g, scale2_P = _in_range(part.images.by_patient(part.a_B), part.images.by_patient(part.g_B))
-    norms2_P, terms_P = part.geometry.norms2_by_phase(a, g)
-    return Norms(norms2_P.clamp_(min=0) * scale2_P, terms_P * scale2_P, parts)
+    a_P, g_P = part.images.by_patient(part.a_B), part.images.by_patient(part.g_B)
+    return _in_range(part.geometry.norms2_by_phase, a_P, g_P, parts)
 
 
-def _in_range(u_P: Tensor, v_P: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """u and v whose squares neither vanish nor overflow, and by what their squared product is to be scaled."""
-    scales = [torch.linalg.vector_norm(t.flatten(1), ord=torch.inf, dim=1) for t in (u_P, v_P)]
-    if all(bool(((s > 1e-12) & (s < 1e12)).all()) for s in scales):
-        return u_P, v_P, torch.ones_like(scales[0])
-    u_scale, v_scale = (torch.where(s > 0, s, torch.ones_like(s)) for s in scales)
-    by_patient = (-1, *(1 for _ in u_P.shape[1:]))
-    return u_P / u_scale.view(by_patient), v_P / v_scale.view(by_patient), (u_scale * v_scale).square()
+Squares = tuple[Tensor, Tensor, Tensor]  # norms² [P]; |U_t|² and |V_t|² [P, T]
+
+
+def _in_range(norms: Callable[[Tensor, Tensor], Squares], u: Tensor, v: Tensor, parts: list[Contribution]) -> Norms:
+    """``norms(u, v)``, with each patient's u and v scaled to 1 where their squares could vanish or overflow.
+
+    Beside them (Σ_t |U_t||V_t|)² = Σ_tt' |U_t||U_t'||V_t||V_t'|, to which rounding is in proportion.
+    """
+    found, scale2_P = norms(u, v), None
+    largest = torch.stack([t.amax(1) for t in found[1:]])
+    if not bool(((largest > 1e-24) & (largest < 1e24)).all()):
+        scales = [t.flatten(1).abs().amax(1) for t in (u, v)]
+        scales = [torch.where(s > 0, s, torch.ones_like(s)) for s in scales]
+        scale2_P = (scales[0] * scales[1]).square()
+        found = norms(*(t / s.view(-1, *(1 for _ in t.shape[1:])) for t, s in zip((u, v), scales, strict=True)))
+    norms2_P, terms_P = found[0].clamp(min=0), (found[1] * found[2]).sqrt().sum(1).square()
+    if scale2_P is not None:
+        norms2_P, terms_P = norms2_P * scale2_P, terms_P * scale2_P
+    return Norms(norms2_P, terms_P, parts)
 
 
 def _by_method(method: str, part: ConvWeight) -> Norms:

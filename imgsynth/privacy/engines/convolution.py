@@ -102,16 +102,14 @@ class Geometry:
             together.setdefault(tuple(offsets), []).append(phase)
         return together
 
-    def norms2_by_phase(self, a_PkC: Tensor, g_PkC: Tensor) -> tuple[Tensor, Tensor]:
-        """Σ_tt' (UᵀU)(VᵀV) [P] from Gram matrices of pixels, and the largest that its terms can add up to.
+    def norms2_by_phase(self, a_PkC: Tensor, g_PkC: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Σ_tt' (UᵀU)(VᵀV) [P] from Gram matrices of pixels; |U_t|² and |V_t|² [P, G·T].
 
         ⟨U_t, U_t'⟩ = Σ_taps ⟨x[s·t + d·tap], x[s·t' + d·tap]⟩. All taps of one stride phase read one and the same Gram
         matrix of the pixels s·m + phase, shifted; so instead VᵀV is shifted, once for each offset, and multiplied with
         that matrix. Phases whose taps have the same offsets are further channels of one (all of them, for kernel 4 and
         stride 2): up to ∏kernel/∏stride times fewer multiplications than from U. Positions are counted on the grid of
         the pixels, so that a shift is one number; those that this adds at the rows' ends have V = 0.
-
-        The terms: Σ_tt' |U_t||U_t'||V_t||V_t'| = (Σ_t |U_t||V_t|)², to which rounding is in proportion.
         """
         unfolded, other = (g_PkC, a_PkC) if self.transposed else (a_PkC, g_PkC)
         patients, images, groups, out = *other.shape[:2], self.groups, other.shape[3:]
@@ -137,7 +135,7 @@ class Geometry:
                 u2 += diagonal[..., own]
             norms2_P += gram.mul_(shifted.view(patients * groups, pixels, pixels)).view(patients, -1).sum(1)
         v2 = vv.view(patients, groups, images * length, -1).diagonal(dim1=2, dim2=3)
-        return norms2_P, (u2.view_as(v2) * v2).sqrt().sum(2).square().sum(1)
+        return norms2_P, u2.view(patients, -1), v2.reshape(patients, -1)
 
     def _by_phase(self, x_PkC: Tensor, grid: Sizes) -> Tensor:
         """The pixels of each stride phase: [*stride, P·G, C/G, k·pixels]."""
