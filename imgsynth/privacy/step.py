@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from imgsynth.privacy.clipping import ClippingNorm, count_within
 from imgsynth.privacy.engines import Engine
@@ -102,14 +102,21 @@ def _gradients(
 ) -> Sums:
     """The step's gradient, and its noised count where there is one, from the totals over all ranks, in double
     precision; the one place where noise is drawn."""
-    gradients = {}
-    for name, total in real.items():
-        std = clipping.count_noise_std if name == _COUNT else clipping.noise_std
-        noisy = noise.add(total, std) if std > 0 else total.to(torch.float64, copy=True)
-        gradients[name] = noisy if name == _COUNT else noisy.div_(plan.normaliser)
-        if fake is not None and name != _COUNT:
-            gradients[name] = gradients[name] + fake[name].double() / plan.companion_size
+    names = [name for name in real if name != _COUNT]  # as one vector: noise for many small parameters is slow
+    sizes = [real[name].numel() for name in names]
+    total = torch.cat([real[name].reshape(-1) for name in names])
+    noisy = _noised(total, clipping.noise_std, noise).div_(plan.normaliser)
+    if fake is not None:
+        noisy.add_(torch.cat([fake[name].reshape(-1) for name in names]), alpha=1 / plan.companion_size)
+    gradients = {n: part.view(real[n].shape) for n, part in zip(names, noisy.split(sizes), strict=True)}
+    if _COUNT in real:
+        gradients[_COUNT] = _noised(real[_COUNT], clipping.count_noise_std, noise)
     return gradients
+
+
+def _noised(total: Tensor, std: float, noise: NoiseSource) -> Tensor:
+    """A new tensor in double precision."""
+    return noise.add(total, std) if std > 0 else total.to(torch.float64, copy=True)
 
 
 def _sum(

@@ -14,7 +14,7 @@ from torch import nn
 from torch.func import grad
 from torch.nn import functional as F
 
-from imgsynth.privacy.engines import ENGINES, choice, get_engine
+from imgsynth.privacy.engines import ENGINES, choice, get_engine, ghost, layers
 from imgsynth.privacy.engines.ghost import GhostEngine
 from imgsynth.types import InputError, PatientBatch
 
@@ -287,6 +287,10 @@ def test_cancellation_in_a_gram_norm_is_noticed(monkeypatch):
     _, exact = oracle(copy.deepcopy(module).double(), as_double(batch), aux, 1.0)
     got = get_engine("ghost").clipped_sum(module, batch, aux, min(exact), 8)
     torch.testing.assert_close(got.norms_P, torch.tensor(exact), rtol=1e-4, atol=0)
+    monkeypatch.setattr(ghost, "_LARGEST_ERROR", torch.inf)  # without the guard it is wrong
+    parameters = dict(module.named_parameters())
+    got = get_engine("ghost")._clipped(module, parameters, batch, (aux[0].view(3, 1),), min(exact))
+    assert (got.norms_P / torch.tensor(exact) - 1).abs().max() > 1e-3
 
 
 def test_tiny_and_huge_factors_neither_vanish_nor_overflow(monkeypatch):
@@ -394,6 +398,34 @@ def test_dropout_alone_is_no_mixing():
     assert GhostEngine.obstacle(module) is None
 
 
+def test_a_parameter_that_reaches_the_loss_past_the_watch_is_found():
+    """A view made before the forward pass carries the graph of a parameter, and functional_call misses it."""
+    module = made(lambda m, x, y, t: squared(m, x.flatten(1)) + (x.flatten(1) @ m.before).squeeze(1))
+    module.before = module.layer.weight.T
+    with pytest.raises(InputError, match="through lists or views"):
+        get_engine("ghost").clipped_sum(module, *make_batch(4, 1, 2), 0.1, 8)
+
+
+def test_a_layers_input_that_is_changed_in_place_afterwards_is_refused_as_torch_does():
+    def forward(m, x, y, t):
+        h = 1 * x.flatten(1)
+        z = m.layer(h)
+        h.mul_(0.5)
+        return (z + h.sum(1, keepdim=True)).squeeze(1).square()
+
+    batch, aux = make_batch(4, 1, 2)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        oracle(made(forward), batch, aux, 0.1)
+    with pytest.raises((RuntimeError, InputError)):
+        get_engine("ghost").clipped_sum(made(forward), batch, aux, 0.1, 8)
+
+
+def test_a_layer_with_a_computed_weight_is_not_taken():
+    weight = 2 * torch.ones(3, 4, requires_grad=True)
+    with pytest.raises(layers.Unsupported, match="computed"):
+        layers.Linear(weight, None, lambda tensor: None)
+
+
 def test_what_functional_would_take_wrongly_is_left_to_nobody():
     """A parameter that is also kept in a list is missed by ``functional_call``; ghost sees it, and must be believed."""
     batch, aux = make_batch(4, 1, 2)
@@ -427,7 +459,7 @@ def test_a_network_that_begins_to_mix_images_ends_the_run():
 @pytest.mark.parametrize("wrong", ["double", "forgotten", "image by image"])
 def test_the_comparison_notices_a_layer_taken_wrongly(monkeypatch, wrong):
     """The engine's own check, checked: break the engine, and it must not be believed."""
-    from imgsynth.privacy.engines import contributions, layers
+    from imgsynth.privacy.engines import contributions
     from imgsynth.privacy.engines.patients import Images
 
     if wrong == "double":

@@ -267,8 +267,9 @@ def test_padding_contributes_nothing_even_when_it_is_not_a_number(engine):
 
 
 @pytest.mark.parametrize("poison", [torch.nan, torch.inf, 1e200])
-def test_a_patient_with_a_non_finite_gradient_contributes_zero(engine, poison):
-    module, (batch, aux) = make_network(Shared, 2), make_batch(4, 1, 2)
+@pytest.mark.parametrize("kind", [Shared, Autoencoder])
+def test_a_patient_with_a_non_finite_gradient_contributes_zero(engine, kind, poison):
+    module, (batch, aux) = make_network(kind, 2), make_batch(4, 1, 2)
     keep = [0, 1, 3]
     rest = PatientBatch(batch.x_PKC[keep], batch.y_PK[keep], batch.w_PK[keep])
     expected = engine.clipped_sum(module, rest, (aux[0][keep],), 0.1, 8).sums
@@ -362,9 +363,7 @@ KEPT = ["a buffer", "a buffer's data", "a buffer replaced", "a frozen parameter"
 @pytest.mark.parametrize("how", KEPT)
 def test_what_changes_in_the_forward_pass_is_refused(engine, how, dropout):
     batch, aux = make_batch(2, 1, 2)
-    with pytest.raises(
-        InputError, match=r"passes? the clipping and the noise by|pass the clipping|torch.func can follow"
-    ):
+    with pytest.raises(InputError, match=r"pass the clipping|torch.func can follow|other gradients"):
         engine.clipped_sum(Keeps(how, dropout).double(), batch, aux, 1.0, 8)
 
 

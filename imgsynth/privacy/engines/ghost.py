@@ -86,6 +86,7 @@ class GhostEngine(Engine):
         except Unsupported as obstacle:
             known.obstacle = str(obstacle)
             console.say(f"privacy.engine=ghost leaves {type(module).__name__} to the functional engine: {obstacle}.")
+            self._check_functional(module, parameters, batch, aux_PK, clipping_norm)
         functional = FunctionalEngine(self.precision)
         return functional._sum(module, parameters, batch, aux_PK, clipping_norm, physical_batch)
 
@@ -207,20 +208,31 @@ class GhostEngine(Engine):
     def _compare(
         self, module: nn.Module, parameters: Parameters, batch: PatientBatch, aux_PK: Aux, clipping_norm: float
     ) -> str | None:
-        """Whether ``functional``, which takes every patient by himself, finds the same. What is wrong, or None.
-
-        Where the two differ, ``loop`` decides: it may be ``functional`` that misses something (a parameter that the
-        network also keeps elsewhere), and then nothing may be left to it: InputError.
-        """
-        arguments = (module, parameters, batch, aux_PK, clipping_norm)
-        tolerance = 1e-3 if self.precision == "float32" else 0.1
+        """Whether ``functional``, which takes every patient by himself, finds the same. What is wrong, or None."""
         with without_randomness(module, batch, aux_PK):
-            got = self._clipped(*arguments)
-            expected = FunctionalEngine(self.precision)._sum(*arguments, 1)  # one at a time: less memory
-            if alike(got, expected, tolerance):
-                return None
-            plainly = LoopEngine(self.precision)._sum(*arguments, 1)
-        if batch.w_PK.shape[1] == 1 and not alike(expected, plainly, tolerance):
+            got = self._clipped(module, parameters, batch, aux_PK, clipping_norm)
+            functional = FunctionalEngine(self.precision)  # one patient at a time: less memory
+            expected = functional._sum(module, parameters, batch, aux_PK, clipping_norm, 1)
+        if alike(got, expected, self._tolerance):
+            return None
+        return "its images do not have gradients independent of each other, or we take a layer wrongly"
+
+    def _check_functional(
+        self, module: nn.Module, parameters: Parameters, batch: PatientBatch, aux_PK: Aux, clipping_norm: float
+    ) -> None:
+        """InputError where ``functional``, to which the network is about to be left, misses a part of the gradient.
+
+        torch.func replaces the attributes of modules, and not what a network keeps of a parameter elsewhere. Single
+        images, as ``loop`` takes them.
+        """
+        made = probe(batch, aux_PK)
+        if made is None:
+            return
+        single = PatientBatch(made[0].x_PKC[:, :1], made[0].y_PK[:, :1], torch.ones_like(made[0].w_PK[:, :1]))
+        arguments = (module, parameters, single, tuple(a[:, :1] for a in made[1]), clipping_norm, 1)
+        with without_randomness(module, *arguments[2:4]):
+            found, plainly = (e(self.precision)._sum(*arguments) for e in (FunctionalEngine, LoopEngine))
+        if not alike(found, plainly, self._tolerance):
             raise InputError(
                 Fault(
                     where=f"private network {type(module).__name__}",
@@ -229,7 +241,11 @@ class GhostEngine(Engine):
                     remedy="use self.layer.weight where it is needed, or privacy.engine=loop",
                 )
             )
-        return "its images do not have gradients independent of each other, or we take a layer wrongly"
+
+    @property
+    def _tolerance(self) -> float:
+        """Relative, when engines are compared."""
+        return 1e-3 if self.precision == "float32" else 0.1
 
     def _coupling(
         self, module: nn.Module, parameters: Parameters, batch: PatientBatch, aux_PK: Aux, patients: int, seed: int
