@@ -310,6 +310,7 @@ def test_tiny_and_huge_factors_neither_vanish_nor_overflow(monkeypatch):
     _, norms = oracle(module, batch, aux, 1.0)
     got = get_engine("ghost").clipped_sum(module, batch, aux, 1e-6, 8)
     torch.testing.assert_close(got.norms_P, torch.tensor(norms), rtol=1e-4, atol=0)
+    assert GhostEngine.obstacle(module) is None
 
 
 def as_double(batch):

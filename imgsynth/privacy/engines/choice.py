@@ -44,7 +44,7 @@ def norms2(parts: list[Contribution], exact_only: bool) -> Norms:
     if len(parts) == 1 and isinstance(first, ConvWeight):
         return _by_method(_choose(first, exact_only), first)
     if len(parts) == 1 and isinstance(first, Stored):
-        return Norms(_squares(first.values_P), None, parts)
+        return Norms(_squares(first.per_patient()), None, parts)
     total = sum(part.positions() for part in parts)
     if all(part.positions() for part in parts) and not exact_only and total**2 <= first.size:
         return _in_steps(parts, max(part.size for part in parts) + total**2, _by_gram)
@@ -121,15 +121,13 @@ def _by_method(method: str, part: ConvWeight) -> Norms:
     if method == "phases":
         return _in_steps([part], elements, _by_phases)
     patients, step = part.images.patients, max(1, _TEMPORARY // elements)
-    kept_P = part.a_B.new_empty(patients, *part.shape) if _keeps(part) else None
-    norms2 = []
+    norms2, made = [], []
     for start in range(0, patients, step):
-        own = range(start, min(start + step, patients))
-        w_P = getattr(part.of(own), f"by_{method}")()
+        w_P = getattr(part.of(range(start, min(start + step, patients))), f"by_{method}")()
         norms2.append(_squares(w_P))
-        if kept_P is not None:
-            kept_P[own.start : own.stop] = w_P
-    return Norms(torch.cat(norms2), None, [part if kept_P is None else Stored(kept_P, part.images)])
+        if _keeps(part):
+            made.append(w_P)
+    return Norms(torch.cat(norms2), None, [Stored(part.images, *made) if made else part])
 
 
 def _squares(w_P: Tensor) -> Tensor:

@@ -48,20 +48,24 @@ class Contribution(ABC):
 
 
 class Stored(Contribution):
-    """A contribution that is small, or was made small: W_p itself, [P, *shape]."""
+    """A contribution that is small, or was made small: W_p itself, [P, *shape], in parts over the patients."""
 
-    def __init__(self, values_P: Tensor, images: Images):
-        self.values_P, self.images = values_P, images
-        self.size = values_P[0].numel()
+    def __init__(self, images: Images, *parts_P: Tensor):
+        self.parts_P, self.images = parts_P, images
+        self.size = parts_P[0][0].numel()
 
     def per_patient(self) -> Tensor:
-        return self.values_P
+        return self.parts_P[0] if len(self.parts_P) == 1 else torch.cat(self.parts_P)
 
     def of(self, patients: range) -> Stored:
-        return Stored(self.values_P[patients.start : patients.stop], self.images.of(patients))
+        return Stored(self.images.of(patients), self.per_patient()[patients.start : patients.stop])
 
     def weighted(self, c_P: Tensor) -> Tensor:
-        return torch.tensordot(c_P, self.values_P, dims=1)
+        cuts = c_P.split([len(part) for part in self.parts_P])
+        first, *others = (torch.tensordot(c, part, dims=1) for c, part in zip(cuts, self.parts_P, strict=True))
+        for other in others:
+            first += other
+        return first
 
 
 class ConvWeight(Contribution):

@@ -85,7 +85,7 @@ class Layer(ABC):
         if self.weight_name is not None:
             yield self.weight_name, self.weight_contribution(saved, g, images)
         if self.bias_name is not None:
-            yield self.bias_name, Stored(images.sum_by_patient(self.bias_gradient(saved, g)), images)
+            yield self.bias_name, Stored(images, images.sum_by_patient(self.bias_gradient(saved, g)))
 
 
 class Convolution(Layer):
@@ -142,7 +142,7 @@ class GroupNorm(Layer):
         each = x.shape[1] // self.groups
         mean_BC, rstd_BC = mean_BG.repeat_interleave(each, 1), rstd_BG.repeat_interleave(each, 1)
         moment_BC = (g * x).flatten(2).sum(2)
-        return Stored(images.sum_by_patient((moment_BC - mean_BC * self.bias_gradient(saved, g)) * rstd_BC), images)
+        return Stored(images, images.sum_by_patient((moment_BC - mean_BC * self.bias_gradient(saved, g)) * rstd_BC))
 
     def bias_gradient(self, saved: Saved, g: Tensor) -> Tensor:
         return g.flatten(2).sum(2)
@@ -171,7 +171,7 @@ class LayerNorm(Layer):
 
     def weight_contribution(self, saved: Saved, g: Tensor, images: Images) -> Contribution:
         x, mean, rstd = saved
-        return Stored(images.sum_by_patient(self.bias_gradient(saved, g * ((x - mean) * rstd))), images)
+        return Stored(images, images.sum_by_patient(self.bias_gradient(saved, g * ((x - mean) * rstd))))
 
     def bias_gradient(self, saved: Saved, g: Tensor) -> Tensor:
         return g.reshape(len(g), -1, *self.shape).sum(1)
@@ -207,7 +207,7 @@ class PReLU(Layer):
         below = exact(g) * exact(saved[0]).clamp(max=0)
         by_channel = below.reshape(*below.shape[:2], -1).sum(2) if below.ndim > 1 else below[:, None]
         one_slope = self.given_weight.numel() == 1
-        return Stored(images.sum_by_patient(by_channel.sum(1, keepdim=True) if one_slope else by_channel), images)
+        return Stored(images, images.sum_by_patient(by_channel.sum(1, keepdim=True) if one_slope else by_channel))
 
     def input_gradient(self, saved: Saved, g: Tensor) -> Tensor:
         (x,) = saved
