@@ -280,8 +280,9 @@ class Alternating(nn.Module):
         return (h.flatten(2) * sign).sum((1, 2))
 
 
-def test_cancellation_in_a_gram_norm_is_noticed(monkeypatch):
-    monkeypatch.setattr(choice, "_choose", lambda part, exact_only: "loop" if exact_only else "gram")
+@pytest.mark.parametrize("form", ["gram", "phases"])
+def test_cancellation_in_a_gram_norm_is_noticed(monkeypatch, form):
+    monkeypatch.setattr(choice, "_choose", lambda part, exact_only: "loop" if exact_only else form)
     batch, aux = make_batch(3, 1, 2, dtype=torch.float32, side=9)
     module = Alternating()
     _, exact = oracle(copy.deepcopy(module).double(), as_double(batch), aux, 1.0)
@@ -293,8 +294,9 @@ def test_cancellation_in_a_gram_norm_is_noticed(monkeypatch):
     assert (got.norms_P / torch.tensor(exact) - 1).abs().max() > 1e-3
 
 
-def test_tiny_and_huge_factors_neither_vanish_nor_overflow(monkeypatch):
-    monkeypatch.setattr(choice, "_choose", lambda part, exact_only: "gram")
+@pytest.mark.parametrize("form", ["gram", "phases"])
+def test_tiny_and_huge_factors_neither_vanish_nor_overflow(monkeypatch, form):
+    monkeypatch.setattr(choice, "_choose", lambda part, exact_only: form)
 
     class Scaled(nn.Module):
         def __init__(self):
