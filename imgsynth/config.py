@@ -34,7 +34,7 @@ from omegaconf.errors import OmegaConfBaseException
 from imgsynth.config_rules import range_faults
 from imgsynth.files import read_json, write_text
 from imgsynth.models.base import GenerativeModel, the_private
-from imgsynth.privacy.refuse import check_private_network
+from imgsynth.privacy.refuse import check_networks
 from imgsynth.schema import Config
 from imgsynth.types import Fault, InputError
 
@@ -273,7 +273,8 @@ def model_faults(config: Config) -> list[Fault]:
     try:
         private = the_private(built.objectives())
         if config.privacy.mode == "dp":
-            check_private_network(private.module)
+            joint = private.fakes is not None and config.privacy.fakes == "joint"
+            check_networks(private.module, beside=built if joint else None)
     except InputError as error:
         return list(error.faults)
     return []

@@ -139,6 +139,25 @@ def test_a_network_that_breaks_the_guarantee_is_refused_at_the_door(monkeypatch:
     assert config.from_overrides("train", ["privacy=none"]).privacy.mode == "none"
 
 
+def test_a_generator_whose_fakes_would_enter_the_patients_units_is_judged_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    from imgsynth.models import GAN
+
+    original = GAN.__init__
+
+    def with_batch_norm(self: GAN, *args: object, **kwargs: object) -> None:
+        original(self, *args, **kwargs)  # type: ignore[arg-type]
+        self.G.trunk.append(torch.nn.BatchNorm3d(1))
+
+    monkeypatch.setattr(GAN, "__init__", with_batch_norm)
+    found = faults("model=gan")
+    assert any("BatchNorm" in got for got in found.values())
+    assert any(where.startswith("model, layer G.trunk") for where in found)
+    for accepted in (["privacy.fakes=plain"], ["privacy=none"]):
+        config.from_overrides("train", ["model=gan", *accepted])
+
+
 def test_the_users_configs_are_found_first() -> None:
     folder = Path("configs/privacy")
     folder.mkdir(parents=True)

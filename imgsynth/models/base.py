@@ -9,9 +9,26 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from imgsynth.types import Fault, InputError, PatientBatch
+from imgsynth.types import Fault, InputError
 
 # Shape legend: B images in a batch, P patients, K images of a patient, C channels, * the two or three spatial axes.
+
+
+@dataclass(frozen=True)
+class FakeSource:
+    """Generated images for a private network to be trained on beside real ones (a GAN's fakes).
+
+    ``draw(n, generator)`` draws the random inputs of n images; it must not depend on data. ``make(*drawn_B)`` turns
+    them into ``(x_BC, y_B, *aux_B)``: images, public labels, and what ``Private.aux`` draws for real images.
+
+    Where an image enters a patient's unit, its inputs are drawn for it alone, and ``make`` is mapped over the images
+    with ``torch.func.vmap``, which shows it one at a time: what a patient's unit holds cannot follow who else was
+    drawn. So ``make`` must be a function of its inputs and the weights that treats images alike however many there
+    are, without a layer that couples them (BatchNorm), without ``.item()``, and without writing images into buffers.
+    """
+
+    draw: Callable[[int, torch.Generator], tuple[Tensor, ...]]
+    make: Callable[..., tuple[Tensor, ...]]
 
 
 @dataclass(frozen=True)
@@ -20,14 +37,13 @@ class Private:
 
     ``module.forward(x_BC, y_B, *aux_B) -> loss_B`` returns one loss per image, never coupling the images of a batch.
     ``aux(n, generator)`` draws the random inputs of n images (reparameterisation noise, real/fake targets); it must not
-    depend on data. ``fakes(n, generator)`` makes n generated images, as units of one image each, with their aux
-    tensors; it is asked for 0 where no patient was drawn, and how they enter is the plan's affair.
+    depend on data. ``fakes`` makes generated images; how many, and how they enter, is the plan's affair.
     """
 
     name: str
     module: nn.Module
     aux: Callable[[int, torch.Generator], tuple[Tensor, ...]]
-    fakes: Callable[[int, torch.Generator], tuple[PatientBatch, tuple[Tensor, ...]]] | None = None
+    fakes: FakeSource | None = None
 
 
 @dataclass(frozen=True)

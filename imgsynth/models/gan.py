@@ -20,9 +20,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from imgsynth.models.base import GenerativeModel, PostProcessing, Private
+from imgsynth.models.base import FakeSource, GenerativeModel, PostProcessing, Private
 from imgsynth.models.blocks import double, halve, one_hot, pyramid, to_image, voxels, widths
-from imgsynth.types import PatientBatch
 
 
 class Generator(nn.Module):
@@ -105,25 +104,23 @@ class GAN(GenerativeModel):
         def real(n: int, random: torch.Generator) -> tuple[Tensor, ...]:
             return (torch.ones(n, device=random.device),)
 
-        @torch.no_grad()
-        def generated(n: int, random: torch.Generator) -> tuple[PatientBatch, tuple[Tensor, ...]]:
-            x_BC, y_B = self._generate(n, random)
-            weight_B = torch.ones(n, device=random.device)
-            return PatientBatch(x_BC[:, None], y_B[:, None], weight_B[:, None]), (torch.zeros_like(weight_B),)
+        def generated(y_B: Tensor, z_BL: Tensor) -> tuple[Tensor, ...]:
+            return self.G(z_BL, y_B), y_B, torch.zeros_like(z_BL[:, 0])
 
         def fool(n: int, random: torch.Generator) -> Tensor:
-            return generator_loss(self.D.logits(*self._generate(n, random))).mean()
+            y_B, z_BL = self._draw(n, random)
+            return generator_loss(self.D.logits(self.G(z_BL, y_B), y_B)).mean()
 
         return [
-            Private("discriminator", self.D, aux=real, fakes=generated),
+            Private("discriminator", self.D, aux=real, fakes=FakeSource(self._draw, generated)),
             PostProcessing("generator", self.G, loss=fool, every=self.every),
         ]
 
-    def _generate(self, n: int, random: torch.Generator) -> tuple[Tensor, Tensor]:
-        """n images with public, uniform labels: x_BC and y_B."""
+    def _draw(self, n: int, random: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Public, uniform labels y_B and latent vectors z_BL for n images."""
         y_B = torch.randint(self.classes, (n,), generator=random, device=random.device)
         z_BL = torch.randn(n, self.latent, generator=random, device=random.device)
-        return self.G(z_BL, y_B), y_B
+        return y_B, z_BL
 
     @property
     def generator(self) -> nn.Module:

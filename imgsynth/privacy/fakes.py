@@ -1,8 +1,10 @@
 """Generated images that a private network is trained on beside real ones (a GAN's fakes): two ways to take them in.
 
-"joint": each drawn patient's unit holds fakes of its own, and its gradient is clipped with them. Their randomness is
-independent of all data, and a patient who is not drawn brings none: adding or removing a patient still adds or removes
-one vector of length C at most. Real and fake keep their balance whatever C is, because one factor scales both.
+"joint": each drawn patient's unit holds fakes of its own, and its gradient is clipped with them. Adding or removing a
+patient still adds or removes one vector of length C at most, provided that the fakes are independent and identically
+distributed whatever their number, which is for the caller to see to (``training/fakes.py``): then no patient's fakes
+follow who else is drawn, and one who is not drawn brings none. Real and fake keep their balance whatever C is, because
+one factor scales both.
 
 "plain": a public number of fakes, whose mean gradient is added without clipping. It is a function of released weights
 and fresh randomness, post-processing. Where C is below the patients' norms, fakes weigh more than real images.

@@ -13,16 +13,40 @@ from imgsynth.types import Fault, InputError
 _PER_IMAGE = "layers that treat every image by itself and keep nothing of it"
 
 
-def check_private_network(module: nn.Module) -> None:
-    """InputError naming every layer through which one patient would reach others' gradients, or leave unclipped."""
-    reasons = [(name or "(whole)", layer, _reason_and_fix(layer)) for name, layer in module.named_modules()]
-    faults = [
-        Fault(f"private network, layer {name}", f"{type(layer).__name__}, which {found[0]}", _PER_IMAGE, found[1])
-        for name, layer, found in reasons
-        if found is not None
-    ]
+def check_networks(private: nn.Module, *, beside: nn.Module | None = None) -> None:
+    """InputError naming every layer through which one patient would reach others' gradients, or leave unclipped.
+
+    ``beside`` is the whole model where its generated images enter the patients' units (``privacy.fakes`` "joint"): as
+    many are made as patients were drawn, so that what couples them, or keeps something of them, knows that number.
+    """
+    networks = [("private network", private, _reason_and_fix)]
+    if beside is not None:
+        networks.append(("model", beside, _reason_and_fix_beside))
+    faults, seen = [], set[nn.Module]()
+    for where, network, judge in networks:
+        for name, layer in network.named_modules():
+            found = None if layer in seen else judge(layer)
+            if found is not None:
+                got = f"{type(layer).__name__}, which {found[0]}"
+                faults.append(Fault(f"{where}, layer {name or '(whole)'}", got, _PER_IMAGE, found[1]))
+        seen.update(network.modules())
     if faults:
         raise InputError(*faults)
+
+
+def _reason_and_fix_beside(layer: nn.Module) -> tuple[str, str] | None:
+    """Of a layer outside the private network that may have a part in the patients' fakes."""
+    if isinstance(layer, _BatchNorm):
+        return (
+            "mixes fakes that different patients are clipped with, so that one patient moves all others' gradients",
+            "GroupNorm(groups, channels), or privacy.fakes=plain",
+        )
+    if isinstance(layer, _InstanceNorm) and layer.track_running_stats:
+        return (
+            "keeps running statistics of as many fakes as patients were drawn",
+            "track_running_stats=False, or privacy.fakes=plain",
+        )
+    return None
 
 
 def _reason_and_fix(layer: nn.Module) -> tuple[str, str] | None:

@@ -52,7 +52,8 @@ def private_step(
     and ``.grad`` is the same on every rank bit for bit.
 
     ``fakes`` are single generated images with their aux tensors, of no patient. With ``plan.fakes`` "joint" they are
-    part of the g_p, as many for each patient of this rank (``fakes.joined``), and the last term is not there. With
+    part of the g_p, as many for each patient of this rank (``fakes.joined``), and the last term is not there; they must
+    be independent of each other and of their number. With
     "plain" they are that term: f_j is the gradient of fake j, not clipped; m is ``plan.companion_size``, a constant;
     every rank holds all of them. It depends on private data only through what earlier steps released, so it is
     post-processing and costs nothing. Were m tied to the drawn batch, it would be otherwise.

@@ -13,10 +13,11 @@ from imgsynth.cohort.dataset import PatientDataset
 from imgsynth.cohort.grid import grid_of
 from imgsynth.cohort.manifest import Manifest
 from imgsynth.privacy.plan import PrivacyPlan
-from imgsynth.privacy.refuse import check_private_network
+from imgsynth.privacy.refuse import check_networks
 from imgsynth.schema import Config
 from imgsynth.training.begin import close, ended_by_divergence, open_spend, settle
 from imgsynth.training.device import make_repeatable
+from imgsynth.training.fakes import check_fakes, in_units
 from imgsynth.training.feed import Feed
 from imgsynth.training.folder import RunFolder, claimed, claimed_spend, refuse_other_commands, refuse_other_run
 from imgsynth.training.progress import training_bar
@@ -133,5 +134,8 @@ def _initial_state(
     share = len(range(team.rank, patients, team.size))
     state = TrainingState(model, plan, cfg.trainer, patients=share, seed=seed, device=device, team=team)
     if plan.mode == "dp":
-        check_private_network(state.private.module)
+        joint = state.private.fakes is not None and in_units(plan)
+        check_networks(state.private.module, beside=state.model if joint else None)
+        if state.private.fakes is not None and joint:
+            check_fakes(state.private.fakes, device)
     return state

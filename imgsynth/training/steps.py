@@ -9,6 +9,7 @@ import torch
 from imgsynth.privacy.fakes import how_many
 from imgsynth.privacy.plan import PrivacyPlan
 from imgsynth.privacy.step import private_step
+from imgsynth.training.fakes import in_units, made
 from imgsynth.training.optimizers import take_step
 from imgsynth.training.state import TrainingState
 from imgsynth.types import CheckFailed, Fault, PatientBatch
@@ -28,8 +29,8 @@ def private_update(state: TrainingState, plan: PrivacyPlan, batch: PatientBatch)
     if objective.fakes is not None:
         # In the patients' units there are as many as patients were drawn.
         source = state.random_real if plan.fakes == "joint" else state.random
-        made, made_aux = objective.fakes(how_many(plan, len(batch)), source)
-        fakes = made.to(device), tuple(a.to(device) for a in made_aux)
+        units, unit_aux = made(objective.fakes, how_many(plan, len(batch)), source, alone=in_units(plan))
+        fakes = units.to(device), tuple(a.to(device) for a in unit_aux)
     info = private_step(
         plan, state.engine, objective.module, batch, aux, fakes, state.noise, state.team, clipping=state.clipping
     )

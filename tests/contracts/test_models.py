@@ -133,18 +133,17 @@ def test_fakes_are_generated_images_in_the_number_asked_for(model):
     if objective.fakes is None:
         pytest.skip("no fakes: this objective compares with no generated images")
     state = torch.get_rng_state()
-    made, aux_B = objective.fakes(7, seeded(5))
-    again, _ = objective.fakes(7, seeded(5))
+    drawn, again = (objective.fakes.draw(7, seeded(5)) for _ in range(2))
+    x_BC, y_B, *aux_B = objective.fakes.make(*drawn)
     assert torch.equal(state, torch.get_rng_state())
-    assert made.x_PKC.shape == (7, 1, 1, *model.shape)
-    assert made.y_PK.shape == made.w_PK.shape == (7, 1)
-    assert torch.equal(made.w_PK, torch.ones(7, 1))
-    assert torch.equal(made.x_PKC, again.x_PKC)
-    assert not made.x_PKC.requires_grad
-    assert set(made.y_PK.flatten().tolist()) <= set(range(CLASSES))
-    assert objective.module(made.x_PKC[:, 0], made.y_PK[:, 0], *aux_B).shape == (7,)
-    none, none_aux = objective.fakes(0, seeded(5))  # for a batch without patients
-    assert none.x_PKC.shape == (0, 1, 1, *model.shape) and [len(a) for a in none_aux] == [0]
+    assert all(torch.equal(a, b) for a, b in zip(drawn, again, strict=True))
+    assert x_BC.shape == (7, 1, *model.shape)
+    assert y_B.shape == (7,)
+    assert set(y_B.tolist()) <= set(range(CLASSES))
+    assert objective.module(x_BC, y_B, *aux_B).shape == (7,)
+    for i in range(7):  # each is the same by itself
+        for alone, among in zip(objective.fakes.make(*(d[i : i + 1] for d in drawn)), (x_BC, y_B, *aux_B), strict=True):
+            torch.testing.assert_close(alone[0], among[i], rtol=1e-4, atol=1e-5)
 
 
 def test_post_processing_moves_its_own_module_and_sees_no_data(model):

@@ -16,6 +16,11 @@ def parts(model: GAN) -> tuple[Private, PostProcessing]:
     return private, post
 
 
+@torch.no_grad()
+def fakes(private: Private, n: int, random: torch.Generator | None = None) -> tuple[torch.Tensor, ...]:
+    return private.fakes.make(*private.fakes.draw(n, random or seeded()))
+
+
 def step(optimizer: torch.optim.Optimizer, loss: torch.Tensor) -> None:
     optimizer.zero_grad()
     loss.backward()
@@ -34,29 +39,29 @@ def test_losses_are_binary_cross_entropies():
 def test_real_images_have_target_one_and_fakes_zero():
     private, _ = parts(GAN((16, 16), 2, latent=4))
     assert [a.tolist() for a in private.aux(3, seeded())] == [[1.0, 1.0, 1.0]]
-    assert [a.tolist() for a in private.fakes(4, seeded())[1]] == [[0.0, 0.0, 0.0, 0.0]]
+    assert fakes(private, 4)[2].tolist() == [0.0, 0.0, 0.0, 0.0]
 
 
 def test_fake_labels_are_public_and_uniform():
-    made, _ = parts(GAN((8, 8), 4, latent=4, channels=4))[0].fakes(4000, seeded())
-    share = torch.bincount(made.y_PK.flatten(), minlength=4) / 4000
+    _, y_B, _ = fakes(parts(GAN((8, 8), 4, latent=4, channels=4))[0], 4000)
+    share = torch.bincount(y_B, minlength=4) / 4000
     assert (share - 0.25).abs().max() < 0.03
 
 
 def test_fakes_are_what_the_generator_draws_now():
     model = GAN((16, 16), 2, latent=4)
     private, _ = parts(model)
-    before = private.fakes(4, seeded())[0].x_PKC
+    before = fakes(private, 4)[0]
     with torch.no_grad():
         model.G.stem.weight.mul_(-1)
-    assert not torch.equal(before, private.fakes(4, seeded())[0].x_PKC)
+    assert not torch.equal(before, fakes(private, 4)[0])
 
 
 def test_the_generators_loss_is_the_discriminators_opinion_of_the_same_images():
     model = GAN((16, 16), 2, latent=4)
     private, post = parts(model)
-    made, _ = private.fakes(8, seeded(3))
-    logit_B = model.D.logits(made.x_PKC[:, 0], made.y_PK[:, 0])
+    x_BC, y_B, _ = fakes(private, 8, seeded(3))
+    logit_B = model.D.logits(x_BC, y_B)
     torch.testing.assert_close(post.loss(8, seeded(3)), -F.logsigmoid(logit_B).mean())
 
 
@@ -75,9 +80,9 @@ def test_it_learns_where_each_class_is_bright():
         x_BC = -0.8 * torch.ones(16, 1, 16, 16)
         x_BC[y_B == 0, 0, :8] = 0.5
         x_BC[y_B == 1, 0, 8:] = 0.5
-        made, made_aux = private.fakes(16, random)
+        made_BC, made_B, *made_aux = fakes(private, 16, random)
         real = private.module(x_BC, y_B, *private.aux(16, random)).mean()
-        fake = private.module(made.x_PKC[:, 0], made.y_PK[:, 0], *made_aux).mean()
+        fake = private.module(made_BC, made_B, *made_aux).mean()
         step(optimizers[0], real + fake)
         step(optimizers[1], post.loss(16, random))
     upper_BC, lower_BC = (model.sample(torch.full((32,), y), seeded(5)) for y in (0, 1))

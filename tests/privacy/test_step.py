@@ -186,6 +186,7 @@ def test_joint_fakes_are_clipped_in_their_patients_unit():
 
 
 def test_with_joint_fakes_a_patient_still_moves_the_sum_by_C_at_most():
+    """For given fakes; that those of the others stay what they are is tested in training/test_fakes.py."""
     random = torch.Generator().manual_seed(0)
     for _ in range(20):
         drawn = [

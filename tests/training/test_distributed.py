@@ -22,6 +22,7 @@ import torch
 import torch.distributed as dist
 
 from imgsynth import cli, pipeline
+from imgsynth.models import FakeSource
 from imgsynth.privacy.ledger import Ledger
 from imgsynth.privacy.noise import NoiseSource
 from imgsynth.privacy.plan import PrivacyPlan, make_plan
@@ -127,11 +128,15 @@ def some_steps(
                 objective, aux=lambda *_, own=own, step=step: (EPS[step, own].flatten(0, 1),)
             )
         elif plan.fakes == "joint":
-            x_BC, y_B = FAKES[step, own].flatten(0, 1), ALL.y_PK[own].flatten()
-            made = PatientBatch(x_BC[:, None], y_B[:, None], torch.ones(len(y_B), 1))
-            state.private = dataclasses.replace(
-                objective, fakes=lambda *_, made=made: (made, (torch.zeros(len(made)),))
-            )
+            given = iter(zip(FAKES[step, own].flatten(0, 1), ALL.y_PK[own].flatten(), strict=True))
+
+            def draw(n: int, random: torch.Generator, given: Any = given) -> tuple[torch.Tensor, ...]:
+                return tuple(t[None] for t in next(given, (torch.zeros(1, 8, 8), torch.tensor(0))))
+
+            def make(x_BC: torch.Tensor, y_B: torch.Tensor) -> tuple[torch.Tensor, ...]:
+                return x_BC, y_B, torch.zeros_like(x_BC[:, 0, 0, 0])
+
+            state.private = dataclasses.replace(objective, fakes=FakeSource(draw, make))
         numbers, _ = private_update(state, plan, PatientBatch(ALL.x_PKC[own], ALL.y_PK[own], ALL.w_PK[own]))
         public.append(numbers | post_processing_updates(state, plan.companion_size))
         state.ema.update(state.model)
