@@ -16,6 +16,8 @@ from imgsynth.privacy.plan import PrivacyPlan
 from imgsynth.privacy.step import private_step
 from imgsynth.training import loop
 from imgsynth.training.fakes import check_fakes, made
+from imgsynth.training.state import TrainingState
+from imgsynth.training.steps import private_update
 from imgsynth.types import InputError, PatientBatch
 
 CPU = torch.device("cpu")
@@ -121,6 +123,25 @@ def test_end_to_end_with_joint_fakes_a_patient_moves_the_sum_by_C_at_most(coupli
     assert max(moved) <= 1 + 1e-4
     if coupling != "none":  # made in one call, as fakes of the whole batch, they do break the bound
         assert max((total(p + 1, False) - total(p, False)).norm().item() for p in (1, 2, 4)) > 1.02
+
+
+@pytest.mark.parametrize("coupling", ["none", *COUPLED])
+def test_a_step_of_training_takes_them_so(coupling, configure):
+    """Through the training state, with a generator that the start of a run would refuse."""
+    x_PKC = torch.randn(5, 1, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+    layer, balanced = COUPLED.get(coupling, lambda: (None, False))()
+
+    def total(patients):
+        torch.manual_seed(0)
+        model = OtherGAN((8, 8), 1, layer, balanced)
+        trainer = configure("gan").trainer
+        state = TrainingState(model, dataclasses.replace(PLAN, seeded=True), trainer, patients=5, seed=1, device=CPU)
+        batch = PatientBatch(x_PKC[:patients], torch.zeros(patients, 1, dtype=torch.long), torch.ones(patients, 1))
+        private_update(state, PLAN, batch)
+        return torch.cat([p.grad.flatten() for p in model.D.parameters()]) * PLAN.normaliser / PLAN.clipping_norm
+
+    for patients in (1, 2, 4):
+        assert 0.5 < (total(patients + 1) - total(patients)).norm() <= 1 + 1e-4
 
 
 @pytest.mark.parametrize("coupling", ["none", *COUPLED])
