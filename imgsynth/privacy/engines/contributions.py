@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from imgsynth.privacy.engines.convolution import Geometry
+from imgsynth.privacy.engines.parallel import for_each
 from imgsynth.privacy.engines.patients import Images
 
 
@@ -84,13 +85,16 @@ class ConvWeight(Contribution):
         return self.by_loop()
 
     def by_loop(self) -> Tensor:
-        """The vendor's kernel, patient after patient; it sums a patient's images itself."""
-        shape_only, patients = self.a_B.new_empty(self.shape), self.images.patients
-        out = self.a_B.new_zeros(patients, *self.shape)
-        for p in range(patients):
+        """The vendor's kernel for each patient by himself; it sums his images itself."""
+        shape_only = self.a_B.new_empty(self.shape)
+        out = self.a_B.new_zeros(self.images.patients, *self.shape)
+
+        def one(p: int) -> None:
             own = self.images.slice_of(range(p, p + 1))
             if own.start < own.stop:
                 out[p] = self.geometry.weight_gradient(self.g_B[own], self.a_B[own], shape_only)
+
+        for_each(one, self.images.patients, self.a_B.device)
         return out
 
     def by_groups(self) -> Tensor:

@@ -1,0 +1,50 @@
+"""Patients shared among threads that each compute alone, where the vendor's kernel would share out every single one.
+
+A convolution of one patient is too small to be split: the threads wait for each other longer than they work.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+
+import torch
+from threadpoolctl import ThreadpoolController
+
+
+def for_each(work: Callable[[int], None], count: int, device: torch.device) -> None:
+    """``work(0)`` … ``work(count - 1)``, on the CPU by as many threads as torch uses, each computing alone."""
+    threads = min(torch.get_num_threads(), count) if device.type == "cpu" else 1
+    if threads < 2 or not _openmp():
+        for i in range(count):
+            work(i)
+        return
+
+    def share(first: int) -> None:
+        with torch.no_grad():
+            for i in range(first, count, threads):
+                work(i)
+
+    for done in [_pool(os.getpid(), threads).submit(share, first) for first in range(threads)]:
+        done.result()
+
+
+@lru_cache
+def _pool(process: int, threads: int) -> ThreadPoolExecutor:
+    """Of this process: a forked one has none of its parent's threads."""
+    return ThreadPoolExecutor(threads, initializer=_alone)
+
+
+def _alone() -> None:
+    """This thread's own OpenMP setting, not torch's, which would be that of the whole process."""
+    for library in _openmp():
+        library.omp_set_num_threads(1)
+
+
+@lru_cache
+def _openmp() -> tuple[ctypes.CDLL, ...]:
+    found = ThreadpoolController().select(user_api="openmp").lib_controllers
+    return tuple(ctypes.CDLL(library.filepath) for library in found)
