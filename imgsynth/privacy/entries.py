@@ -42,6 +42,11 @@ class Account:
     def of(self, cohort: str) -> dict[str, Entry]:
         return self.entries.get(cohort, {})
 
+    def delta(self, cohort: str) -> float | None:
+        """The smallest δ of the cohort's runs, at which its budget holds: ε of the same mechanisms at a larger δ is
+        smaller, and so a run that asks for one must not be measured by it. None without entries."""
+        return min((entry.delta for entry in self.of(cohort).values()), default=None)
+
     def add(self, cohort: str, entry: Entry) -> None:
         """As ``open`` records do."""
         self.entries.setdefault(cohort, {})[entry.run] = entry

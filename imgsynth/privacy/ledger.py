@@ -60,8 +60,8 @@ class Ledger:
 
         Idempotent by ``run``: the same run again gets its entry back and spends nothing more. Raises InputError when
         the run is there with another mechanism, unit or patients, when the budget of this cohort (the smallest declared
-        since it was last set, this run's included) or of any that shares patients with it would be passed, or when the
-        ledger cannot be read or written.
+        since it was last set, this run's included; at the smallest δ of the cohort's runs) or of any that shares
+        patients with it would be passed, or when the ledger cannot be read or written.
         """
         new = Entry(run, event, epsilon, delta, budget_epsilon, _now(), unit)
         members, check = None, None

@@ -16,7 +16,7 @@ def overview(book: Book) -> list[dict[str, Any]]:
     rows = []
     for cohort in sorted(account.entries.keys() | account.budgets.keys()):
         entries = list(account.of(cohort).values())
-        delta = min((entry.delta for entry in entries), default=None)
+        delta = account.delta(cohort)
         known = [book.members(entry.patients) for entry in entries if entry.patients is not None]
         rows.append(
             {

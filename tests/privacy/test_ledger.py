@@ -7,6 +7,7 @@ from dp_accounting import dp_event as dp
 from imgsynth.privacy.accounting import epsilon
 from imgsynth.privacy.events import compose, histogram_event, training_event
 from imgsynth.privacy.ledger import Ledger
+from imgsynth.privacy.patients import Patients
 from imgsynth.types import InputError
 
 TRAINING = training_event(0.1, 2.0, 50)
@@ -75,6 +76,27 @@ def test_the_smallest_budget_holds_and_no_run_can_raise_it(ledger, spend, declar
     with pytest.raises(InputError, match=r"budget of ε = 0\.7.*set_budget"):
         spend(ledger, "b", budget=declared)
     assert ledger.budget("lungs") == 0.7
+
+
+def test_a_budget_holds_at_the_smallest_delta_of_its_cohorts_runs(ledger, spend):
+    """At δ = 0.01 two runs have less ε than one at 1e-6: a budget that was declared at 1e-6 is not passed by that."""
+    one = epsilon(TRAINING, 1e-6)
+    assert epsilon(compose([TRAINING, TRAINING]), 1e-2) < one
+    spend(ledger, "a", TRAINING, delta=1e-6, budget=one + 0.01)
+    for delta in (1e-6, 1e-2):
+        with pytest.raises(InputError, match=r"together.*at δ = 1e-06"):
+            spend(ledger, "b", TRAINING, delta=delta)
+    ledger.set_budget("lungs", epsilon(compose([TRAINING, TRAINING]), 1e-6))
+    spend(ledger, "b", TRAINING, delta=1e-2)
+    with pytest.raises(InputError, match=r"at δ = 1e-09"):  # a smaller δ than ever: from now on, all is measured by it
+        spend(ledger, "c", delta=1e-9, eps=0.01)
+
+
+def test_a_cohorts_budget_holds_at_its_own_delta_whatever_runs_elsewhere_ask(ledger, spend):
+    one, people = epsilon(TRAINING, 1e-6), Patients(frozenset("123"))
+    spend(ledger, "a", TRAINING, delta=1e-6, budget=one + 0.01, patients=people)
+    with pytest.raises(InputError, match=r"cohort lungs.*at δ = 1e-06"):
+        spend(ledger, "b", TRAINING, delta=1e-2, cohort="hearts", patients=people)
 
 
 def test_the_custodian_sets_a_budget_on_record_and_runs_may_only_lower_it(ledger, spend, sql):
