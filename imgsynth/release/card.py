@@ -12,7 +12,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from imgsynth import __version__
 from imgsynth.files import read_json, write_json, write_text
 from imgsynth.privacy import accounting
+from imgsynth.privacy.budget import describe
 from imgsynth.privacy.cross_check import cross_check
+from imgsynth.privacy.entries import composed
 from imgsynth.privacy.events import event_to_json, training_event
 from imgsynth.privacy.ledger import Ledger
 from imgsynth.privacy.plan import PrivacyPlan
@@ -128,18 +130,38 @@ def guarantee(plan: PrivacyPlan) -> dict[str, float | None]:
 
 
 def cohort_ledger(run: Run) -> dict[str, Any]:
-    """ε of everything that was ever run on the cohort's patients, as the ledger has it now. Names no cohort, no run."""
-    ledger = Ledger(run.config.privacy.ledger)
-    cohort = run.config.data.cohort or run.manifest.fingerprint
-    entries = ledger.entries(cohort)
+    """ε of everything that was run on the cohort *under its name*, as the ledger has it now. Names no cohort, no run.
+
+    Who else read its patients, under other names, is left out: that depends on who is in which cohort, and so on single
+    patients. ``local_ledger`` has it. ``runs`` is None, and with it all of this, where ``data.cohort`` is not set: which
+    runs had the same content then depends on every patient, too. With runs, an ``epsilon`` of None is ∞.
+    """
+    ledger, name = Ledger(run.config.privacy.ledger), run.config.data.cohort
+    entries = ledger.entries(_cohort(run))
     own = RunFolder(run.root).run_id()
     return {
-        "epsilon": _finite(ledger.composed_epsilon(cohort, run.plan.delta)) if entries else None,
+        "epsilon": _finite(composed(entries, run.plan.delta)) if entries and name else None,
+        "delta": run.plan.delta,
+        "runs": len(entries) if name else None,
+        "this_run_recorded": any(entry.run == own for entry in entries),
+        "budget_epsilon": ledger.budget(name) if name else None,
+    }
+
+
+def local_ledger(run: Run) -> dict[str, Any]:
+    """ε for the patient of the cohort on whom most was spent, under whatever name, as the ledger has it now. LOCAL
+    ONLY: it tells who is in which cohort."""
+    ledger, cohort = Ledger(run.config.privacy.ledger), _cohort(run)
+    return {
+        "epsilon": _finite(ledger.composed_epsilon(cohort, run.plan.delta)),
         "delta": run.plan.delta,
         "runs": len(ledger.composed_entries(cohort, run.plan.delta)),
-        "this_run_recorded": any(entry.run == own for entry in entries),
-        "budget_epsilon": ledger.budget(cohort),
+        "shared": [describe(one) for one in ledger.shared(cohort)],
     }
+
+
+def _cohort(run: Run) -> str:
+    return run.config.data.cohort or run.manifest.fingerprint
 
 
 def not_releasable_because(plan: PrivacyPlan, audit: dict[str, Any], ledger: dict[str, Any]) -> list[str]:

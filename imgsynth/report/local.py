@@ -9,6 +9,7 @@ from typing import Any
 from imgsynth.cohort.manifest import Item, Manifest
 from imgsynth.files import read_json
 from imgsynth.measure.source import real_images
+from imgsynth.release.card import local_ledger
 from imgsynth.report import figures
 from imgsynth.report.pictures import SHOWN, real_sheet
 from imgsynth.training.metrics import read_rows
@@ -23,6 +24,7 @@ def local_part(run: Run) -> dict[str, Any]:
     return {
         "output": str(run.root),
         "cohort": cohort_tables(run.manifest),
+        "ledger": local_ledger(run),
         "inspection": _json(run.root / "inspect.json"),
         "real": _real(run),
         "curves": figures.curves(read_rows(run.root / "local" / "metrics.jsonl")),

@@ -12,6 +12,7 @@ from scipy.stats import norm
 from imgsynth.audit import verdict as audit_verdict
 from imgsynth.files import read_json, write_json
 from imgsynth.privacy.ledger import Ledger
+from imgsynth.privacy.patients import Patients
 from imgsynth.privacy.plan import PrivacyPlan, make_plan
 from imgsynth.release.attacker import members_found_at_most
 from imgsynth.release.card import (
@@ -21,12 +22,14 @@ from imgsynth.release.card import (
     build_card,
     card_markdown,
     cohort_ledger,
+    local_ledger,
     update_card,
 )
 from imgsynth.release.card_text import CASE_IDS, group_of_two, round_down, round_up
 from imgsynth.release.sample import sample_release
 from imgsynth.release.verify import verify_release
 from imgsynth.schema import PrivacyConfig
+from imgsynth.training.folder import RunFolder
 from imgsynth.training.run import load_run
 from imgsynth.types import CheckFailed
 
@@ -188,6 +191,47 @@ def test_the_cohorts_composed_epsilon_counts_other_runs(ct_run: Path) -> None:
         after["runs"] == before["runs"] + 1 and after["epsilon"] > before["epsilon"] and after["budget_epsilon"] == 30.0
     )
     assert "ZQXJ" not in str(after)
+
+
+def test_the_card_does_not_depend_on_who_is_in_another_cohort_too(ct_run: Path, tmp_path: Path) -> None:
+    """Not the names of the others, and not whether one patient of theirs is one of ours: that is for the local report."""
+    run = load_run(ct_run)
+    cards, locally = [], []
+    ours = [f"p{i}" for i in range(1000)]
+    for named in ("ours", None):
+        for whom in ("p17", "somebody else"):
+            folder = tmp_path / f"{named} {whom}"
+            ledger = Ledger(folder)
+            cohort = named or run.manifest.fingerprint
+            for name, ids in ((cohort, ours), ("theirs", [whom])):
+                ledger.open_entry(
+                    name, run.plan.event(), run=RunFolder(ct_run).run_id() if name == cohort else "another",
+                    epsilon=run.plan.epsilon, delta=run.plan.delta, patients=Patients(frozenset(ids)),
+                )  # fmt: skip
+            config = dataclasses.replace(
+                run.config, privacy=dataclasses.replace(run.config.privacy, ledger=str(folder)),
+                data=dataclasses.replace(run.config.data, cohort=named),
+            )  # fmt: skip
+            there = dataclasses.replace(run, config=config)
+            cards.append(build_card(run.plan, "uniform", cohort_ledger(there), NOT_AUDITED))
+            locally.append(local_ledger(there))
+    assert cards[0] == cards[1] and cards[2] == cards[3]
+    assert cards[0]["cohort_ledger"]["runs"] == 1
+    assert cards[0]["cohort_ledger"]["epsilon"] == pytest.approx(run.plan.epsilon, rel=1e-3)
+    assert [one["runs"] for one in locally] == [2, 1, 2, 1] and locally[0]["epsilon"] > locally[1]["epsilon"]
+    assert locally[0]["shared"] == ["1 with cohort theirs (runs another)"] and locally[1]["shared"] == []
+
+
+def test_the_card_of_a_cohort_without_a_name_shows_no_figure_of_other_runs(dx_run: Path) -> None:
+    """Which runs are on record for the same content depends on every single patient in it."""
+    run = load_run(dx_run)
+    nameless = dataclasses.replace(run, config=dataclasses.replace(
+        run.config, data=dataclasses.replace(run.config.data, cohort=None)))  # fmt: skip
+    found = cohort_ledger(nameless)
+    assert (found["runs"], found["epsilon"], found["budget_epsilon"]) == (None, None, None)
+    page = card_markdown(build_card(run.plan, "uniform", found, NOT_AUDITED))
+    assert "| All runs on the cohort, by its name | not shown: the cohort has no name" in page
+    assert "| Budget of the cohort | not shown |" in page
 
 
 def test_the_card_says_how_an_adaptive_norm_shares_the_noise() -> None:

@@ -104,6 +104,12 @@ def test_the_whole_report_holds_the_numbers_of_the_run(both: tuple[Page, Page], 
         assert entry["why"] in text
 
 
+def test_what_was_spent_under_other_names_is_in_the_whole_report_alone(both: tuple[Page, Page]) -> None:
+    whole, public = both
+    said = "on whom most was, under whatever name of a cohort: 1 run(s), ε at most"
+    assert said in " ".join(whole.text.split()) and "under whatever name" not in public.text
+
+
 def test_pictures_of_real_patients_are_in_the_whole_report_alone(both: tuple[Page, Page], complete: Path) -> None:
     whole, public = both
     sheet = (complete / "local" / "copy_sheet.png").read_bytes()
