@@ -24,10 +24,15 @@ def atomic_path(path: Path) -> Iterator[Path]:
         yield partial
         with partial.open("rb+") as handle:
             os.fsync(handle.fileno())
-        partial.replace(path)
-        _sync_directory(path.parent)
+        rename(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def rename(path: Path, to: Path) -> None:
+    """Put ``path``, whose content is on disk, in the place of ``to``, on disk for good when this returns."""
+    path.replace(to)
+    _sync_directory(to.parent)
 
 
 def write_text(path: Path, text: str) -> Path:

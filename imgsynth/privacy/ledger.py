@@ -24,6 +24,7 @@ from imgsynth.privacy.events import event_to_json
 from imgsynth.privacy.overlap import Overlaps, Shared
 from imgsynth.privacy.overview import overview
 from imgsynth.privacy.patients import Patients, digest, hashes, key_check, load_key, normal, pack
+from imgsynth.privacy.published import Published, last_published, put_published
 from imgsynth.privacy.store import Book, Store
 from imgsynth.types import Fault, InputError, Unit
 
@@ -90,6 +91,22 @@ class Ledger:
                 )
             if known[run].state == "open":
                 book.append({"what": "close", "cohort": cohort, "run": run, "closed": _now()})
+
+    def publish(self, run: str, new: Published, *, after: str | None) -> bool:
+        """Note that ``run`` is about to publish ``new``, which follows the checkpoint of token ``after`` (None: it is
+        the first); returns only once it is on disk. False, with nothing noted, when ``after`` is not the last one.
+        """
+        with self._store.beside() as connection:
+            last = last_published(connection, run)
+            if (None if last is None else last.token) != after:
+                return False
+            put_published(connection, run, new)
+        return True
+
+    def published(self, run: str) -> Published | None:
+        """What ``publish`` noted last of ``run``; None where it never did."""
+        with self._store.beside() as connection:
+            return last_published(connection, run)
 
     def set_budget(self, cohort: str, epsilon: float) -> None:
         """The custodian's explicit act: from now on the cohort's budget is ``epsilon``, whatever was declared before.

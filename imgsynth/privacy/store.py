@@ -2,7 +2,8 @@
 
 | file             | what it is                                                              |
 |------------------|-------------------------------------------------------------------------|
-| `ledger.sqlite`  | table ``record``: what was opened, closed, decided; ``members``: of whom |
+| `ledger.sqlite`  | table ``record``: what was opened, closed, decided; ``members``: of whom; |
+|                  | ``published``: each run's last checkpoint, written over (``published.py``)|
 | `ledger.end`     | where the records end (``chain.py``)                                    |
 | `ledger.key`     | the secret under which patients are known (``patients.py``)             |
 
@@ -25,6 +26,7 @@ from imgsynth.privacy import legacy
 from imgsynth.privacy.chain import START, End, broken, link, read_end, verified, write_end
 from imgsynth.privacy.entries import Account, read_account
 from imgsynth.privacy.patients import digest, pack, unpack
+from imgsynth.privacy.published import TABLE
 from imgsynth.types import Fault, InputError
 
 PATIENCE = 60.0  # seconds to wait for another writer, who may be computing a composed ε
@@ -137,6 +139,18 @@ class Store:
                 self._confirm(connection)
                 for file in files:
                     legacy.retire(file)
+
+    @contextmanager
+    def beside(self) -> Iterator[sqlite3.Connection]:
+        """The database to oneself for what is no record (``published.py``); on disk for good when the block ends. It
+        does not read the records, and so takes the same time however many there are."""
+        with self.telling(), closing(self._connect(f"{self.file.absolute().as_uri()}?mode=rw")) as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            if not self._is_ledger(connection):
+                raise broken(self.file, 1, "an empty database")
+            connection.execute(TABLE)
+            yield connection
+            connection.execute("COMMIT")
 
     def _confirm(self, connection: sqlite3.Connection) -> None:
         """Note the end as it is now. Again under the lock, so that no process puts back what another has noted."""

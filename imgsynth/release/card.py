@@ -133,7 +133,7 @@ def cohort_ledger(run: Run) -> dict[str, Any]:
     """ε of everything that was run on the cohort *under its name*, as the ledger has it now. Names no cohort, no run.
 
     Who else read its patients, under other names, is left out: that depends on who is in which cohort, and so on single
-    patients. ``local_ledger`` has it. ``runs`` is None, and with it all of this, where ``data.cohort`` is not set: which
+    patients. ``local_ledger`` has it. ``runs`` is None, and with it the rest, where ``data.cohort`` is not set: which
     runs had the same content then depends on every patient, too. With runs, an ``epsilon`` of None is ∞.
     """
     ledger, name = Ledger(run.config.privacy.ledger), run.config.data.cohort

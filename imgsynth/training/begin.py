@@ -12,15 +12,15 @@ from imgsynth.cohort.manifest import Manifest
 from imgsynth.console import warn
 from imgsynth.files import read_json, write_json
 from imgsynth.privacy.budget import describe
-from imgsynth.privacy.histogram import noisy_histogram
 from imgsynth.privacy.ledger import Entry, Ledger
 from imgsynth.privacy.plan import PrivacyPlan, make_plan
 from imgsynth.schema import Config
 from imgsynth.training.checkpoint import load_checkpoint
 from imgsynth.training.disk import writing
 from imgsynth.training.folder import RunFolder
+from imgsynth.training.histogram import release_histogram
 from imgsynth.training.members import members
-from imgsynth.types import CheckFailed, Fault, InputError
+from imgsynth.types import Fault, ImgsynthError, InputError
 
 
 @dataclass(frozen=True)
@@ -103,30 +103,21 @@ def _tell_overlaps(ledger: Ledger, cohort: str, plan: PrivacyPlan) -> None:
 
 
 def close(folder: RunFolder, cfg: Config, job: Job) -> None:
-    """Release the noisy label histogram where the plan has one, and note in the ledger that the run is done.
-
-    The histogram is drawn once: until its file is in place nobody has seen a draw, and from then on the file is used.
-    """
-    plan = job.plan
-    if plan.histogram_epsilon > 0 and not folder.label_histogram.is_file():
-        of_patient, classes = job.manifest.patient_classes("train"), job.manifest.classes
-        counts = noisy_histogram(of_patient, len(classes), plan.histogram_epsilon, cfg.privacy.seed)
-        with writing(folder.root):
-            write_json(
-                folder.label_histogram,
-                {"classes": list(classes), "counts": counts, "epsilon": plan.histogram_epsilon},
-            )
+    """Release the noisy label histogram where the plan has one, and note in the ledger that the run is done."""
+    if job.plan.histogram_epsilon > 0:
+        release_histogram(folder, job.ledger, job.entry.run, job.plan, job.manifest, cfg.privacy.seed)
     job.ledger.close_entry(job.cohort, job.entry.run)
 
 
 @contextmanager
-def ended_by_divergence(folder: RunFolder, job: Job) -> Iterator[None]:
-    """End the run for good before the CheckFailed of a step is raised: what is raised is seen, and the same steps taken
-    again would be a second release. Stored in the folder, and in the ledger, which knows the folder's copies too.
+def ended_by(kind: type[ImgsynthError], folder: RunFolder, job: Job) -> Iterator[None]:
+    """End the run for good before an error of ``kind`` in a step is raised: that it was raised, and where, may depend
+    on patients and is seen, and the same steps taken again would be a second release. Stored in the folder, and in
+    the ledger, which knows the folder's copies too.
     """
     try:
         yield
-    except CheckFailed as error:
+    except kind as error:
         with writing(folder.root):
             write_json(folder.diverged, {"faults": [dataclasses.asdict(fault) for fault in error.faults]})
         job.ledger.close_entry(job.cohort, job.entry.run)
@@ -144,7 +135,7 @@ def _check_finished(folder: RunFolder, plan: PrivacyPlan) -> None:
     ]  # fmt: skip
     if not faults and (step := load_checkpoint(folder.checkpoint)["state"]["step"]) < plan.steps:
         faults = [
-            Fault(str(folder.root), f"a copy at step {step} of a run that was finished elsewhere, or diverged there",
+            Fault(str(folder.root), f"a copy at step {step} of a run that was finished elsewhere, or ended there",
                   f"the finished run of {plan.steps} steps, because other steps would be a second spend",
                   "use the finished folder, or train into a new output=DIR (a new entry in the ledger)")
         ]  # fmt: skip

@@ -9,10 +9,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from imgsynth.files import read_json, write_text
 from imgsynth.privacy.ledger import Ledger
+from imgsynth.privacy.published import Published
 from imgsynth.schema import Config
 from imgsynth.training.disk import writing
 from imgsynth.training.metrics import read_rows
@@ -54,12 +55,22 @@ class RunFolder:
         return self.root / "checkpoints" / "last.pt"
 
     @property
+    def next_checkpoint(self) -> Path:
+        """A checkpoint that is whole and about to be put in place (``succession.py``)."""
+        return self.root / "checkpoints" / "next.pt"
+
+    @property
     def label_histogram(self) -> Path:
         return self.root / "label_histogram.json"
 
     @property
+    def next_histogram(self) -> Path:
+        """A draw of it that is about to be put in place (``histogram.py``)."""
+        return self.root / "label_histogram.next.json"
+
+    @property
     def diverged(self) -> Path:
-        """There once training came to numbers that are none: the run is over, and its ε spent."""
+        """There once a step came to numbers that are none, or was refused: the run is over, and its ε spent."""
         return self.root / "diverged.json"
 
     @property
@@ -78,10 +89,10 @@ class RunFolder:
         return path.read_text(encoding="utf-8").strip()
 
     def sweep(self) -> None:
-        """Remove what a killed process had begun to write: a checkpoint that was never put in place would hold steps
-        that are going to be taken again. Only training writes these files, and only one process trains here."""
-        names = ("metrics.jsonl", "manifest.json", "plan.json", "config.json", "run_id.txt", "label_histogram.json",
-                 "diverged.json", "metrics.LOCAL-ONLY.txt")  # fmt: skip
+        """Remove what a killed process had begun to write: a checkpoint that is not whole holds steps that are going to
+        be taken again. Only training writes these files, and only one process trains here."""
+        names = ("metrics.jsonl", "manifest.json", "plan.json", "config.json", "run_id.txt",
+                 "label_histogram.next.json", "diverged.json", "metrics.LOCAL-ONLY.txt")  # fmt: skip
         patterns = ["checkpoints/.*", "samples/.*", "local/.README.txt.*", "local/.metrics.jsonl.*"]
         patterns += [f".{name}.*" for name in names]
         with writing(self.root):
@@ -90,14 +101,14 @@ class RunFolder:
                     leftover.unlink()
 
     def refuse_diverged(self) -> None:
-        """Raises InputError for a run that diverged: that it did was shown, and is a result of the steps it spent."""
+        """Raises InputError for a run that a step ended: that it did was shown, and is a result of what it spent."""
         if self.diverged.is_file():
             (fault, *_) = read_json(self.diverged)["faults"]
             raise InputError(
                 Fault(
                     str(self.root),
-                    f"a run that diverged ({fault['where']}: {fault['got']}), which ended it",
-                    "a run that did not: to take its steps again would be a second release on one spend",
+                    f"a run that one of its steps ended ({fault['where']}: {fault['got']})",
+                    "a run that is not over: to take its steps again would be a second release on one spend",
                     "start a new run in a new output folder; what this one spent stays spent",
                 )
             )
@@ -120,6 +131,26 @@ class RunFolder:
                     "restore the checkpoint, or train into a new output=DIR (a new entry in the ledger)",
                 )
             )
+
+    def refuse_succeeded(self, step: int | None, last: Published | None) -> NoReturn:
+        """Raises InputError for a checkpoint of ``step`` (None: there is none) that is not ``last``, which the ledger
+        knows as the one that was published last."""
+        got = "no checkpoint" if step is None else f"a checkpoint of step {step}"
+        if last is None:
+            raise InputError(
+                Fault(str(self.root), f"{got} that this ledger has no record of", "the ledger that the run began with",
+                      "set privacy.ledger or $IMGSYNTH_LEDGER to it, or train into a new output=DIR")
+            )  # fmt: skip
+        raise InputError(
+            Fault(
+                str(self.root),
+                f"{got}, of a run that the ledger knows to have published step {last.step} in another state of this "
+                "folder: a copy of it went on, or an older state of it was put back",
+                "the checkpoint that was published last: to take its steps again is a second release on one spend",
+                "go on in the folder that has it, or restore it from there; else train into a new output=DIR (a new "
+                "entry in the ledger)",
+            )
+        )
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from imgsynth.cohort.manifest import Manifest
 from imgsynth.privacy.plan import PrivacyPlan
 from imgsynth.privacy.refuse import check_networks
 from imgsynth.schema import Config
-from imgsynth.training.begin import close, ended_by_divergence, open_spend, settle
+from imgsynth.training.begin import close, ended_by, open_spend, settle
 from imgsynth.training.device import make_repeatable
 from imgsynth.training.fakes import check_fakes, in_units
 from imgsynth.training.feed import Feed
@@ -26,7 +26,7 @@ from imgsynth.training.run import ModelFactory
 from imgsynth.training.state import TrainingState
 from imgsynth.training.steps import post_processing_updates, private_update
 from imgsynth.training.team import SOLO, Team
-from imgsynth.types import Fault, Grid, InputError
+from imgsynth.types import CheckFailed, Fault, Grid, InputError
 
 
 def train(
@@ -46,8 +46,9 @@ def train(
     All ranks of a ``team`` call this with the same configuration; only the first touches folder and ledger.
 
     Raises InputError with every key in which the folder's run was begun otherwise; when another process trains in the
-    folder or in a copy of it; when the run diverged before; when the cohort, plan, budget or disk do not allow it.
-    Raises CheckFailed when training diverges, which ends the run, and RankFailed when another rank is lost.
+    folder or in a copy of it, or a copy went on; when a step ended the run before; when the cohort, plan, budget or
+    disk do not allow it; when a step is refused, which ends the run. Raises CheckFailed when training diverges, which
+    ends it too, and RankFailed when another rank is lost.
     """
     with ExitStack() as claims:
         # Settle what this run is, and that it may be: configuration, cohort, plan, network. No image is opened.
@@ -64,7 +65,7 @@ def train(
             return run_dir
 
         # Go on from the last checkpoint, if there is one.
-        publisher = Publisher(folder, cfg, plan, grid, manifest.classes)
+        publisher = Publisher(folder, cfg, job, grid)
         epsilon = publisher.resume(state)
 
         # Open the images of this rank's patients.
@@ -75,7 +76,7 @@ def train(
         )  # fmt: skip
 
         feed = Feed(dataset, state.sampler, state.random.device)
-        ending = ended_by_divergence(folder, job) if team.first else nullcontext()
+        ending = ended_by(CheckFailed, folder, job) if team.first else nullcontext()
         with training_bar(plan.steps) as advance, closing(publisher), closing(feed), ending:
             while state.step < plan.steps:
                 began = time.perf_counter()
@@ -86,8 +87,9 @@ def train(
                 if not is_due(state.step, cfg.trainer):
                     feed.prepare()
 
-                # Step the private network.
-                public, local = private_update(state, plan, batch)
+                # Step the private network. Refused for what it computed, it has ended the run.
+                with ended_by(InputError, folder, job) if team.first else nullcontext():
+                    public, local = private_update(state, plan, batch)
 
                 # Step what sees no data, and average the generator.
                 public |= post_processing_updates(state, plan.companion_size)

@@ -11,7 +11,7 @@ import torch
 from imgsynth import console
 from imgsynth.privacy.plan import PrivacyPlan
 from imgsynth.schema import Config, TrainerConfig
-from imgsynth.training.checkpoint import load_checkpoint, save_checkpoint
+from imgsynth.training.begin import Job
 from imgsynth.training.disk import writing
 from imgsynth.training.drift import refuse_drift
 from imgsynth.training.folder import RunFolder
@@ -19,6 +19,7 @@ from imgsynth.training.metrics import Metrics, Row, Rows
 from imgsynth.training.propose import quick_epsilon
 from imgsynth.training.sheets import save_png, sheet
 from imgsynth.training.state import TrainingState
+from imgsynth.training.succession import Succession
 from imgsynth.training.team import merged_rows
 from imgsynth.types import Grid
 
@@ -40,15 +41,16 @@ class Publisher:
     On several ranks the first one writes, and the others hand it what they measured.
     """
 
-    def __init__(self, folder: RunFolder, cfg: Config, plan: PrivacyPlan, grid: Grid, classes: tuple[str, ...]):
-        self.folder, self.cfg, self.plan, self.grid, self.classes = folder, cfg, plan, grid, classes
+    def __init__(self, folder: RunFolder, cfg: Config, job: Job, grid: Grid):
+        self.folder, self.cfg, self.plan, self.grid, self.classes = folder, cfg, job.plan, grid, job.manifest.classes
+        self.checkpoints = Succession(folder, job.ledger, job.entry.run)
         self.metrics: Metrics | Rows = Rows()
 
     def resume(self, state: TrainingState) -> float | None:
         """Bring ``state`` and the files to the last checkpoint, if there is one; returns the ε spent so far.
 
         The checkpoint carries its own rows, which were perhaps not written when the run died. Raises InputError when
-        more was shown than the checkpoint knows of: an older one was put in its place, and its steps are spent.
+        the checkpoint is not the one that was published last (``succession.py``), or more was shown than it knows of.
         """
         spent_so_far, streams = state.team.tell(lambda: self._restore(state))
         state.spread(streams)
@@ -58,8 +60,7 @@ class Publisher:
         """``resume`` on the first rank; returns also what each rank's randomness was at."""
         unpublished: list[Row] = []
         streams: list[dict[str, Any]] = []
-        if self.folder.checkpoint.is_file():
-            content = load_checkpoint(self.folder.checkpoint)
+        if (content := self.checkpoints.restore()) is not None:
             state.load_state_dict(content["state"])
             unpublished = content["rows"]
             streams = content.get("streams") or [state.streams()]  # checkpoints of one process have no list
@@ -82,8 +83,8 @@ class Publisher:
             for row in self.metrics.waiting:
                 row["epsilon"] = epsilon
             self.metrics.waiting_local = local
+            self.checkpoints.publish(self._content(state, streams))
             with writing(self.folder.root):
-                save_checkpoint(self.folder.checkpoint, self._content(state, streams))
                 self.metrics.publish()
                 self._draw_sheet(state)
         else:

@@ -69,7 +69,7 @@ def refuse_divergence(value: float, what: str, step: int) -> None:
 
     ``value`` is a function of noised gradients. That a run stopped, and where, tells about the data what any output of
     its steps may tell, up to ε, which the ledger has in full: taking the steps again would be a second release, so the
-    run is over (``begin.ended_by_divergence``).
+    run is over (``begin.ended_by``).
     """
     if not math.isfinite(value):
         raise CheckFailed(

@@ -194,7 +194,7 @@ def test_the_cohorts_composed_epsilon_counts_other_runs(ct_run: Path) -> None:
 
 
 def test_the_card_does_not_depend_on_who_is_in_another_cohort_too(ct_run: Path, tmp_path: Path) -> None:
-    """Not the names of the others, and not whether one patient of theirs is one of ours: that is for the local report."""
+    """Not the names of the others, and not whether one patient of theirs is one of ours: the local report has that."""
     run = load_run(ct_run)
     cards, locally = [], []
     ours = [f"p{i}" for i in range(1000)]

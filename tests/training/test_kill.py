@@ -8,6 +8,7 @@ import os
 import random
 import shutil
 import signal
+import sqlite3
 import time
 from collections.abc import Callable
 from multiprocessing.process import BaseProcess
@@ -18,7 +19,7 @@ import torch
 
 from imgsynth.privacy.ledger import Ledger
 from imgsynth.schema import Config
-from imgsynth.training import begin, loop, publish
+from imgsynth.training import begin, histogram, loop, publish, succession
 from imgsynth.training.checkpoint import load_checkpoint
 from imgsynth.training.folder import RunFolder
 from imgsynth.training.metrics import read_rows
@@ -77,7 +78,7 @@ def assert_same_run(run_dir: Path, unbroken: Path, cfg: Config) -> None:
     cohort = json.loads((run_dir / "manifest.json").read_text())["fingerprint"]
     entries = Ledger(cfg.privacy.ledger).entries(cohort)
     assert [entry.state for entry in entries] == ["closed", "closed"]  # of this run and of the unbroken one
-    assert not list(run_dir.rglob("*.partial"))
+    assert not list(run_dir.rglob("*.partial")) and not list(run_dir.rglob("*next*"))
 
 
 @pytest.fixture(scope="module")
@@ -136,11 +137,17 @@ def killed_at(monkeypatch_target: object, name: str, call: int) -> Callable[[], 
 WORST = {
     "the ledger has the run, the folder not yet": (begin, "write_json", 1),
     "a step before the first checkpoint": (loop, "private_update", 3),
-    "before a later checkpoint is written": (publish, "save_checkpoint", 2),
+    "before a later checkpoint is written": (succession, "save_checkpoint", 2),
+    "the first checkpoint is whole, the ledger does not know it": (Ledger, "publish", 1),
+    "a later checkpoint is whole, the ledger does not know it": (Ledger, "publish", 2),
+    "the ledger knows the first checkpoint, it is not in place": (succession, "rename", 1),
+    "the ledger knows a later checkpoint, it is not in place": (succession, "rename", 2),
     "the checkpoint is there, its metrics are not": (publish.Metrics, "publish", 2),
     "the metrics are there, the sheet is not": (publish, "save_png", 1),
-    "all steps are taken, the histogram is not drawn": (begin, "noisy_histogram", 1),
-    "the histogram is drawn and not yet on disk": (begin, "write_json", 3),
+    "all steps are taken, the histogram is not drawn": (histogram, "noisy_histogram", 1),
+    "the histogram is drawn and not yet on disk": (histogram, "write_json", 1),
+    "the histogram is drawn, the ledger does not know it": (Ledger, "publish", 5),
+    "the ledger knows the histogram, it is not in place": (histogram, "rename", 1),
     "the histogram is on disk, the ledger is open": (Ledger, "close_entry", 1),
 }
 
@@ -188,6 +195,118 @@ def test_a_copy_of_an_unfinished_run_cannot_be_finished_twice(configure: Configu
         loop.train(cfg, tmp_path / "copy", model_factory(cfg.model))
 
 
+def unseeded(configure: Configure) -> Config:
+    return configure("gan", privacy={"seed": None}, trainer={"checkpoint_every": 2})
+
+
+def refused(cfg: Config, run_dir: Path, match: str) -> None:
+    before = [(path, path.read_bytes()) for path in sorted(run_dir.rglob("*.pt"))]
+    with pytest.raises(InputError, match=match):
+        loop.train(cfg, run_dir, model_factory(cfg.model))
+    assert before == [(path, path.read_bytes()) for path in sorted(run_dir.rglob("*.pt"))]
+
+
+@pytest.mark.parametrize(("first", "second"), [("run", "copy"), ("copy", "run")])
+def test_a_copy_does_not_go_on_after_the_other_one_did(
+    first: str, second: str, configure: Configure, tmp_path: Path
+) -> None:
+    """One after the other, both unfinished; whether the original or the copy goes on first."""
+    cfg = unseeded(configure)
+    start(cfg, tmp_path / "run", killed_at(loop, "private_update", 4)).join(300)
+    shutil.copytree(tmp_path / "run", tmp_path / "copy")
+    start(cfg, tmp_path / first, killed_at(loop, "private_update", 3)).join(300)  # it publishes step 4 alone
+    assert load_checkpoint(RunFolder(tmp_path / first).checkpoint)["state"]["step"] == 4
+    refused(cfg, tmp_path / second, "a checkpoint of step 2, of a run that .* published step 4 .*go on in the folder")
+    finish(cfg, tmp_path / first)
+    refused(cfg, tmp_path / second, "finished elsewhere")
+
+
+def test_a_copy_without_any_checkpoint_does_not_begin_again(configure: Configure, tmp_path: Path) -> None:
+    cfg = unseeded(configure)
+    start(cfg, tmp_path / "run", killed_at(loop, "private_update", 2)).join(300)
+    shutil.copytree(tmp_path / "run", tmp_path / "copy")
+    start(cfg, tmp_path / "run", killed_at(loop, "private_update", 4)).join(300)
+    refused(cfg, tmp_path / "copy", "no checkpoint, of a run that .* published step 2")
+
+
+def test_a_state_that_a_back_up_has_from_before_cannot_be_put_back(configure: Configure, tmp_path: Path) -> None:
+    cfg = unseeded(configure)
+    start(cfg, tmp_path / "run", killed_at(loop, "private_update", 4)).join(300)
+    shutil.copytree(tmp_path / "run", tmp_path / "saved")
+    start(cfg, tmp_path / "run", killed_at(succession, "rename", 1)).join(300)
+    shutil.rmtree(tmp_path / "run")
+    shutil.copytree(tmp_path / "saved", tmp_path / "run")
+    refused(cfg, tmp_path / "run", "published step 4")  # which never was in place, but a back-up cannot know that
+
+
+@pytest.mark.parametrize("moment", [(Ledger, "publish", 2), (succession, "rename", 2)], ids=["whole", "noted"])
+def test_steps_that_were_on_disk_whole_are_not_taken_again(
+    moment: tuple[object, str, int], configure: Configure, tmp_path: Path
+) -> None:
+    """Nor in a copy, which then takes the run over: either one goes on, but not both."""
+    cfg, run_dir = unseeded(configure), tmp_path / "run"
+    start(cfg, run_dir, killed_at(*moment)).join(300)
+    taken = load_checkpoint(RunFolder(run_dir).next_checkpoint)["rows"]
+    assert [row["step"] for row in taken] == [3, 4]
+    shutil.copytree(run_dir, tmp_path / "copy")
+    start(cfg, tmp_path / "copy", killed_at(loop, "private_update", 3)).join(300)
+    assert read_rows(tmp_path / "copy" / "metrics.jsonl")[2:4] == taken
+    refused(cfg, run_dir, "published step 6")
+    finish(cfg, tmp_path / "copy")
+
+
+def test_who_was_overtaken_while_it_trained_publishes_nothing(configure: Configure, tmp_path: Path) -> None:
+    """On a file system whose locks other machines do not see."""
+    cfg = unseeded(configure)
+    start(cfg, tmp_path / "run", killed_at(loop, "private_update", 4)).join(300)
+    folder, ledger = RunFolder(tmp_path / "run"), Ledger(cfg.privacy.ledger)
+    shutil.copytree(tmp_path / "run", tmp_path / "copy")
+    ours, theirs = (succession.Succession(RunFolder(tmp_path / n), ledger, folder.run_id()) for n in ("run", "copy"))
+    content = theirs.restore()
+    assert content is not None and ours.restore() is not None
+    later = {**content, "state": {**content["state"], "step": 4}}
+    theirs.publish(later)
+    with pytest.raises(InputError, match="published step 4"):
+        ours.publish(later)
+    assert load_checkpoint(folder.checkpoint)["state"]["step"] == 2
+    with pytest.raises(InputError, match="published step 4"):
+        ours.restore()
+
+
+def test_a_run_goes_on_with_no_other_ledger(configure: Configure, tmp_path: Path) -> None:
+    cfg = unseeded(configure)
+    start(cfg, tmp_path / "run", killed_at(loop, "private_update", 4)).join(300)
+    shutil.rmtree(str(cfg.privacy.ledger))
+    refused(cfg, tmp_path / "run", "that this ledger has no record of")
+
+
+def test_a_run_of_an_earlier_version_goes_on(configure: Configure, tmp_path: Path) -> None:
+    """Its checkpoint has no token, and the ledger no table of what was published."""
+    cfg, run_dir = unseeded(configure), tmp_path / "run"
+    start(cfg, run_dir, killed_at(loop, "private_update", 4)).join(300)
+    content = load_checkpoint(RunFolder(run_dir).checkpoint)
+    torch.save({k: v for k, v in content.items() if k not in ("token", "after")}, RunFolder(run_dir).checkpoint)
+    connection = sqlite3.connect(Path(str(cfg.privacy.ledger)) / "ledger.sqlite")
+    connection.execute("DROP TABLE published")
+    connection.close()
+    shutil.copytree(run_dir, tmp_path / "copy")
+    start(cfg, run_dir, killed_at(loop, "private_update", 3)).join(300)
+    refused(cfg, tmp_path / "copy", "published step 4")
+    finish(cfg, run_dir)
+
+
+def test_a_copy_draws_no_second_histogram(configure: Configure, tmp_path: Path) -> None:
+    cfg = configure("gan", privacy={"seed": None}, sample={"labels": "histogram"})
+    start(cfg, tmp_path / "run", killed_at(histogram, "noisy_histogram", 1)).join(300)
+    shutil.copytree(tmp_path / "run", tmp_path / "copy")
+    for moment in ((Ledger, "publish", 1), (histogram, "rename", 1), (Ledger, "close_entry", 1)):
+        start(cfg, tmp_path / "run", killed_at(*moment)).join(300)
+        if moment[1] != "publish":
+            refused(cfg, tmp_path / "copy", "label histogram was drawn in a copy")
+        assert not list((tmp_path / "copy").glob("label_histogram*"))
+    finish(cfg, tmp_path / "run")
+
+
 def test_an_older_checkpoint_cannot_be_put_back(configure: Configure, tmp_path: Path) -> None:
     cfg = configure("gan", privacy={"seed": None})
     last = RunFolder(tmp_path / "run").checkpoint
@@ -195,16 +314,15 @@ def test_an_older_checkpoint_cannot_be_put_back(configure: Configure, tmp_path: 
     shutil.copy(last, tmp_path / "older.pt")
     start(cfg, tmp_path / "run", killed_at(loop, "private_update", 4)).join(300)
     shutil.copy(tmp_path / "older.pt", last)
-    with pytest.raises(InputError, match="checkpoint of step 4 beside metrics up to step 6"):
-        loop.train(cfg, tmp_path / "run", model_factory(cfg.model))
+    refused(cfg, tmp_path / "run", "a checkpoint of step 4, of a run that .* published step 6")
 
 
-def test_a_checkpoint_that_was_not_put_in_place_is_removed(configure: Configure, tmp_path: Path) -> None:
+def test_a_checkpoint_that_is_not_whole_is_removed(configure: Configure, tmp_path: Path) -> None:
     """It holds steps that are going to be taken again with fresh noise."""
 
     def die_before_the_rename() -> None:
         replace = Path.replace
-        Path.replace = lambda path, to: die() if path.name.startswith(".last.pt") else replace(path, to)
+        Path.replace = lambda path, to: die() if path.name.startswith(".next.pt") else replace(path, to)
 
     cfg = configure("gan", privacy={"seed": None})
     start(cfg, tmp_path / "run", die_before_the_rename).join(300)

@@ -26,6 +26,7 @@ from imgsynth import console
 from imgsynth.cohort.build import build_manifest
 from imgsynth.cohort.manifest import Manifest
 from imgsynth.models.gan import Discriminator
+from imgsynth.models.vae import NegativeELBO
 from imgsynth.privacy.accounting import epsilon
 from imgsynth.privacy.events import training_event
 from imgsynth.privacy.ledger import Ledger
@@ -303,7 +304,7 @@ def test_a_disk_that_fills_up_ends_cleanly_and_the_run_goes_on_after(
     write, calls = Path.write_bytes, []
 
     def full(path: Path, content: bytes) -> int:
-        if path.name.startswith(".last.pt"):
+        if path.name.startswith(".next.pt"):
             calls.append(path)
             if len(calls) == 2:
                 write(path, bytes(content)[:100])
@@ -335,12 +336,33 @@ def test_divergence_ends_the_run_for_good(configure: Configure, train_run: Train
         ]
         assert entry.state == "closed"
         with pytest.raises(
-            InputError, match=r"diverged \(step \d: a .* of (nan|inf)\).*what this one spent stays spent"
+            InputError, match=r"one of its steps ended \(step \d: a .* of (nan|inf)\).*what this one spent stays spent"
         ):
             train_run(cfg, name)
         (run_dir / "diverged.json").unlink()  # as in a copy that was made before
         with pytest.raises(InputError, match="finished"):
             train_run(cfg, name)
+
+
+def test_a_step_that_is_refused_in_mid_run_ends_the_run_for_good(
+    configure: Configure, train_run: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether a step is refused may depend on whom it drew: here, a buffer that changes in the fifth."""
+    cfg, forward = configure("vae", privacy={"seed": None}), NegativeELBO.forward
+
+    def counting(self: NegativeELBO, *inputs: torch.Tensor) -> torch.Tensor:
+        if len(read_rows(tmp_path / "run" / "metrics.jsonl")) == 4:
+            self.register_buffer("seen", torch.ones(1))
+        return forward(self, *inputs)
+
+    monkeypatch.setattr(NegativeELBO, "forward", counting)
+    with pytest.raises(InputError, match="buffers"):
+        train_run(cfg)
+    monkeypatch.undo()
+    (entry,) = Ledger(cfg.privacy.ledger).entries(cohort_of(tmp_path / "run"))
+    assert load_run(tmp_path / "run").step == 4 and entry.state == "closed"
+    with pytest.raises(InputError, match=r"one of its steps ended \(buffers"):
+        train_run(cfg)
 
 
 def test_copies_of_a_run_are_not_trained_at_the_same_time(
