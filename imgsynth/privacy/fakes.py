@@ -28,6 +28,7 @@ Fakes = Units  # units of one image each, with their aux tensors
 
 def how_many(plan: PrivacyPlan, patients: int) -> int:
     """How many fakes ``private_step`` takes beside ``patients`` drawn ones. In "plain" they do not matter."""
+    assert plan.fakes in ("joint", "plain"), f"no step takes fakes as {plan.fakes}"
     return patients * plan.fakes_per_patient if plan.fakes == "joint" else plan.companion_size
 
 

@@ -1,4 +1,4 @@
-"""Gaussian noise from the operating system's entropy, added so that the result's low bits say nothing.
+"""Gaussian noise from OpenSSL's cryptographic generator, added so that the result's low bits say nothing.
 
 Every bit comes from OpenSSL's cryptographic generator (``ssl.RAND_bytes``: AES in counter mode, NIST SP 800-90A, seeded
 and reseeded by the kernel; three times as fast as reading the kernel's own, which matters for millions of weights).

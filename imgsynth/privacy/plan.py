@@ -23,7 +23,7 @@ from imgsynth.types import Fault, InputError, Unit
 _IN_EARLIER_VERSIONS = {
     "ids": "patient",
     "augmentation_multiplicity": 1,
-    "fakes": "joint",
+    "fakes": "separate",
     "clipping_quantile": None,
     "clipping_learning_rate": 0.2,
     "count_noise_multiplier": 0.0,
@@ -65,7 +65,9 @@ class PrivacyPlan:
     seeded: bool = False
     ids: Literal["patient", "case"] = "patient"  # what the source tells apart; "case": two may be one person
     augmentation_multiplicity: int = 1  # M copies of each image, each with its own random draws
-    fakes: Literal["joint", "plain"] = "joint"  # where generated images enter: in each clipped unit, or as a plain mean
+    # Where generated images enter: in each clipped unit, or as a plain mean; "separate": as a mean of which each is
+    # clipped by itself, in plans of earlier versions: they can be read and verified, but no step is taken by them.
+    fakes: Literal["joint", "plain", "separate"] = "joint"
     clipping_quantile: float | None = None  # γ: C follows this quantile of the patients' norms; None: C is fixed
     clipping_learning_rate: float = 0.2  # η of that
     count_noise_multiplier: float = 0.0  # σ_b: the noise of its count has standard deviation σ_b

@@ -53,7 +53,8 @@ def faults_of(d: dict[str, Any], counted: int = 0) -> list[Fault]:
          "a finite number, 0 or more", "sample.histogram_epsilon=0.5"),
         (d["augmentation_multiplicity"] >= 1, "data.augmentation_multiplicity", d["augmentation_multiplicity"],
          "at least 1", "data.augmentation_multiplicity=1"),
-        (d["fakes"] in ("joint", "plain"), "privacy.fakes", d["fakes"], "joint or plain", "privacy.fakes=joint"),
+        (d["fakes"] in ("joint", "plain", "separate"), "privacy.fakes", d["fakes"], "joint or plain",
+         "privacy.fakes=joint"),
         (d["physical_batch"] >= 1, "privacy.physical_batch", d["physical_batch"], "at least 1 patient",
          "privacy.physical_batch=32"),
     ]  # fmt: skip

@@ -108,7 +108,8 @@ def not_covered(plan: PrivacyPlan, labels: str) -> list[str]:
         "Labels that a person wrote. Each patient's own label is part of that patient's data and is protected with it; "
         "a table that mixes one patient's facts into another's row is not something we can see.",
         "The machine. The proof is of real-number Gaussian noise; the noise here is made in double precision from the "
-        "operating system's entropy and rounded to a fixed grid, which deviates by amounts that no accountant counts. "
+        "output of OpenSSL's cryptographic generator, which the operating system seeds, and rounded to a fixed grid, "
+        "which deviates by amounts that no accountant counts. "
         "Timing and other traces on the computer that trained are not covered.",
         "Mistakes in the program. The proof is of the algorithm; the audit tests the program, and finds only what its "
         "attacks can find.",

@@ -18,7 +18,7 @@ from imgsynth.training.run import Run
 PROVENANCE = "provenance.json"
 README = "README.md"
 SEEDED = "noise and sampling came from a seed: void for whoever knows it, not releasable"
-UNSEEDED = "none: the operating system's entropy, kept nowhere"
+UNSEEDED = "none: cryptographic generators, seeded by the operating system, of which nothing is kept"
 
 
 def provenance(run: Run) -> dict[str, Any]:

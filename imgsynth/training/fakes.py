@@ -23,6 +23,20 @@ def in_units(plan: PrivacyPlan) -> bool:
     return plan.mode == "dp" and plan.fakes == "joint"
 
 
+def refuse_earlier_fakes(plan: PrivacyPlan, folder: str) -> None:
+    """InputError for a run of an earlier version, which clipped each fake by itself: it would go on with another
+    objective than it was begun with, and than its plan tells."""
+    if plan.fakes == "separate":
+        raise InputError(
+            Fault(
+                f"{folder}, plan.json",
+                "no key fakes: a run of an earlier version, which clipped each generated image by itself",
+                "a run that this version began, or the version that began it",
+                "a new run in another output=DIR; what this one spent stays spent",
+            )
+        )
+
+
 @torch.no_grad()
 def made(source: FakeSource, n: int, random: torch.Generator, *, alone: bool) -> Fakes:
     """``n`` fakes of weight 1 as units of one image each, with their aux tensors.

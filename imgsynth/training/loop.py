@@ -17,7 +17,7 @@ from imgsynth.privacy.refuse import check_networks
 from imgsynth.schema import Config
 from imgsynth.training.begin import close, ended_by, open_spend, settle
 from imgsynth.training.device import make_repeatable
-from imgsynth.training.fakes import check_fakes, in_units
+from imgsynth.training.fakes import check_fakes, in_units, refuse_earlier_fakes
 from imgsynth.training.feed import Feed
 from imgsynth.training.folder import RunFolder, claimed, claimed_spend, refuse_other_commands, refuse_other_run
 from imgsynth.training.progress import training_bar
@@ -63,6 +63,8 @@ def train(
         if job.finished:
             console.say(f"{run_dir} holds a finished run of {plan.steps} steps; nothing to do.")
             return run_dir
+        if state.private.fakes is not None:
+            refuse_earlier_fakes(plan, str(run_dir))
 
         # Go on from the last checkpoint, if there is one.
         publisher = Publisher(folder, cfg, job, grid)

@@ -133,7 +133,7 @@ def test_given_noise_is_taken_as_it_is():
         ({"ids": "study"}, "manifest, ids"),
         ({"engine": "fast"}, "privacy.engine"),
         ({"physical_batch": 0}, "privacy.physical_batch"),
-        ({"fakes": "separate"}, "privacy.fakes"),
+        ({"fakes": "apart"}, "privacy.fakes"),
         ({"augmentation_multiplicity": 0}, "data.augmentation_multiplicity"),
         ({"clipping_quantile": 1.0}, "privacy.clipping_quantile"),
         ({"clipping_quantile": 0.5, "clipping_learning_rate": 0.0}, "privacy.clipping_learning_rate"),
@@ -192,7 +192,7 @@ def test_a_plan_file_that_does_not_say_whose_ids_is_about_patients():
     for later in ("augmentation_multiplicity", "fakes", "count_noise_multiplier", "clipping_learning_rate"):
         del value[later]
     assert value.pop("clipping_quantile") is None
-    assert PrivacyPlan.from_json(value) == plan_of(**GIVEN)
+    assert PrivacyPlan.from_json(value) == dataclasses.replace(plan_of(**GIVEN), fakes="separate")
 
 
 @pytest.mark.parametrize(

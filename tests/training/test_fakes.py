@@ -2,6 +2,7 @@
 does anything."""
 
 import dataclasses
+import json
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from imgsynth.privacy.plan import PrivacyPlan
 from imgsynth.privacy.step import private_step
 from imgsynth.training import loop
 from imgsynth.training.fakes import check_fakes, made
+from imgsynth.training.run import load_run, model_factory
 from imgsynth.training.state import TrainingState
 from imgsynth.training.steps import private_update
 from imgsynth.types import InputError, PatientBatch
@@ -154,6 +156,30 @@ def test_the_first_fakes_are_the_same_however_many_there_are(coupling):
     assert torch.equal(many.y_PK[:2], few.y_PK)
     assert torch.equal(many_aux[0][:2], few_aux[0])
     assert not torch.isclose(many.x_PKC[0], many.x_PKC[1]).all()
+
+
+@pytest.mark.parametrize("model", ["gan", "vae"])
+def test_a_run_of_an_earlier_version_does_not_go_on_with_other_fakes(model, configure, tmp_path, monkeypatch):
+    cfg, folder = configure(model), tmp_path / "run"
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    def go_on():
+        loop.train(cfg, folder, model_factory(cfg.model))
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(loop, "private_update", stop)
+        go_on()
+    plan = json.loads((folder / "plan.json").read_text())
+    assert plan.pop("fakes") == "joint"
+    (folder / "plan.json").write_text(json.dumps(plan))
+    if model == "gan":
+        with pytest.raises(InputError, match="earlier version, which clipped each generated image by itself"):
+            go_on()
+        return
+    go_on()  # it has no fakes
+    assert load_run(folder).plan.fakes == "separate"
 
 
 @pytest.mark.parametrize("alone", [True, False])
