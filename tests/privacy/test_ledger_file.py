@@ -20,6 +20,7 @@ from imgsynth.privacy.accounting import epsilon
 from imgsynth.privacy.events import compose
 from imgsynth.privacy.ledger import Ledger
 from imgsynth.privacy.patients import Patients
+from imgsynth.privacy.published import Published
 from imgsynth.types import InputError
 
 FORK = multiprocessing.get_context("fork")
@@ -302,3 +303,29 @@ def test_a_reader_who_comes_while_the_ledger_is_begun_looks_again(three, monkeyp
     found, real = [], store.read_end
     monkeypatch.setattr(store, "read_end", lambda path: real(path) if found else found.append(path))
     assert three.verify() == 3
+
+
+def test_a_run_publishes_only_after_what_it_published_last(three):
+    """A row of its own for each run, beside the records, which it neither adds to nor reads."""
+    assert three.published("a") is None and not three.publish("a", Published(4, "x"), after="w")
+    assert three.publish("a", Published(4, "x"), after=None)
+    assert not three.publish("a", Published(6, "y"), after=None) and not three.publish(
+        "a", Published(6, "y"), after="y"
+    )
+    assert three.publish("b", Published(1, "z"), after=None) and three.publish("a", Published(8, "y"), after="x")
+    again = Ledger(three.folder)
+    assert (again.published("a"), again.published("b")) == (Published(8, "y"), Published(1, "z"))
+    assert again.verify() == 3
+
+
+def test_of_processes_that_publish_after_the_same_checkpoint_one_does(three):
+    def go(token, results):
+        results.put(three.publish("a", Published(4, token), after=None))
+
+    results = FORK.Queue()
+    processes = [FORK.Process(target=go, args=(str(i), results)) for i in range(6)]
+    for process in processes:
+        process.start()
+    assert sorted(results.get(timeout=60) for _ in processes) == [False] * 5 + [True]
+    for process in processes:
+        process.join()
