@@ -15,6 +15,7 @@ from torch.func import grad
 from torch.nn import functional as F
 
 from imgsynth.privacy.engines import ENGINES, choice, get_engine, ghost, layers
+from imgsynth.privacy.engines.convolution import Geometry
 from imgsynth.privacy.engines.ghost import GhostEngine
 from imgsynth.types import InputError, PatientBatch
 
@@ -294,6 +295,29 @@ def test_cancellation_in_a_gram_norm_is_noticed(monkeypatch, form):
     assert (got.norms_P / torch.tensor(exact) - 1).abs().max() > 1e-3
 
 
+@settings(max_examples=30, **QUIET)
+@given(made=convolutions(), images=st.integers(1, 2))
+def test_the_bound_on_the_terms_of_a_norm_is_that_of_its_definition(made, images):
+    """(Σ_t |U_t||V_t|)² from the unfolded input, patient by patient, against what the Gram matrices' diagonals give."""
+    module, dims, channels, side = made
+    layer = module.layer
+    transposed = isinstance(layer, tuple(TRANSPOSED.values()))
+    assume(layer.padding_mode == "zeros" and not isinstance(layer.padding, str))
+    geometry = Geometry(
+        layer.kernel_size, layer.stride, layer.padding, layer.dilation, layer.groups, transposed,
+        layer.output_padding if transposed else (),
+    )  # fmt: skip
+    x_PkC = torch.randn(2, images, channels, *(side,) * dims, dtype=torch.float64)
+    y = layer(x_PkC.flatten(0, 1)).detach()
+    g_PkC = torch.randn_like(y).view(2, images, *y.shape[1:])
+    norms2, u2, v2 = geometry.norms2_by_phase(x_PkC, g_PkC)
+    u, v = geometry.factors(x_PkC.flatten(0, 1), g_PkC.flatten(0, 1))
+    terms = (u.square().sum(2) * v.square().sum(2)).sqrt().view(2, images, layer.groups, -1)
+    torch.testing.assert_close((u2 * v2).sqrt().sum(1), terms.flatten(1).sum(1))
+    w = torch.einsum("pkgrt,pkgst->pgsr", *(f.view(2, images, *f.shape[1:]) for f in (u, v)))
+    torch.testing.assert_close(norms2, w.square().flatten(1).sum(1))
+
+
 @pytest.mark.parametrize("form", ["gram", "phases"])
 def test_tiny_and_huge_factors_neither_vanish_nor_overflow(monkeypatch, form):
     monkeypatch.setattr(choice, "_choose", lambda part, exact_only: form)
@@ -421,6 +445,9 @@ def test_a_layers_input_that_is_changed_in_place_afterwards_is_refused_as_torch_
         oracle(made(forward), batch, aux, 0.1)
     with pytest.raises((RuntimeError, InputError)):
         get_engine("ghost").clipped_sum(made(forward), batch, aux, 0.1, 8)
+    module = made(forward)
+    with pytest.raises(layers.Unsupported, match="changed in place"):  # found by itself, before any comparison
+        get_engine("ghost")._clipped(module, dict(module.named_parameters()), batch, (aux[0].view(4, 1),), 0.1)
 
 
 def test_a_layer_with_a_computed_weight_is_not_taken():
