@@ -246,7 +246,7 @@ def test_what_a_generator_draws_itself_is_another_for_every_fake():
         ({"fakes": "plain"}, lambda: nn.BatchNorm2d(4), None),
         ({"mode": "none", "noise_multiplier": None}, lambda: nn.BatchNorm2d(4), None),
     ],
-    ids=str,
+    ids=["batch norm", "running statistics", "mixing", "batch norm, plain fakes", "batch norm, no privacy"],
 )
 def test_a_run_refuses_it_before_anything_is_on_record(privacy, layer, refused, configure, tmp_path):
     cfg = configure("gan", privacy=privacy)
