@@ -38,10 +38,11 @@ def card(output: Path) -> dict:
 @pytest.fixture(scope="module")
 def phantom_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("phantom")
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        patch.setenv("IMGSYNTH_LEDGER", str(tmp_path_factory.mktemp("ledger")))
+        patch.setenv("IMGSYNTH_LEDGER", str(folder / "ledger"))
         return run(
-            tmp_path_factory.mktemp("phantom"),
+            folder,
             "data.phantom.patients=60 data.phantom.size=16 preprocess.shape=[16,16,16] "
             "preprocess.spacing=[24,24,24] privacy.delta=1e-3",
         )
@@ -53,7 +54,8 @@ def test_phantoms_to_a_release_that_verifies(phantom_run: Path) -> None:
     assert len(list((phantom_run / "release").rglob("*.dcm"))) == 6 * 16
 
 
-def test_a_second_call_finishes_without_training_again(phantom_run: Path) -> None:
+def test_a_second_call_finishes_without_training_again(phantom_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("IMGSYNTH_LEDGER", str(phantom_run.parent / "ledger"))
     before = (phantom_run / "checkpoints" / "last.pt").stat().st_mtime_ns
     checked = config.from_overrides("train", [f"output={phantom_run}"])
     pipeline.train(checked)

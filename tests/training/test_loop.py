@@ -356,12 +356,12 @@ def test_a_step_that_is_refused_in_mid_run_ends_the_run_for_good(
         return forward(self, *inputs)
 
     monkeypatch.setattr(NegativeELBO, "forward", counting)
-    with pytest.raises(InputError, match="buffers"):
+    with pytest.raises(InputError, match="values that change in the forward pass"):
         train_run(cfg)
     monkeypatch.undo()
     (entry,) = Ledger(cfg.privacy.ledger).entries(cohort_of(tmp_path / "run"))
     assert load_run(tmp_path / "run").step == 4 and entry.state == "closed"
-    with pytest.raises(InputError, match=r"one of its steps ended \(buffers"):
+    with pytest.raises(InputError, match=r"one of its steps ended \(seen"):
         train_run(cfg)
 
 
