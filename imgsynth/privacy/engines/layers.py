@@ -40,6 +40,12 @@ def lowered(t: Tensor) -> Tensor:
     return t.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) and t.dtype == torch.float32 else t
 
 
+def _over_pixels(t_BC: Tensor) -> Tensor:
+    """[B, C, *] summed to [B, C], in any memory format."""
+    axes = tuple(range(2, t_BC.ndim))
+    return t_BC.sum(axes) if axes else t_BC
+
+
 class Layer(ABC):
     """One use of a layer with trainable parameters."""
 
@@ -101,7 +107,7 @@ class Convolution(Layer):
         return ConvWeight(self.geometry, saved[0], g, self.given_weight.shape, images)
 
     def bias_gradient(self, saved: Saved, g: Tensor) -> Tensor:
-        return exact(g).flatten(2).sum(2)
+        return _over_pixels(exact(g))
 
     def for_input(self, saved: Saved) -> Saved:
         return (torch.empty_like(saved[0]),)  # its shape and layout only; memory that is never touched
@@ -141,11 +147,11 @@ class GroupNorm(Layer):
         x, mean_BG, rstd_BG = saved
         each = x.shape[1] // self.groups
         mean_BC, rstd_BC = mean_BG.repeat_interleave(each, 1), rstd_BG.repeat_interleave(each, 1)
-        moment_BC = (g * x).flatten(2).sum(2)
+        moment_BC = _over_pixels(g * x)
         return Stored(images, images.sum_by_patient((moment_BC - mean_BC * self.bias_gradient(saved, g)) * rstd_BC))
 
     def bias_gradient(self, saved: Saved, g: Tensor) -> Tensor:
-        return g.flatten(2).sum(2)
+        return _over_pixels(g)
 
     def input_gradient(self, saved: Saved, g: Tensor) -> Tensor:
         x, mean, rstd = saved
