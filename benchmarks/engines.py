@@ -293,8 +293,13 @@ def figure_of_scaling(args: argparse.Namespace) -> None:
     seconds = [statistics.median(t[0] for t in times[c.name]) for c in cases]
     voxels = [s**3 for s in sides]
     axes[1].loglog(voxels, seconds, "o-", label=f"3D discriminator, batch 8, slope {_slope(voxels, seconds):.2f}")
-    for axis, label in zip(axes, ("patients in the batch", "voxels in a volume"), strict=True):
+    for axis, label, ticks in zip(
+        axes, ("patients in the batch", "voxels in a volume"), (batches, voxels), strict=True
+    ):
         axis.set(xlabel=label, ylabel="seconds a private step")
+        axis.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
+        axis.set_xticks([], minor=True)
+        axis.tick_params(axis="both", which="both", labelsize=8)
         axis.legend(fontsize=8)
         axis.grid(alpha=0.3)
     figure.savefig(args.output, dpi=120)
