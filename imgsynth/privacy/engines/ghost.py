@@ -1,4 +1,4 @@
-"""Per-patient clipping at nearly the cost of an ordinary step: book-keeping on one forward and one backward pass.
+"""Per-patient clipping without a second pass: book-keeping on one forward and one backward pass.
 
 The backward pass of the summed loss is written by ourselves for every layer with trainable parameters (``tape.py``,
 ``layers.py``). It leaves each layer's input and output gradient, from which follow, layer by layer, the norms of all
