@@ -419,6 +419,43 @@ def test_a_network_that_mixes_the_images_of_a_batch_is_never_taken(how, patients
     assert "independent" in (GhostEngine.obstacle(module) or "")
 
 
+THROUGH = {
+    "labels": lambda m, x, y, t: squared(m, x.flatten(1) * (1 + y - y.double().mean())[:, None]),
+    "random inputs": lambda m, x, y, t: squared(m, x.flatten(1) * (1 + t - t.mean())[:, None]),
+}
+
+
+@pytest.mark.parametrize("what", THROUGH)
+def test_mixing_through_labels_and_random_inputs_is_found(what):
+    """The images never meet, and still each gradient follows who else is there."""
+    (batch, aux), module = make_batch(6, 1, 2), made(THROUGH[what])
+    get_engine("ghost").clipped_sum(module, batch, aux, 0.1, 8)
+    assert "independent" in (GhostEngine.obstacle(module) or "")
+
+
+class Asleep(nn.Module):
+    """No gradient at first, and images mixed from the start."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer, self.awake = nn.Linear(36, 1), 0.0
+
+    def forward(self, x, y, t):
+        h = x.flatten(1)
+        return self.awake * self.layer(h - h.mean(0)).squeeze(1).square()
+
+
+def test_a_call_without_a_gradient_or_a_finite_patient_is_no_examination():
+    module, (batch, aux) = Asleep().double(), make_batch(4, 1, 2)
+    get_engine("ghost").clipped_sum(module, batch, aux, 0.1, 8)
+    lost = PatientBatch(torch.full_like(batch.x_PKC, torch.nan), batch.y_PK, batch.w_PK)
+    module.awake = 1.0
+    get_engine("ghost").clipped_sum(module, lost, aux, 0.1, 8)
+    got = get_engine("ghost").clipped_sum(module, batch, aux, 0.1, 8)
+    assert "independent" in (GhostEngine.obstacle(module) or "")
+    assert disagreement(got.sums, get_engine("functional").clipped_sum(module, batch, aux, 0.1, 8).sums) < 1e-12
+
+
 def test_dropout_alone_is_no_mixing():
     (batch, aux), module = make_batch(4, 2, 2), made(lambda m, x, y, t: squared(m, m.drop(x.flatten(1))))
     get_engine("ghost").clipped_sum(module, batch, aux, 0.1, 8)

@@ -82,7 +82,8 @@ class GhostEngine(Engine):
             if known.obstacle is None:
                 if not known.examined or known.calls & (known.calls - 1) == 0:
                     self._examine(module, parameters, batch, aux_PK, clipping_norm, physical_batch, known)
-                return self._chunks(module, parameters, batch, aux_PK, clipping_norm, physical_batch)
+                if known.examined:
+                    return self._chunks(module, parameters, batch, aux_PK, clipping_norm, physical_batch)
         except Unsupported as obstacle:
             known.obstacle = str(obstacle)
             console.say(f"privacy.engine=ghost leaves {type(module).__name__} to the functional engine: {obstacle}.")
@@ -180,19 +181,23 @@ class GhostEngine(Engine):
         physical_batch: int,
         known: _Known,
     ) -> None:
-        """Unsupported where the network is not what we take it for; InputError where it was so in earlier calls."""
+        """Unsupported where the network is not what we take it for; InputError where it was so in earlier calls.
+
+        Where the batch allows no verdict (no finite patient, no gradient) nothing is counted as examined, and a network
+        that was never examined is taken by ``functional``.
+        """
         made = probe(batch, aux_PK)
         if made is None:
             return
         first = known.examined == 0
-        reason = self._compare(module, parameters, *made, clipping_norm)
+        reason, telling = self._compare(module, parameters, *made, clipping_norm)
         if reason is None and physical_batch > 1:
             patients = min(8, physical_batch)
             seeds = range(3) if first else [known.calls]
-            tries = (self._coupling(module, parameters, *made, patients, seed) for seed in seeds)
+            tries = (self._coupling(module, parameters, *made, int(batch.y_PK.max()), patients, seed) for seed in seeds)
             reason = next((found for found in tries if found is not None), None)
         if reason is None:
-            known.examined += 1
+            known.examined += telling
         elif first:
             raise Unsupported(reason)
         else:
@@ -207,15 +212,17 @@ class GhostEngine(Engine):
 
     def _compare(
         self, module: nn.Module, parameters: Parameters, batch: PatientBatch, aux_PK: Aux, clipping_norm: float
-    ) -> str | None:
-        """Whether ``functional``, which takes every patient by himself, finds the same. What is wrong, or None."""
+    ) -> tuple[str | None, bool]:
+        """Whether ``functional``, which takes every patient by himself, finds the same: what is wrong, or None; and
+        whether there was a gradient to compare."""
         with without_randomness(module, batch, aux_PK):
             got = self._clipped(module, parameters, batch, aux_PK, clipping_norm)
             functional = FunctionalEngine(self.precision)  # one patient at a time: less memory
             expected = functional._sum(module, parameters, batch, aux_PK, clipping_norm, 1)
+        telling = bool((expected.norms_P > 0).all() and expected.norms_P.isfinite().all())
         if alike(got, expected, clipping_norm, self._tolerance):
-            return None
-        return "its images do not have gradients independent of each other, or we take a layer wrongly"
+            return None, telling
+        return "its images do not have gradients independent of each other, or we take a layer wrongly", telling
 
     def _check_functional(
         self, module: nn.Module, parameters: Parameters, batch: PatientBatch, aux_PK: Aux, clipping_norm: float
@@ -248,12 +255,18 @@ class GhostEngine(Engine):
         return 1e-3 if self.precision == "float32" else 0.1
 
     def _coupling(
-        self, module: nn.Module, parameters: Parameters, batch: PatientBatch, aux_PK: Aux, patients: int, seed: int
+        self,
+        module: nn.Module,
+        parameters: Parameters,
+        batch: PatientBatch,
+        aux_PK: Aux,
+        label: int,
+        patients: int,
+        seed: int,
     ) -> str | None:
         """Whether a patient's gradient moves when others in the batch are replaced, random numbers being the same."""
-        aux = tuple(a[:1].expand(patients, *a.shape[1:]).clone() for a in aux_PK)
         records = []
-        for made in surroundings(batch, patients):
+        for made, aux in surroundings(batch, aux_PK, label, patients):
             with torch.random.fork_rng([batch.x_PKC.device] if batch.x_PKC.is_cuda else []):
                 torch.manual_seed(seed)
                 records.append(self._pass(module, parameters, made, aux, exact_only=True))

@@ -32,18 +32,23 @@ def probe(batch: PatientBatch, aux_PK: Aux) -> tuple[PatientBatch, Aux] | None:
     return PatientBatch(x_PKC, twice(batch.y_PK), twice(batch.w_PK)), tuple(map(twice, aux_PK))
 
 
-def surroundings(batch: PatientBatch, patients: int) -> tuple[PatientBatch, PatientBatch]:
-    """``patients`` variants of the first patient of ``batch``, twice: every second one is replaced by strong noise in
-    the second batch. Nothing about the others may differ between the two, if a network's images are independent."""
+def surroundings(batch: PatientBatch, aux_PK: Aux, label: int, patients: int) -> list[tuple[PatientBatch, Aux]]:
+    """``patients`` variants of the first patient of ``batch``, twice: in the second batch every second one is replaced,
+    his images by strong noise, his labels by 0 or ``label`` (one that there is), his random inputs by others. Nothing
+    about the rest may differ between the two, if a network's images are independent."""
     x_KC = batch.x_PKC[0]
     random = torch.Generator(x_KC.device).manual_seed(0)
     noise = torch.randn(patients, *x_KC.shape, generator=random, device=x_KC.device, dtype=x_KC.dtype)
     fades = torch.linspace(1, 0.5, patients, device=x_KC.device, dtype=x_KC.dtype)
     x_PKC = fades.view(-1, *(1 for _ in x_KC.shape)) * x_KC + 0.05 * noise
-    other_PKC = x_PKC.clone()
+    y_PK, w_PK, *aux = (t[:1].expand(patients, *t.shape[1:]).clone() for t in (batch.y_PK, batch.w_PK, *aux_PK))
+    other_PKC, other_PK, other_aux = x_PKC.clone(), y_PK.clone(), tuple(a.clone() for a in aux)
     other_PKC[1::2] = 1e4 * noise[1::2]
-    y_PK, w_PK = (t[:1].expand(patients, *t.shape[1:]).clone() for t in (batch.y_PK, batch.w_PK))
-    return PatientBatch(x_PKC, y_PK, w_PK), PatientBatch(other_PKC, y_PK, w_PK)
+    other_PK[1::2] = torch.where(y_PK[1::2] == 0, label, 0)
+    for a in other_aux:
+        if a.is_floating_point():
+            a[1::2] = 3.0 * a[1::2] + 1.0
+    return [(PatientBatch(x_PKC, y_PK, w_PK), tuple(aux)), (PatientBatch(other_PKC, other_PK, w_PK), other_aux)]
 
 
 def alike(got: Clipped, expected: Clipped, clipping_norm: float, tolerance: float) -> bool:
