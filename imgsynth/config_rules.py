@@ -9,6 +9,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from imgsynth.audit.registry import NAMES as ATTACKS
 from imgsynth.schema import Config, DataConfig, PreprocessConfig, PrivacyConfig
 from imgsynth.types import Fault
 
@@ -88,7 +89,11 @@ RULES: tuple[Rule, ...] = (
     ("evaluate.bootstrap", *_at_least_one),
     ("evaluate.classifier_seeds", *_at_least_one),
     ("audit.n", *_at_least_one),
-    ("audit.spaces", lambda v: bool(v) and set(v) <= {"raw", "pca", "encoder"}, "a list of raw, pca, encoder"),
+    (
+        "audit.attacks",
+        lambda v: bool(v) and set(v) <= set(ATTACKS) and len(set(v)) == len(v),
+        f"a list of {', '.join(ATTACKS)}, each at most once",
+    ),
     ("audit.alpha", *_level),
     ("audit.bootstrap", *_at_least_one),
 )
@@ -196,10 +201,9 @@ def _privacy_faults(privacy: PrivacyConfig) -> Iterator[Fault]:
 
 def _across_sections(config: Config) -> Iterator[Fault]:
     privacy = config.privacy
-    if config.audit.primary not in config.audit.spaces:
-        yield Fault(
-            "audit.primary", config.audit.primary, f"one of audit.spaces={config.audit.spaces}", "audit.primary=raw"
-        )
+    if config.audit.primary not in config.audit.attacks:
+        listed = ", ".join(config.audit.attacks)
+        yield Fault("audit.primary", config.audit.primary, f"one of audit.attacks: {listed}", "audit.primary=<name>")
     histogram = config.sample.labels == "histogram" and privacy.mode == "dp" and privacy.epsilon is not None
     if histogram and config.sample.histogram_epsilon >= (privacy.epsilon or 0):
         yield Fault(

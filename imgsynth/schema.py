@@ -147,8 +147,10 @@ class EvaluateConfig:
 @dataclass
 class AuditConfig:
     n: int = 512  # synthetic images generated for the attack
-    spaces: list[str] = field(default_factory=lambda: ["raw", "pca", "encoder"])
-    primary: str = "raw"  # the space whose result is the verdict, fixed before the audit runs
+    attacks: list[str] = field(  # names of imgsynth/audit/registry.py: a family and its space
+        default_factory=lambda: ["nearest_neighbour/raw", "nearest_neighbour/pca", "nearest_neighbour/encoder"]
+    )
+    primary: str = "nearest_neighbour/raw"  # the attack whose result is the verdict, fixed before the audit runs
     alpha: float = 0.05
     bootstrap: int = 500
     seed: int = 0

@@ -7,7 +7,7 @@ them trained on, must not be told apart. Blind: members and non-members must not
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from sklearn.model_selection import StratifiedKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from imgsynth.audit.attacks.attack import Attack
+from imgsynth.audit.attacks.attack import Attack, Released
 from imgsynth.audit.roc import auc, auc_interval
 from imgsynth.measure.images import Images
 from imgsynth.measure.resampling import percentile_interval, sum_by_patient
@@ -58,10 +58,10 @@ def leaky(synthetic: Images, members: Images, noise: float, random: np.random.Ge
 
 
 def positive_control(
-    attack: Attack, members: Images, nonmembers: Images, synthetic: Images, noise: float, random: np.random.Generator
+    attack: Attack, members: Images, nonmembers: Images, released: Released, noise: float, random: np.random.Generator
 ) -> Control:
     """The attack on a synthesizer that copies members; caught when the AUC's interval is above one half."""
-    attack.prepare(leaky(synthetic, members, noise, random))
+    attack.prepare(replace(released, samples=leaky(released.samples, members, noise, random)))
     in_P, out_Q = attack.scores(members), attack.scores(nonmembers)
     area = auc(in_P, out_Q)
     low, high = auc_interval(area, len(in_P), len(out_Q))

@@ -9,14 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from imgsynth.audit.attacks.attack import Attack
-from imgsynth.audit.attacks.nearest_neighbour import NearestNeighbour
+from imgsynth.audit.attacks.attack import Attack, NotApplicable, Released, Tools, full_name
 from imgsynth.audit.controls import NOISE, Control, blind_baseline, negative_control, positive_control
 from imgsynth.audit.copies import MIN_PATIENTS as MIN_COPY_PATIENTS
 from imgsynth.audit.copies import copy_counts, write_copy_sheet
 from imgsynth.audit.epsilon import MIN_PATIENTS, EpsilonBound, ceiling, epsilon_lower_bound
+from imgsynth.audit.registry import build
 from imgsynth.audit.roc import FPR_TARGETS, Roc, auc, auc_interval, tpr_at
-from imgsynth.audit.spaces import NAMES
 from imgsynth.audit.verdict import verdict
 from imgsynth.files import write_json
 from imgsynth.measure.encoders import Encoder, get_encoder
@@ -24,12 +23,11 @@ from imgsynth.measure.images import Images
 from imgsynth.measure.source import fresh_samples, real_images
 from imgsynth.schema import AuditConfig, Config
 from imgsynth.training.run import load_run
-from imgsynth.types import Fault, InputError
 
 FORMAT = "imgsynth-audit-1"
 MEANING = (
     "A lower bound says what this attack found, not that there is no more to find; a small one is no evidence of "
-    "privacy. Only the primary space decides; the others are exploratory and not corrected for multiplicity."
+    "privacy. Only the primary attack decides; the others are exploratory and not corrected for multiplicity."
 )
 
 
@@ -40,7 +38,8 @@ def attack_result(attack: Attack, in_P: np.ndarray, out_Q: np.ndarray, primary: 
     return {
         "name": attack.name,
         "space": attack.space,
-        "role": "primary" if attack.space == primary else "exploratory",
+        "access": attack.access,
+        "role": "primary" if full_name(attack) == primary else "exploratory",
         "auc": area,
         "auc_low": low,
         "auc_high": high,
@@ -52,12 +51,12 @@ def attack_result(attack: Attack, in_P: np.ndarray, out_Q: np.ndarray, primary: 
 
 
 def run_controls(
-    attack: Attack, out_Q: np.ndarray, members: Images, nonmembers: Images, synthetic: Images, encoder: Encoder,
+    attack: Attack, out_Q: np.ndarray, members: Images, nonmembers: Images, released: Released, encoder: Encoder,
     settings: AuditConfig,
 ) -> list[Control]:  # fmt: skip
     """The controls that the verdict rests on, through the primary attack's own code."""
     random = np.random.default_rng(settings.seed)
-    found = [positive_control(attack, members, nonmembers, synthetic, noise, random) for noise in (0.0, NOISE)]
+    found = [positive_control(attack, members, nonmembers, released, noise, random) for noise in (0.0, NOISE)]
     found.append(negative_control(out_Q, settings.alpha, random))
     features = encoder.encode(members.x_NC), encoder.encode(nonmembers.x_NC)
     found.append(blind_baseline(features[0], members, features[1], nonmembers))
@@ -65,10 +64,10 @@ def run_controls(
 
 
 def audit(
-    members: Images, nonmembers: Images, synthetic: Images, encoder: Encoder, settings: AuditConfig,
+    members: Images, nonmembers: Images, released: Released, encoder: Encoder, settings: AuditConfig,
     proven_epsilon: float | None, delta: float,
 ) -> dict[str, Any]:  # fmt: skip
-    """Attack ``synthetic`` with patients that were (``members``) and were not (``nonmembers``) trained on. JSON-able.
+    """Attack ``released`` with patients that were (``members``) and were not (``nonmembers``) trained on. JSON-able.
 
     ``proven_epsilon`` is None for a run without a proof (ε = ∞).
     """
@@ -80,22 +79,26 @@ def audit(
     bound: EpsilonBound | None = None
     if smallest < MIN_PATIENTS:
         why = f"{members.n_patients} members and {nonmembers.n_patients} non-members; it takes {MIN_PATIENTS} of each"
-        not_done += [{"what": what, "why": why} for what in ("nearest-neighbour attack", "ε lower bound", "controls")]
+        not_done += [{"what": what, "why": why} for what in ("attacks", "ε lower bound", "controls")]
     else:
-        for space in settings.spaces:
-            attack = NearestNeighbour(space, encoder)
-            attack.prepare(synthetic)
+        for name in settings.attacks:
+            attack = build(name, Tools(encoder, settings))
+            try:
+                attack.prepare(released)
+            except NotApplicable as reason:
+                not_done.append({"what": f"attack {name}", "why": str(reason)})
+                continue
             in_P, out_Q = attack.scores(members), attack.scores(nonmembers)
             attacks.append(attack_result(attack, in_P, out_Q, settings.primary))
-            if space == settings.primary:
+            if name == settings.primary:
                 random = np.random.default_rng(settings.seed)
                 bound = epsilon_lower_bound(in_P, out_Q, settings.alpha, delta, random)
-                controls = run_controls(attack, out_Q, members, nonmembers, synthetic, encoder, settings)
+                controls = run_controls(attack, out_Q, members, nonmembers, released, encoder, settings)
     if smallest < MIN_COPY_PATIENTS:
         not_done.append({"what": "copy check", "why": f"{smallest} patients on one side; it takes {MIN_COPY_PATIENTS}"})
     else:
         random = np.random.default_rng(settings.seed)
-        copies = copy_counts(synthetic, members, nonmembers, settings.bootstrap, random)
+        copies = copy_counts(released.samples, members, nonmembers, settings.bootstrap, random)
     primary = next((a for a in attacks if a["role"] == "primary"), None)
     lower = bound.epsilon if bound else None
     return {
@@ -110,7 +113,8 @@ def audit(
         "threshold": "chosen on a random half of the patients, errors counted on the other half",
         "primary": settings.primary,
         "encoder": encoder.name,
-        "n_synthetic": len(synthetic),
+        "n_synthetic": len(released.samples),
+        "n_reference_patients": released.reference.n_patients if released.reference else 0,
         "attacks": attacks,
         "controls": [control.to_json() for control in controls],
         "copies": copies,
@@ -118,41 +122,32 @@ def audit(
     }
 
 
-def check_settings(settings: AuditConfig) -> None:
-    """Refuse spaces that do not exist, and a primary space that would not be run: all faults at once."""
-    faults = [
-        Fault("audit.spaces", repr(space), f"some of {', '.join(NAMES)}", "audit.spaces=[raw,pca,encoder]")
-        for space in settings.spaces
-        if space not in NAMES
-    ]
-    if settings.primary not in settings.spaces:
-        spaces = ", ".join(settings.spaces)
-        faults.append(Fault("audit.primary", repr(settings.primary), f"one of {spaces}", "audit.primary=raw"))
-    if faults:
-        raise InputError(*faults)
-
-
 def audit_run(run_dir: Path, cfg: Config, extra_transforms: Sequence[Any] = ()) -> dict[str, Any]:
     """Audit the run in ``run_dir``; write ``audit.json`` and ``local/copy_sheet.png`` there (each whole or not at all).
 
-    Members are train patients, non-members the holdout patients, that were set aside before training at random.
+    Members are train patients, non-members the holdout patients, that were set aside before training at random, and
+    the attacker's reference patients are those of the test split.
 
     ``extra_transforms`` are those of ``cfg.preprocess.extra``, instantiated.
 
     Raises:
-        InputError: if the settings or the encoder are wrong (before anything is loaded), or the run cannot be read.
+        InputError: if the encoder is wrong (before anything is loaded), or the run cannot be read.
     """
-    check_settings(cfg.audit)
     encoder = get_encoder(cfg.encoder.name, len(cfg.preprocess.shape), cfg.encoder.seed)
     run = load_run(run_dir)
     settings = cfg.audit
     members = real_images(run, "train", settings.n, settings.seed, extra_transforms)
     nonmembers = real_images(run, "holdout", settings.n, settings.seed, extra_transforms)
-    synthetic = fresh_samples(run, settings.n, settings.seed)
+    released = Released(
+        samples=fresh_samples(run, settings.n, settings.seed),
+        reference=real_images(run, "test", settings.n, settings.seed, extra_transforms),
+        model=run.model,
+        run=run,
+    )
     proven = run.plan.epsilon if math.isfinite(run.plan.epsilon) else None
-    result = audit(members, nonmembers, synthetic, encoder, settings, proven, run.plan.delta)
+    result = audit(members, nonmembers, released, encoder, settings, proven, run.plan.delta)
     if len(members) and len(nonmembers):
-        sheet = write_copy_sheet(run_dir / "local" / "copy_sheet.png", synthetic, members, nonmembers, run.grid)
+        sheet = write_copy_sheet(run_dir / "local" / "copy_sheet.png", released.samples, members, nonmembers, run.grid)
         result["copies"]["sheet"] = str(sheet.relative_to(run_dir))
     else:
         result["not_done"].append({"what": "copy sheet", "why": "no train or no holdout patients"})

@@ -6,17 +6,21 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import cdist
 
+from imgsynth.audit.attacks.attack import Released, Tools
 from imgsynth.audit.attacks.nearest_neighbour import NearestNeighbour
 from imgsynth.audit.roc import auc
 from imgsynth.audit.spaces import fit_space
 from imgsynth.measure.encoders import get_encoder
 from imgsynth.measure.images import Images, synthetic_images
+from imgsynth.schema import AuditConfig
 from imgsynth.types import InputError
+
+TOOLS = Tools(get_encoder("random_conv", 2, 0), AuditConfig())
 
 
 def area(members: Images, nonmembers: Images, synthetic: Images, space: str = "raw") -> float:
-    attack = NearestNeighbour(space, get_encoder("random_conv", 2, 0))
-    attack.prepare(synthetic)
+    attack = NearestNeighbour(space, TOOLS)
+    attack.prepare(Released(synthetic))
     return auc(attack.scores(members), attack.scores(nonmembers))
 
 
@@ -38,8 +42,8 @@ def test_a_patient_scores_by_the_nearest_of_all_images() -> None:
     x_NC = random.standard_normal((9, 1, 4, 4)).astype(np.float32)
     patients = Images(x_NC, np.zeros(9, dtype=int), np.array(list("cabcabcab")))
     synthetic = synthetic_images(random.standard_normal((5, 1, 4, 4)).astype(np.float32), np.zeros(5, dtype=int))
-    attack = NearestNeighbour("raw", get_encoder("random_conv", 2, 0))
-    attack.prepare(synthetic)
+    attack = NearestNeighbour("raw", TOOLS)
+    attack.prepare(Released(synthetic))
     image_scores = -cdist(x_NC.reshape(9, -1), synthetic.x_NC.reshape(5, -1)).min(1)
     expected = [image_scores[patients.patients_N == name].max() for name in "abc"]
     assert attack.scores(patients) == pytest.approx(expected, rel=1e-6)

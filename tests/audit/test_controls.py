@@ -7,14 +7,15 @@ import json
 import numpy as np
 import pytest
 
+from imgsynth.audit.attacks.attack import NotApplicable, Released, Tools, full_name
 from imgsynth.audit.attacks.nearest_neighbour import NearestNeighbour
 from imgsynth.audit.controls import Control, blind_baseline, leaky, negative_control, positive_control
-from imgsynth.audit.run import audit, check_settings
+from imgsynth.audit.registry import FAMILIES, NAMES, Family, build
+from imgsynth.audit.run import audit
 from imgsynth.audit.verdict import verdict
 from imgsynth.measure.encoders import Encoder, get_encoder
 from imgsynth.measure.images import Images, synthetic_images
 from imgsynth.schema import AuditConfig
-from imgsynth.types import InputError
 
 
 @pytest.fixture(scope="module")
@@ -38,10 +39,10 @@ def test_leaky_synthesizer_holds_a_fifth_of_distinct_members() -> None:
 
 def test_positive_control_is_caught_with_exact_and_noisy_copies_and_not_without_any(trial, encoder: Encoder) -> None:  # type: ignore[no-untyped-def]
     members, nonmembers, synthetic = trial(0.0, 3, members=100, nonmembers=80, samples=300)
-    attack = NearestNeighbour("raw", encoder)
+    attack, released = NearestNeighbour("raw", Tools(encoder, AuditConfig())), Released(synthetic)
     for noise in (0.0, 0.1):
-        assert positive_control(attack, members, nonmembers, synthetic, noise, np.random.default_rng(0)).passed
-    blurred_out = positive_control(attack, members, nonmembers, synthetic, 30.0, np.random.default_rng(0))
+        assert positive_control(attack, members, nonmembers, released, noise, np.random.default_rng(0)).passed
+    blurred_out = positive_control(attack, members, nonmembers, released, 30.0, np.random.default_rng(0))
     assert blurred_out.passed is False
 
 
@@ -104,18 +105,23 @@ def test_verdict(primary, control, bound, proven, expected) -> None:  # type: ig
 
 def test_audit_of_a_leaking_generator_breaks_a_false_proof(trial, encoder: Encoder) -> None:  # type: ignore[no-untyped-def]
     members, nonmembers, synthetic = trial(0.2, 1)
-    found = audit(members, nonmembers, synthetic, encoder, AuditConfig(bootstrap=100), 0.5, 1e-5)
+    found = audit(members, nonmembers, Released(synthetic), encoder, AuditConfig(bootstrap=100), 0.5, 1e-5)
     assert found["verdict"].startswith("VIOLATION")
     assert 1.0 < found["epsilon_lower_bound"] <= found["ceiling"]
     assert [a["role"] for a in found["attacks"]] == ["primary", "exploratory", "exploratory"]
     assert found["copies"]["low"] > 0.5
     json.dumps(found, allow_nan=False)
-    without_proof = audit(members, nonmembers, synthetic, encoder, AuditConfig(spaces=["raw"]), None, 1e-5)
+    without_proof = audit(
+        members, nonmembers, Released(synthetic), encoder, AuditConfig(attacks=["nearest_neighbour/raw"]), None, 1e-5
+    )
     assert without_proof["verdict"] == "LEAK FOUND"
 
 
 def test_audit_of_an_honest_generator_says_no_more_than_it_saw(trial, encoder: Encoder) -> None:  # type: ignore[no-untyped-def]
-    found = audit(*trial(0.0, 1, samples=600), encoder, AuditConfig(spaces=["raw"]), 8.0, 1e-5)
+    members, nonmembers, synthetic = trial(0.0, 1, samples=600)
+    found = audit(
+        members, nonmembers, Released(synthetic), encoder, AuditConfig(attacks=["nearest_neighbour/raw"]), 8.0, 1e-5
+    )
     assert found["verdict"] == "NO LEAK FOUND (this attack)"
     assert found["attacks"][0]["auc_low"] < 0.5 < found["attacks"][0]["auc_high"]
     assert found["copies"]["patients_low"] < 0.5 < found["copies"]["patients_high"]
@@ -124,15 +130,31 @@ def test_audit_of_an_honest_generator_says_no_more_than_it_saw(trial, encoder: E
 @pytest.mark.parametrize(("n_in", "n_out"), [(4, 1), (5, 4), (1, 0), (0, 0), (12, 5)])
 def test_a_handful_of_patients_is_inconclusive_not_a_crash(n_in: int, n_out: int, encoder: Encoder) -> None:
     images = raw(20, 3)
-    found = audit(
-        raw(n_in, 1), raw(n_out, 2), synthetic_images(images.x_NC, images.y_N), encoder, AuditConfig(), 8.0, 1e-5
-    )
+    released = Released(synthetic_images(images.x_NC, images.y_N))
+    found = audit(raw(n_in, 1), raw(n_out, 2), released, encoder, AuditConfig(), 8.0, 1e-5)
     assert found["verdict"].startswith("INCONCLUSIVE")
-    assert min(n_in, n_out) >= 4 or {n["what"] for n in found["not_done"]} >= {"nearest-neighbour attack", "copy check"}
+    assert min(n_in, n_out) >= 4 or {n["what"] for n in found["not_done"]} >= {"attacks", "copy check"}
     json.dumps(found, allow_nan=False)
 
 
-def test_settings_faults_come_together() -> None:
-    with pytest.raises(InputError) as caught:
-        check_settings(AuditConfig(spaces=["raw", "fourier"], primary="pca"))
-    assert len(caught.value.faults) == 2
+def test_an_attack_that_cannot_be_run_is_listed_with_its_reason(
+    trial, encoder: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:  # type: ignore[no-untyped-def]
+    class NeedsReference(NearestNeighbour):
+        def prepare(self, released: Released) -> None:
+            raise NotApplicable("no reference patients")
+
+    monkeypatch.setitem(FAMILIES, "needs_reference", Family(NeedsReference))
+    members, nonmembers, synthetic = trial(0.0, 1, members=20, nonmembers=20, samples=50)
+    settings = AuditConfig(attacks=["needs_reference", "nearest_neighbour/raw"])
+    found = audit(members, nonmembers, Released(synthetic), encoder, settings, 8.0, 1e-5)
+    assert [attack["name"] for attack in found["attacks"]] == ["nearest_neighbour"]
+    assert {"what": "attack needs_reference", "why": "no reference patients"} in found["not_done"]
+    settings = AuditConfig(attacks=["needs_reference"], primary="needs_reference")
+    found = audit(members, nonmembers, Released(synthetic), encoder, settings, 8.0, 1e-5)
+    assert found["verdict"].startswith("INCONCLUSIVE")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_attack_answers_to_its_name(name: str, encoder: Encoder) -> None:
+    assert full_name(build(name, Tools(encoder, AuditConfig()))) == name

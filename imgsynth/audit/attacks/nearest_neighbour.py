@@ -8,29 +8,28 @@ from __future__ import annotations
 
 import numpy as np
 
+from imgsynth.audit.attacks.attack import Released, Tools, highest_by_patient
 from imgsynth.audit.spaces import Embed, fit_space
 from imgsynth.measure.distances import nearest
-from imgsynth.measure.encoders import Encoder
 from imgsynth.measure.images import Images
 
 
 class NearestNeighbour:
-    """FBB in ``space``: raw, pca or encoder."""
+    """FBB in any space of ``spaces.NAMES``."""
 
     name = "nearest_neighbour"
+    access = "samples"
 
-    def __init__(self, space: str, encoder: Encoder):
+    def __init__(self, space: str, tools: Tools):
         self.space = space
-        self.encoder = encoder
+        self.encoder = tools.encoder
         self._embed: Embed
         self._synthetic_MD: np.ndarray
 
-    def prepare(self, synthetic: Images) -> None:
-        self._embed = fit_space(self.space, synthetic.x_NC, self.encoder)
-        self._synthetic_MD = self._embed(synthetic.x_NC)
+    def prepare(self, released: Released) -> None:
+        self._embed = fit_space(self.space, released.samples.x_NC, self.encoder)
+        self._synthetic_MD = self._embed(released.samples.x_NC)
 
     def scores(self, patients: Images) -> np.ndarray:
         distance_N, _ = nearest(self._embed(patients.x_NC), self._synthetic_MD)
-        score_P = np.full(patients.n_patients, -np.inf)
-        np.maximum.at(score_P, patients.owner_N, -distance_N)
-        return score_P
+        return highest_by_patient(-distance_N, patients)
