@@ -11,8 +11,7 @@ import numpy as np
 
 from imgsynth.audit.attacks.attack import Attack, NotApplicable, Released, Tools, full_name
 from imgsynth.audit.controls import NOISE, Control, blind_baseline, negative_control, positive_control
-from imgsynth.audit.copies import MIN_PATIENTS as MIN_COPY_PATIENTS
-from imgsynth.audit.copies import copy_counts, write_copy_sheet
+from imgsynth.audit.copies import find_copies
 from imgsynth.audit.epsilon import MIN_PATIENTS, EpsilonBound, ceiling, epsilon_lower_bound
 from imgsynth.audit.registry import build
 from imgsynth.audit.roc import FPR_TARGETS, Roc, auc, auc_interval, tpr_at
@@ -23,6 +22,7 @@ from imgsynth.measure.images import Images
 from imgsynth.measure.source import fresh_samples, real_images
 from imgsynth.schema import AuditConfig, Config
 from imgsynth.training.run import load_run
+from imgsynth.types import Grid
 
 FORMAT = "imgsynth-audit-1"
 MEANING = (
@@ -65,16 +65,16 @@ def run_controls(
 
 def audit(
     members: Images, nonmembers: Images, released: Released, encoder: Encoder, settings: AuditConfig,
-    proven_epsilon: float | None, delta: float,
+    proven_epsilon: float | None, delta: float, sheet: tuple[Path, Grid] | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Attack ``released`` with patients that were (``members``) and were not (``nonmembers``) trained on. JSON-able.
 
-    ``proven_epsilon`` is None for a run without a proof (ε = ∞).
+    ``proven_epsilon`` is None for a run without a proof (ε = ∞). ``sheet``: where to write the copy check's pictures,
+    and the grid they are on.
     """
     smallest = min(members.n_patients, nonmembers.n_patients)
     attacks: list[dict[str, Any]] = []
     controls: list[Control] = []
-    copies: dict[str, Any] = {}
     not_done: list[dict[str, str]] = []
     bound: EpsilonBound | None = None
     if smallest < MIN_PATIENTS:
@@ -94,11 +94,9 @@ def audit(
                 random = np.random.default_rng(settings.seed)
                 bound = epsilon_lower_bound(in_P, out_Q, settings.alpha, delta, random)
                 controls = run_controls(attack, out_Q, members, nonmembers, released, encoder, settings)
-    if smallest < MIN_COPY_PATIENTS:
-        not_done.append({"what": "copy check", "why": f"{smallest} patients on one side; it takes {MIN_COPY_PATIENTS}"})
-    else:
-        random = np.random.default_rng(settings.seed)
-        copies = copy_counts(released.samples, members, nonmembers, settings.bootstrap, random)
+    copies = find_copies(released.samples, members, nonmembers, settings, sheet)
+    if "not_done" in copies:
+        not_done.append({"what": "copy check", "why": copies.pop("not_done")})
     primary = next((a for a in attacks if a["role"] == "primary"), None)
     lower = bound.epsilon if bound else None
     return {
@@ -145,12 +143,8 @@ def audit_run(run_dir: Path, cfg: Config, extra_transforms: Sequence[Any] = ()) 
         run=run,
     )
     proven = run.plan.epsilon if math.isfinite(run.plan.epsilon) else None
-    result = audit(members, nonmembers, released, encoder, settings, proven, run.plan.delta)
-    if len(members) and len(nonmembers):
-        sheet = write_copy_sheet(run_dir / "local" / "copy_sheet.png", released.samples, members, nonmembers, run.grid)
-        result["copies"]["sheet"] = str(sheet.relative_to(run_dir))
-    else:
-        result["not_done"].append({"what": "copy sheet", "why": "no train or no holdout patients"})
+    sheet = run_dir / "local" / "copy_sheet.png", run.grid
+    result = audit(members, nonmembers, released, encoder, settings, proven, run.plan.delta, sheet)
     header = {"format": FORMAT, "scope": "local", "unit": run.manifest.unit, "cohort_notes": list(run.manifest.notes)}
     result = header | result
     write_json(run_dir / "audit.json", result)

@@ -8,8 +8,13 @@ import numpy as np
 from PIL import Image
 from scipy.spatial.distance import cdist
 
-from imgsynth.audit.copies import Neighbours, copy_counts, distance_to_patients, most_suspicious, write_copy_sheet
+from imgsynth.audit.copies import find_copies
+from imgsynth.audit.copies.counts import distance_to_patients
+from imgsynth.audit.copies.invariant import invariant_nearness
+from imgsynth.audit.copies.memorised import difference_interval, wilson
+from imgsynth.audit.copies.sheet import most_suspicious, write_copy_sheet
 from imgsynth.measure.images import Images, synthetic_images
+from imgsynth.schema import AuditConfig
 from imgsynth.types import Grid
 
 
@@ -27,11 +32,11 @@ def test_distance_to_each_patient_is_that_of_the_nearest_image() -> None:
 def test_counts_are_calibrated_to_equal_numbers_of_patients(trial) -> None:  # type: ignore[no-untyped-def]
     """With five times as many train as holdout patients and no copying, the share must still be one half."""
     members, nonmembers, synthetic = trial(0.0, 4, members=500, nonmembers=100, samples=1000)
-    honest = copy_counts(synthetic, members, nonmembers, 200, np.random.default_rng(0))
+    honest = find_copies(synthetic, members, nonmembers, AuditConfig(bootstrap=200))
     assert honest["n_patients_each"] == 100
     assert honest["patients_low"] < 0.5 < honest["patients_high"]
     members, nonmembers, synthetic = trial(0.5, 4, members=100, nonmembers=100, samples=1000)
-    leaking = copy_counts(synthetic, members, nonmembers, 200, np.random.default_rng(0))
+    leaking = find_copies(synthetic, members, nonmembers, AuditConfig(bootstrap=200))
     assert leaking["low"] > 0.6
     assert leaking["patients_low"] > 0.5
     assert leaking["too_near"]["train"] > 5 * leaking["too_near"]["holdout"]
@@ -39,22 +44,28 @@ def test_counts_are_calibrated_to_equal_numbers_of_patients(trial) -> None:  # t
 
 def test_interval_over_patients_is_wider_than_the_binomial_one(trial) -> None:  # type: ignore[no-untyped-def]
     """Samples share their neighbours: 2,000 samples about 60 patients are no 2,000 facts."""
-    counts = copy_counts(*reversed_order(trial(0.0, 5, members=60, nonmembers=60)), 300, np.random.default_rng(0))
+    members, nonmembers, synthetic = trial(0.0, 5, members=60, nonmembers=60)
+    counts = find_copies(synthetic, members, nonmembers, AuditConfig(bootstrap=300))
     assert counts["patients_high"] - counts["patients_low"] > 1.5 * (counts["high"] - counts["low"])
 
 
-def reversed_order(images: tuple[Images, Images, Images]) -> tuple[Images, Images, Images]:
-    return images[2], images[0], images[1]
+def test_interval_of_a_difference_of_shares_is_the_published_one() -> None:
+    """Newcombe 1998, Stat. Med. 17:873, table II: examples (a), (c) and (g) by method 10; Wilson's of 81 in 263."""
+    for counts, low, high in (((56, 70, 48, 80), 0.0524, 0.3339), ((6, 7, 2, 7), 0.0582, 0.8062),
+                              ((10, 10, 0, 20), 0.6791, 1.0)):  # fmt: skip
+        np.testing.assert_allclose(difference_interval(*counts), (low, high), atol=5e-5)
+    np.testing.assert_allclose(wilson(81, 263), (0.2553, 0.3662), atol=5e-5)
 
 
 def test_the_copies_lead_the_sheet(trial) -> None:  # type: ignore[no-untyped-def]
     members, nonmembers, synthetic = trial(0.0, 6, members=50, nonmembers=50, samples=100)
     x_NC = synthetic.x_NC.copy()
-    x_NC[[17, 42]] = members.x_NC[[3, 5]]
-    neighbours = Neighbours.of(synthetic.with_images(x_NC), members, nonmembers)
-    assert set(most_suspicious(neighbours)[:2]) == {17, 42}
-    assert neighbours.train_index_N[17] == 3
-    assert neighbours.train_distance_N[17] == 0.0
+    x_NC[17], x_NC[42] = members.x_NC[3], members.x_NC[5, :, ::-1]
+    near, far = (invariant_nearness(synthetic.with_images(x_NC), people) for people in (members, nonmembers))
+    assert set(most_suspicious(near.distance_NP, far.distance_NP)[:2]) == {17, 42}
+    p = near.distance_NP[17].argmin()
+    assert near.image_NP[17, p] == 3
+    assert near.distance_NP[17, p] == 0.0
 
 
 def test_sheet_is_a_png_with_a_red_banner_for_two_and_three_dimensions(tmp_path: Path) -> None:
@@ -65,7 +76,9 @@ def test_sheet_is_a_png_with_a_red_banner_for_two_and_three_dimensions(tmp_path:
             Images(random.uniform(-1, 1, (n, 1, *shape)).astype(np.float32), np.zeros(n, int), np.arange(n).astype(str))
             for n in (3, 5, 2)
         ]
-        path = write_copy_sheet(tmp_path / "local" / f"{len(shape)}d.png", *sides, grid)
+        synthetic, train, holdout = sides
+        near, far = invariant_nearness(synthetic, train), invariant_nearness(synthetic, holdout)
+        path = write_copy_sheet(tmp_path / "local" / f"{len(shape)}d.png", synthetic, train, holdout, near, far, grid)
         with Image.open(path) as picture:
             red, green, blue = picture.convert("RGB").getpixel((2, 2))
         assert red > 100
