@@ -3,14 +3,24 @@
 (ε, δ)-DP forces TPR ≤ e^ε FPR + δ and 1 − FPR ≤ e^ε FNR + δ on every attack. Exact binomial upper bounds on both
 errors, at α/2 each, turn observed errors into an ε that the mechanism cannot be below, with confidence 1 − α.
 The count of errors treats patients as independent trials, which within one training run is an approximation.
+
+The threshold must not be chosen by the errors that are then counted. Three ways keep to that:
+
+| way                             | threshold                                     | price                              |
+|---------------------------------|-----------------------------------------------|------------------------------------|
+| ``epsilon_at_threshold``        | fixed before the scores are seen              | none                               |
+| ``epsilon_over_thresholds``     | the best of J fixed before                    | each at α/J (Bonferroni)           |
+| ``epsilon_lower_bound``         | chosen on one random half of the patients     | counted on the other half alone    |
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import betaincinv
 
 from imgsynth.measure.resampling import clopper_pearson
 
@@ -19,12 +29,21 @@ MIN_PATIENTS = 4  # members and non-members, each: below it, half of them cannot
 
 @dataclass(frozen=True)
 class EpsilonBound:
-    """``epsilon`` ≥ this with confidence 1 − α; ``ceiling`` is what an attack without any error could certify here."""
+    """``epsilon``: the mechanism is not below it, with confidence 1 − α.
+
+    ``ceiling`` is what an attack without any error could certify here. The rest is what both rest on.
+    """
 
     epsilon: float
     ceiling: float
     n_members: int  # patients that the errors were counted on
     n_nonmembers: int
+    false_positives: int
+    false_negatives: int
+    threshold: float  # a patient is called a member at score ≥ threshold
+    alpha: float
+    alpha_each: float  # α/J where the best of J thresholds was taken, else α
+    delta: float
 
 
 def epsilon_from_errors(
@@ -45,15 +64,38 @@ def ceiling(n_members: int, n_nonmembers: int, alpha: float, delta: float) -> fl
     return epsilon_from_errors(0, n_nonmembers, 0, n_members, alpha, delta)
 
 
+def epsilon_at_threshold(
+    in_P: np.ndarray, out_Q: np.ndarray, threshold: float, alpha: float, delta: float
+) -> EpsilonBound:
+    """The bound at ``threshold``, which must have been fixed before these scores were seen."""
+    return _counted(in_P, out_Q, threshold, alpha, alpha, delta)
+
+
+def epsilon_over_thresholds(
+    in_P: np.ndarray, out_Q: np.ndarray, thresholds: Sequence[float], alpha: float, delta: float
+) -> EpsilonBound:
+    """The best of J ``thresholds`` that were fixed before these scores were seen, each at α/J (Bonferroni).
+
+    Thresholds taken from the scores themselves are not fixed beforehand, however many there are.
+    """
+    each = alpha / len(thresholds)
+    bounds = [_counted(in_P, out_Q, threshold, each, alpha, delta) for threshold in thresholds]
+    return max(bounds, key=lambda bound: bound.epsilon)
+
+
 def choose_threshold(in_P: np.ndarray, out_Q: np.ndarray, alpha: float, delta: float) -> float:
     """The threshold with the largest bound on these patients; between equals, with the largest TPR − FPR."""
-
-    def quality(threshold: float) -> tuple[float, float]:
-        false_positives, false_negatives = int((out_Q >= threshold).sum()), int((in_P < threshold).sum())
-        bound = epsilon_from_errors(false_positives, len(out_Q), false_negatives, len(in_P), alpha, delta)
-        return bound, 1 - false_negatives / len(in_P) - false_positives / len(out_Q)
-
-    return float(max(np.unique(np.concatenate([in_P, out_Q])), key=quality))
+    thresholds_T = np.unique(np.concatenate([in_P, out_Q]))
+    false_negatives_T = np.searchsorted(np.sort(in_P), thresholds_T, side="left")
+    false_positives_T = len(out_Q) - np.searchsorted(np.sort(out_Q), thresholds_T, side="left")
+    fnr_T = upper_bounds(false_negatives_T, len(in_P), alpha)
+    fpr_T = upper_bounds(false_positives_T, len(out_Q), alpha)
+    with np.errstate(divide="ignore"):
+        member_T = np.log(np.maximum(1 - fnr_T - delta, 0)) - np.log(fpr_T)
+        other_T = np.log(np.maximum(1 - fpr_T - delta, 0)) - np.log(fnr_T)
+    bound_T = np.maximum(np.maximum(member_T, other_T), 0.0)
+    advantage_T = 1 - false_negatives_T / len(in_P) - false_positives_T / len(out_Q)
+    return float(thresholds_T[np.lexsort((advantage_T, bound_T))[-1]])
 
 
 def epsilon_lower_bound(
@@ -66,11 +108,29 @@ def epsilon_lower_bound(
     in_P, out_Q = random.permutation(in_P), random.permutation(out_Q)
     half_in, half_out = len(in_P) // 2, len(out_Q) // 2
     threshold = choose_threshold(in_P[:half_in], out_Q[:half_out], alpha, delta)
-    in_P, out_Q = in_P[half_in:], out_Q[half_out:]
+    return _counted(in_P[half_in:], out_Q[half_out:], threshold, alpha, alpha, delta)
+
+
+def _counted(
+    in_P: np.ndarray, out_Q: np.ndarray, threshold: float, alpha_each: float, alpha: float, delta: float
+) -> EpsilonBound:
+    """Errors at ``threshold`` as a bound at level ``alpha_each``, part of a procedure at level ``alpha``."""
     false_positives, false_negatives = int((out_Q >= threshold).sum()), int((in_P < threshold).sum())
     return EpsilonBound(
-        epsilon=epsilon_from_errors(false_positives, len(out_Q), false_negatives, len(in_P), alpha, delta),
-        ceiling=ceiling(len(in_P), len(out_Q), alpha, delta),
+        epsilon=epsilon_from_errors(false_positives, len(out_Q), false_negatives, len(in_P), alpha_each, delta),
+        ceiling=ceiling(len(in_P), len(out_Q), alpha_each, delta),
         n_members=len(in_P),
         n_nonmembers=len(out_Q),
+        false_positives=false_positives,
+        false_negatives=false_negatives,
+        threshold=float(threshold),
+        alpha=alpha,
+        alpha_each=alpha_each,
+        delta=delta,
     )
+
+
+def upper_bounds(errors_T: np.ndarray, n: int, alpha: float) -> np.ndarray:
+    """[T] Clopper and Pearson's upper bounds at α/2 on rates of which ``errors_T`` of ``n`` ≥ 1 were seen."""
+    inside_T = np.minimum(errors_T, n - 1)
+    return np.where(errors_T < n, betaincinv(inside_T + 1, n - inside_T, 1 - alpha / 2), 1.0)

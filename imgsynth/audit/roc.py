@@ -1,4 +1,8 @@
-"""ROC of a membership attack: one score per patient, members against non-members, with intervals over patients."""
+"""ROC of a membership attack: members against non-members, with intervals over patients.
+
+Every array holds *one* score for each patient: an attack aggregates a patient's images by a rule of its own before any
+score comes here. Patients are therefore the trials of every interval; images never are.
+"""
 
 from __future__ import annotations
 
@@ -27,12 +31,24 @@ class Roc:
     @staticmethod
     def of(in_P: np.ndarray, out_Q: np.ndarray) -> Roc:
         thresholds = np.unique(np.concatenate([in_P, out_Q]))[::-1]
-        tpr = [0.0, *((in_P[None, :] >= thresholds[:, None]).mean(1))]
-        fpr = [0.0, *((out_Q[None, :] >= thresholds[:, None]).mean(1))]
-        return Roc(np.array(fpr), np.array(tpr))
+        tpr = (len(in_P) - np.searchsorted(np.sort(in_P), thresholds)) / len(in_P)
+        fpr = (len(out_Q) - np.searchsorted(np.sort(out_Q), thresholds)) / len(out_Q)
+        return Roc(np.concatenate([[0.0], fpr]), np.concatenate([[0.0], tpr]))
 
     def to_json(self) -> dict[str, list[float]]:
         return {"fpr": self.fpr.tolist(), "tpr": self.tpr.tolist()}
+
+
+def band(curve: Roc, n_in: int, n_out: int, level: float = LEVEL) -> tuple[Roc, Roc]:
+    """The curve's lower and upper edge: at every threshold, Clopper-Pearson intervals of both rates, patients as trials.
+
+    For each threshold by itself, not for the curve as a whole. At no false alarms it still has a width, which a
+    bootstrap has not.
+    """
+    tp, fp = np.rint(curve.tpr * n_in).astype(int), np.rint(curve.fpr * n_out).astype(int)
+    tpr_low, tpr_high = np.transpose([clopper_pearson(count, n_in, level) for count in tp.tolist()])
+    fpr_low, fpr_high = np.transpose([clopper_pearson(count, n_out, level) for count in fp.tolist()])
+    return Roc(fpr_high, tpr_low), Roc(fpr_low, tpr_high)
 
 
 def auc(in_P: np.ndarray, out_Q: np.ndarray) -> float:
@@ -41,18 +57,23 @@ def auc(in_P: np.ndarray, out_Q: np.ndarray) -> float:
     return float((ranks.sum() - len(in_P) * (len(in_P) + 1) / 2) / (len(in_P) * len(out_Q)))
 
 
+def auc_variance(theta: float, n_in: int, n_out: int) -> float:
+    """Variance of an estimated AUC whose true value is ``theta``: Hanley and McNeil's, with the sizes in it averaged."""
+    n_star = (n_in + n_out) / 2 - 1
+    spread = 1 + n_star * (1 - theta) / (2 - theta) + n_star * theta / (1 + theta)
+    return theta * (1 - theta) * spread / (n_in * n_out)
+
+
 def auc_interval(area: float, n_in: int, n_out: int, level: float = LEVEL) -> tuple[float, float]:
     """Score interval of an AUC (Newcombe 2006, Stat. Med. 25:559, method 5).
 
-    All θ with |area − θ| ≤ z √V(θ), V being Hanley and McNeil's variance with the sizes in it averaged. Unlike the
+    All θ with |area − θ| ≤ z √V(θ), V being ``auc_variance``. Unlike the
     bootstrap and DeLong's interval it does not shrink to a point at area = 1, where small audits end up.
     """
     z = norm.ppf((1 + level) / 2)
-    n_star = (n_in + n_out) / 2 - 1
 
     def excess(theta: float) -> float:
-        spread = 1 + n_star * (1 - theta) / (2 - theta) + n_star * theta / (1 + theta)
-        return (area - theta) ** 2 - z**2 * theta * (1 - theta) * spread / (n_in * n_out)
+        return (area - theta) ** 2 - z**2 * auc_variance(theta, n_in, n_out)
 
     inside = min(max(area, 1e-9), 1 - 1e-9)  # at 0 and 1 the estimate itself is a root, and not the one that is meant
     low = 0.0 if area <= 0 else float(brentq(excess, 0.0, inside))

@@ -23,6 +23,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 
+import numpy as np
 from dp_accounting import dp_event as dp
 from dp_accounting.pld import PLDAccountant
 from dp_accounting.rdp import RdpAccountant
@@ -55,6 +56,13 @@ def pld_epsilon(event: dp.DpEvent, delta: float, interval: float | None = None) 
     accountant = PLDAccountant(value_discretization_interval=interval)
     accountant.compose(event)
     return float(accountant.get_epsilon(delta))
+
+
+def pld_deltas(event: dp.DpEvent, epsilon_E: np.ndarray) -> np.ndarray:
+    """[E] upper bounds on δ at each ε ≥ 0 of ``epsilon_E`` (ascending), for both directions of neighbourhood."""
+    accountant = PLDAccountant(value_discretization_interval=grid(_steps(event), rdp_epsilon(event, 1e-5)))
+    accountant.compose(event)
+    return np.asarray(accountant.get_delta(epsilon_E), dtype=np.float64)
 
 
 def rdp_epsilon(event: dp.DpEvent, delta: float, orders: tuple[float, ...] | None = None) -> float:
