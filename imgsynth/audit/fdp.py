@@ -1,7 +1,7 @@
 """Is the *claimed trade-off curve* compatible with what was guessed? (Mahloujifar et al. 2024, arXiv:2410.22235).
 
-m canaries, each included by a secret fair coin; c′ of the coins are guessed, c guesses are right. Algorithm 3 bounds the
-probability that a mechanism with trade-off curve f lets c or more of c′ be right. A small p-value says that the
+m canaries, each included by a secret fair coin; c′ of the coins are guessed, c guesses are right. Algorithm 3 bounds
+the probability that a mechanism with trade-off curve f lets c or more of c′ be right. A small p-value says that the
 mechanism is not what the accountant claims. Unlike an ε it uses the whole curve, and so rejects earlier than the
 (ε, δ)-test of ``one_run`` at the same guesses; it bounds no ε.
 """

@@ -71,4 +71,3 @@ def _mu_of_guesses(guesses: Guesses, alpha: float) -> float:
     while high < _LARGEST_MU and excess(high) > 0:
         high *= 2
     return high if excess(high) > 0 else float(brentq(excess, 0.0, high, xtol=1e-9))
-

@@ -7,12 +7,12 @@ others; v guesses are right. If the mechanism is (ε, δ)-DP, then by theorem 5.
 
 The right-hand side is a p-value for the claim (ε, δ); the bound is the supremum of the ε whose claims are rejected.
 
-| case                                     | what follows                                                       |
-|------------------------------------------|--------------------------------------------------------------------|
-| coins that are not fair or not independent (halves of equal size, say) | the theorem does not hold: do not use this file |
-| r tuned on the true coins                | not a p-value; the test suite shows how often it is wrong          |
-| equal scores                             | ordered by a coin of our own, never by their place in the array    |
-| r = 0, or v ≤ r/2                        | bound 0                                                            |
+| case                                                  | what follows                                          |
+|-------------------------------------------------------|-------------------------------------------------------|
+| coins not fair or not independent (equal halves, say) | the theorem does not hold: not for this file          |
+| r tuned on the true coins                             | no p-value; the tests show how often it is wrong      |
+| equal scores                                          | ordered by a coin of our own, never by their place    |
+| r = 0, or v ≤ r/2                                     | bound 0                                               |
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ class Roc:
 
 
 def band(curve: Roc, n_in: int, n_out: int, level: float = LEVEL) -> tuple[Roc, Roc]:
-    """The curve's lower and upper edge: at every threshold, Clopper-Pearson intervals of both rates, patients as trials.
+    """The curve's lower and upper edge: Clopper-Pearson intervals of both rates at every threshold, patients as trials.
 
     For each threshold by itself, not for the curve as a whole. At no false alarms it still has a width, which a
     bootstrap has not.
@@ -58,7 +58,7 @@ def auc(in_P: np.ndarray, out_Q: np.ndarray) -> float:
 
 
 def auc_variance(theta: float, n_in: int, n_out: int) -> float:
-    """Variance of an estimated AUC whose true value is ``theta``: Hanley and McNeil's, with the sizes in it averaged."""
+    """Variance of an estimated AUC of true value ``theta``: Hanley and McNeil's, with the sizes in it averaged."""
     n_star = (n_in + n_out) / 2 - 1
     spread = 1 + n_star * (1 - theta) / (2 - theta) + n_star * theta / (1 + theta)
     return theta * (1 - theta) * spread / (n_in * n_out)

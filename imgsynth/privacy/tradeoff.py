@@ -92,24 +92,24 @@ def _of_json(event_json: str) -> TradeOff:
 
 
 def _upper_envelope(slope_L: np.ndarray, offset_L: np.ndarray) -> tuple[list[float], list[float], list[float]]:
-    """Of L lines those that are the maximum somewhere on y ≥ 0, by ascending slope, and the y at which each begins."""
-    slopes: list[float] = []
-    offsets: list[float] = []
-    starts: list[float] = []
+    """Of L lines those that are the maximum somewhere on y ≥ 0, by ascending slope.
+
+    Returns their slopes, offsets, and the y at which each begins.
+    """
+    kept: list[tuple[float, float, float]] = []
     order = np.lexsort((offset_L, slope_L))
     for slope, offset in zip(slope_L[order].tolist(), offset_L[order].tolist(), strict=True):
-        if slopes and slope == slopes[-1]:
-            if offset <= offsets[-1]:
-                continue
-            slopes.pop(), offsets.pop(), starts.pop()
         start = 0.0
-        while slopes:
-            start = max(0.0, (offsets[-1] - offset) / (slope - slopes[-1]))
-            if start > starts[-1]:
-                break
-            slopes.pop(), offsets.pop(), starts.pop()
+        while kept:
+            flatter, height, since = kept[-1]
+            if slope > flatter:
+                start = (height - offset) / (slope - flatter)
+                if start > since:
+                    break
+            kept.pop()  # the new line is above it from where it begins
             start = 0.0
-        slopes.append(slope), offsets.append(offset), starts.append(start)
+        kept.append((slope, offset, max(start, 0.0)))
+    slopes, offsets, starts = (list(column) for column in zip(*kept, strict=True))
     return slopes, offsets, starts
 
 

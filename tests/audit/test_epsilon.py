@@ -8,7 +8,14 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from imgsynth.audit.epsilon import ceiling, choose_threshold, epsilon_from_errors, epsilon_lower_bound
+from imgsynth.audit.epsilon import (
+    ceiling,
+    choose_threshold,
+    epsilon_at_threshold,
+    epsilon_from_errors,
+    epsilon_lower_bound,
+    epsilon_over_thresholds,
+)
 
 
 @pytest.mark.parametrize(("n", "golden"), [(20, 1.60), (50, 2.57), (100, 3.28), (500, 4.91), (1000, 5.60)])
@@ -78,3 +85,41 @@ def test_threshold_is_applied_to_unseen_patients_and_perfect_scores_reach_the_ce
 def test_smallest_cohorts_give_a_number_not_a_crash() -> None:
     bound = epsilon_lower_bound(np.arange(4.0), np.arange(4.0), 0.05, 1e-5, np.random.default_rng(0))
     assert bound.epsilon == 0.0
+
+
+def test_threshold_chosen_is_the_best_by_the_plain_formula() -> None:
+    random = np.random.default_rng(5)
+    for _ in range(20):
+        in_P, out_Q = random.normal(1.5, 1, 30).round(1), random.normal(0, 1, 25).round(1)
+        bounds = {
+            float(t): epsilon_from_errors(int((out_Q >= t).sum()), 25, int((in_P < t).sum()), 30, 0.05, 1e-3)
+            for t in np.union1d(in_P, out_Q)
+        }
+        assert bounds[choose_threshold(in_P, out_Q, 0.05, 1e-3)] == pytest.approx(max(bounds.values()), abs=1e-12)
+
+
+def test_thresholds_fixed_beforehand_pay_by_their_number() -> None:
+    random = np.random.default_rng(6)
+    in_P, out_Q = random.normal(2, 1, 300), random.normal(0, 1, 300)
+    one = epsilon_at_threshold(in_P, out_Q, 1.0, 0.05, 1e-5)
+    assert (one.false_positives, one.false_negatives) == (int((out_Q >= 1).sum()), int((in_P < 1).sum()))
+    assert one.epsilon == epsilon_from_errors(one.false_positives, 300, one.false_negatives, 300, 0.05, 1e-5)
+    same = epsilon_over_thresholds(in_P, out_Q, [1.0], 0.05, 1e-5)
+    assert same == one
+    several = epsilon_over_thresholds(in_P, out_Q, [0.0, 1.0, 2.0, 3.0], 0.05, 1e-5)
+    alone = max(epsilon_at_threshold(in_P, out_Q, t, 0.0125, 1e-5).epsilon for t in (0.0, 1.0, 2.0, 3.0))
+    assert several.epsilon == alone
+    assert (several.alpha, several.alpha_each) == (0.05, 0.0125)
+    assert several.ceiling == ceiling(300, 300, 0.0125, 1e-5)
+
+
+def test_second_library_agrees() -> None:
+    auditing = pytest.importorskip("jax_privacy.auditing")
+    random = np.random.default_rng(7)
+    for _ in range(20):
+        in_P, out_Q = random.normal(1, 1, random.integers(5, 200)), random.normal(0, 1, random.integers(5, 200))
+        threshold = float(random.normal(0.5, 1))
+        theirs = auditing.CanaryScoreAuditor(in_P, out_Q).epsilon_clopper_pearson(
+            0.05, 1e-4, one_sided=False, threshold_strategy=auditing.Explicit(threshold)
+        )
+        assert epsilon_at_threshold(in_P, out_Q, threshold, 0.05, 1e-4).epsilon == pytest.approx(theirs, abs=1e-9)

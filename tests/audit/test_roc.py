@@ -8,7 +8,7 @@ from scipy.stats import norm
 from sklearn.metrics import auc as area_under
 from sklearn.metrics import roc_auc_score
 
-from imgsynth.audit.roc import Roc, auc, auc_interval, tpr_at
+from imgsynth.audit.roc import Roc, auc, auc_interval, band, tpr_at
 
 
 def test_auc_with_ties_agrees_with_scikit_learn() -> None:
@@ -62,3 +62,23 @@ def test_too_few_nonmembers_are_underpowered_not_zero() -> None:
     assert at["tpr"] is None
     assert "underpowered: 999 non-members, it takes 1000" in at["status"]
     assert tpr_at(np.ones(50), np.zeros(1000), 0.01)["status"] == "ok"
+
+
+def test_band_holds_the_true_rates_of_a_threshold_as_often_as_stated() -> None:
+    """At one threshold, TPR and FPR of the population; the band's edges are where they could be at 95 % each."""
+    random, inside = np.random.default_rng(4), 0
+    for _ in range(400):
+        in_P, out_Q = random.normal(1, 1, 60).round(2), random.normal(0, 1, 80).round(2)
+        curve = Roc.of(in_P, out_Q)
+        low, high = band(curve, 60, 80)
+        at = int(np.searchsorted(-np.unique(np.concatenate([in_P, out_Q]))[::-1], -0.5, side="right"))
+        tpr, fpr = norm.sf(0.495 - 1), norm.sf(0.495)
+        inside += low.tpr[at] <= tpr <= high.tpr[at] and high.fpr[at] <= fpr <= low.fpr[at]
+    assert 0.88 <= inside / 400 <= 0.97
+
+
+def test_band_has_a_width_where_no_false_alarm_was_seen() -> None:
+    low, high = band(Roc(np.array([0.0, 0.0, 1.0]), np.array([0.0, 1.0, 1.0])), 20, 50)
+    assert low.fpr[0] == pytest.approx(1 - 0.025 ** (1 / 50))
+    assert low.tpr[1] == pytest.approx(0.025 ** (1 / 20))
+    assert (high.tpr[1], high.fpr[1]) == (1.0, 0.0)
