@@ -3,11 +3,11 @@
 An audit that finds nothing says something only about leaks at least this large. All numbers here follow from the counts
 of patients, α and δ alone: they are known before the audit starts.
 
-| number                   | the smallest … that 80 % of audits of this size would show                                  |
-|--------------------------|---------------------------------------------------------------------------------------------|
-| ``auc``                  | true AUC, by an interval (Newcombe's) that lies above one half                              |
-| ``tpr_at_1_percent_fpr`` | true TPR of a test with a true FPR of 1 %, by ε_LB > 0 at a threshold fixed before          |
-| ``epsilon``              | ε of a mechanism that leaks all of it to the best test (randomised response), by ε_LB > 0   |
+| number                   | the smallest … that 80 % of audits of this size would show                               |
+|--------------------------|------------------------------------------------------------------------------------------|
+| ``auc``                  | true AUC, by an interval (Newcombe's) that lies above one half                           |
+| ``tpr_at_1_percent_fpr`` | true TPR of a test with a true FPR of 1 %, by ε_LB > 0 at a threshold fixed before       |
+| ``epsilon``              | ε of a mechanism that leaks all of it to the best test (coin flips), by ε_LB > 0         |
 """
 
 from __future__ import annotations
@@ -48,12 +48,13 @@ class Power:
     def sentence(self) -> str:
         """For the terminal and the report."""
         who = f"With {self.n_members} members and {self.n_nonmembers} non-members"
+        most = f"the most that could be certified is ε ≥ {self.ceiling:.2f}."
         if self.epsilon is None or self.auc is None:
-            return f"{who} no attack, however good, would show a leak in {self.power:.0%} of audits; the most that could be certified is ε ≥ {self.ceiling:.2f}."
+            return f"{who} no attack, however good, would show a leak in {self.power:.0%} of audits; {most}"
         rate = "–" if self.tpr_at_1_percent_fpr is None else f"{self.tpr_at_1_percent_fpr:.1%}"
         return (
             f"{who}, {self.power:.0%} of audits would show an AUC of {self.auc:.3f}, {rate} of members found at 1 % "
-            f"false alarms, or ε = {self.epsilon:.2f} leaked in full, and what is smaller less often; the most that could be certified is ε ≥ {self.ceiling:.2f}."
+            f"false alarms, or ε = {self.epsilon:.2f} leaked in full, and what is smaller less often; {most}"
         )
 
 
