@@ -7,7 +7,14 @@ from dataclasses import dataclass
 
 from imgsynth.audit import spaces
 from imgsynth.audit.attacks.attack import Attack, Tools
+from imgsynth.audit.attacks.discriminator import Discriminator
+from imgsynth.audit.attacks.groundhog import Groundhog
+from imgsynth.audit.attacks.inversion import LatentInversion
+from imgsynth.audit.attacks.lira import Lira
 from imgsynth.audit.attacks.nearest_neighbour import NearestNeighbour
+from imgsynth.audit.attacks.posterior import STATISTICS, Posterior
+from imgsynth.audit.attacks.rmia import Rmia
+from imgsynth.audit.attacks.shadows import BASES
 
 
 @dataclass(frozen=True)
@@ -20,6 +27,12 @@ class Family:
 
 FAMILIES: dict[str, Family] = {
     NearestNeighbour.name: Family(NearestNeighbour, spaces.NAMES),
+    Discriminator.name: Family(Discriminator),
+    Posterior.name: Family(Posterior, STATISTICS),
+    LatentInversion.name: Family(LatentInversion),
+    Rmia.name: Family(Rmia, tuple(BASES)),
+    Lira.name: Family(Lira, tuple(BASES)),
+    Groundhog.name: Family(Groundhog, ("pca", "encoder")),
 }
 NAMES: tuple[str, ...] = tuple(
     f"{name}/{space}" if space else name for name, family in FAMILIES.items() for space in family.spaces or ("",)

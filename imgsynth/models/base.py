@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from imgsynth.models.white_box import WhiteBox
 from imgsynth.types import Fault, InputError
 
 # Shape legend: B images in a batch, P patients, K images of a patient, C channels, * the two or three spatial axes.
@@ -97,3 +98,7 @@ class GenerativeModel(nn.Module, ABC):
     @abstractmethod
     def sample(self, y_B: Tensor, random: torch.Generator) -> Tensor:
         """Images [B, 1, *shape] in [-1, 1] for the class indices ``y_B``, from the generator alone."""
+
+    def white_box(self) -> WhiteBox:
+        """The parts that an audit with the weights in hand can ask; a model that can only sample has none."""
+        return WhiteBox()

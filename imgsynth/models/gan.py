@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from imgsynth.models.base import FakeSource, GenerativeModel, PostProcessing, Private
 from imgsynth.models.blocks import double, halve, one_hot, pyramid, to_image, voxels, widths
+from imgsynth.models.white_box import LatentMap, WhiteBox
 
 
 class Generator(nn.Module):
@@ -130,3 +131,6 @@ class GAN(GenerativeModel):
     def sample(self, y_B: Tensor, random: torch.Generator) -> Tensor:
         z_BL = torch.randn(len(y_B), self.latent, generator=random, device=random.device)
         return self.G(z_BL.to(y_B.device), y_B)
+
+    def white_box(self) -> WhiteBox:
+        return WhiteBox(discriminator=self.D.logits, latent=LatentMap(self.latent, self.G))

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from imgsynth.models.base import GenerativeModel, PostProcessing, Private
 from imgsynth.models.blocks import double, halve, one_hot, pyramid, to_image, voxels, widths
+from imgsynth.models.white_box import LatentMap, Posterior, WhiteBox
 
 
 class Encoder(nn.Module):
@@ -99,9 +100,14 @@ class NegativeELBO(nn.Module):
         self.encoder, self.decoder, self.beta = encoder, decoder, beta
 
     def forward(self, x_BC: Tensor, y_B: Tensor, eps_BL: Tensor) -> Tensor:
+        return self.errors(x_BC, y_B, eps_BL)[1]
+
+    def errors(self, x_BC: Tensor, y_B: Tensor, eps_BL: Tensor) -> tuple[Tensor, Tensor]:
+        """Reconstruction alone, and with β KL: [B] each."""
         mu_BL, logvar_BL = self.encoder(x_BC, y_B)
         z_BL = mu_BL + (0.5 * logvar_BL).exp() * eps_BL
-        return reconstruction(x_BC, self.decoder(z_BL, y_B)) + self.beta * kl_to_prior(mu_BL, logvar_BL)
+        error_B = reconstruction(x_BC, self.decoder(z_BL, y_B))
+        return error_B, error_B + self.beta * kl_to_prior(mu_BL, logvar_BL)
 
 
 class VAE(GenerativeModel):
@@ -138,10 +144,11 @@ class VAE(GenerativeModel):
         self.beta = beta
 
     def objectives(self) -> Sequence[Private | PostProcessing]:
-        def aux(n: int, random: torch.Generator) -> tuple[Tensor, ...]:
-            return (torch.randn(n, self.latent, generator=random, device=random.device),)
+        return [Private("elbo", NegativeELBO(self.encoder, self.decoder, self.beta), self._draw)]
 
-        return [Private("elbo", NegativeELBO(self.encoder, self.decoder, self.beta), aux)]
+    def _draw(self, n: int, random: torch.Generator) -> tuple[Tensor, ...]:
+        """eps_BL for n images."""
+        return (torch.randn(n, self.latent, generator=random, device=random.device),)
 
     @property
     def generator(self) -> nn.Module:
@@ -151,3 +158,7 @@ class VAE(GenerativeModel):
     def sample(self, y_B: Tensor, random: torch.Generator) -> Tensor:
         z_BL = torch.randn(len(y_B), self.latent, generator=random, device=random.device)
         return self.decoder(z_BL.to(y_B.device), y_B)
+
+    def white_box(self) -> WhiteBox:
+        elbo = NegativeELBO(self.encoder, self.decoder, self.beta)
+        return WhiteBox(posterior=Posterior(self._draw, elbo.errors), latent=LatentMap(self.latent, self.decoder))

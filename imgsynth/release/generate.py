@@ -8,28 +8,34 @@ import secrets
 import numpy as np
 import torch
 
+from imgsynth.models.base import GenerativeModel
 from imgsynth.training.run import Run
 
 VOXELS_AT_ONCE = 1 << 22  # 16 MiB of float32 output; a decoder's feature maps take some ten times that
 
 
 def generate(run: Run, labels_B: np.ndarray, random: torch.Generator) -> np.ndarray:
-    """Sample one image for each class index of ``labels_B`` from the generator's averaged (EMA) weights.
+    """``images_of`` the run's model, whose generator has the averaged (EMA) weights."""
+    return images_of(run.model, labels_B, random)
+
+
+def images_of(model: GenerativeModel, labels_B: np.ndarray, random: torch.Generator) -> np.ndarray:
+    """Sample one image for each class index of ``labels_B``.
 
     Returns float32 [B, 1, *spatial] in [-1, 1]. Sees no data: this is post-processing of the private training and costs
     no privacy, however many images are drawn (Dwork and Roth 2014, proposition 2.1).
     """
     labels_B = np.asarray(labels_B, dtype=np.int64)
-    if labels_B.ndim != 1 or (len(labels_B) and not 0 <= labels_B.min() <= labels_B.max() < run.model.classes):
-        raise ValueError(f"Expected class indices [B] below {run.model.classes}, got {labels_B!r}.")
-    device = next(run.model.parameters()).device
-    at_once = max(1, VOXELS_AT_ONCE // math.prod(run.model.shape))
-    batches = [np.empty((0, 1, *run.model.shape), np.float32)]
-    run.model.eval()
+    if labels_B.ndim != 1 or (len(labels_B) and not 0 <= labels_B.min() <= labels_B.max() < model.classes):
+        raise ValueError(f"Expected class indices [B] below {model.classes}, got {labels_B!r}.")
+    device = next(model.parameters()).device
+    at_once = max(1, VOXELS_AT_ONCE // math.prod(model.shape))
+    batches = [np.empty((0, 1, *model.shape), np.float32)]
+    model.eval()
     with torch.no_grad():
         for start in range(0, len(labels_B), at_once):
             y_B = torch.from_numpy(labels_B[start : start + at_once]).to(device)
-            batches.append(run.model.sample(y_B, random).clamp(-1, 1).cpu().float().numpy())
+            batches.append(model.sample(y_B, random).clamp(-1, 1).cpu().float().numpy())
     return np.concatenate(batches)
 
 

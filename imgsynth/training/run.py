@@ -75,6 +75,17 @@ def load_run(run_dir: Path) -> Run:
     return Run(run_dir, cfg, plan, manifest, model.eval().requires_grad_(False), grid, content["state"]["step"])
 
 
+def trained_model(run: Run) -> GenerativeModel:
+    """The networks as the last step left them, no part averaged: those that were trained with each other.
+
+    Discriminator and encoder were never averaged; beside an averaged generator they are strangers to it.
+    """
+    content = load_checkpoint(RunFolder(run.root).checkpoint)
+    model = model_factory(content["model"])(run.grid.shape, len(run.manifest.classes))
+    model.load_state_dict(content["state"]["model"])
+    return model.eval().requires_grad_(False)
+
+
 def read_config(path: Path) -> Config:
     """The plain configuration that ``train`` stored (``config.json``)."""
     config: Config = _dataclass(Config, read_json(path))

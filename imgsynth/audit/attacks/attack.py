@@ -7,6 +7,7 @@ from typing import Protocol
 
 import numpy as np
 
+from imgsynth.audit.references import Reference
 from imgsynth.measure.encoders import Encoder
 from imgsynth.measure.images import Images
 from imgsynth.models.base import GenerativeModel
@@ -25,13 +26,15 @@ class Released:
     """What an attacker holds.
 
     ``samples`` is what left the house. ``reference`` are patients of the same population that are neither members nor
-    tested. ``model`` is there for white-box attacks, ``run`` for those that train reference models by its recipe.
+    tested. ``model`` is there for white-box attacks, with its ``run``; ``references`` are models trained by its recipe,
+    for recipe attacks.
     """
 
     samples: Images
     reference: Images | None = None
     model: GenerativeModel | None = None
     run: Run | None = None
+    references: tuple[Reference, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,3 +74,9 @@ def highest_by_patient(score_N: np.ndarray, images: Images) -> np.ndarray:
     score_P = np.full(images.n_patients, -np.inf)
     np.maximum.at(score_P, images.owner_N, score_N)
     return score_P
+
+
+def mean_by_patient(score_N: np.ndarray, images: Images) -> np.ndarray:
+    """[P] the mean over each patient's images: training takes all of them alike."""
+    owner_N = images.owner_N
+    return np.asarray(np.bincount(owner_N, weights=score_N) / np.bincount(owner_N))

@@ -1,0 +1,52 @@
+"""What somebody who holds a model's weights can ask it about an image, beyond samples: what white-box audits work on.
+
+A model names the parts that it has; a hybrid names several. Nothing here is used in training, and none of it sees more
+than it is given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+# Shape legend: B images in a batch, C channels and the two or three spatial axes, L latent dimensions.
+
+
+@dataclass(frozen=True)
+class Posterior:
+    """How well the model encodes and decodes an image, by random draws.
+
+    ``draw(n, generator)`` makes the random inputs of n images. ``errors(x_BC, y_B, *drawn_B)`` are two numbers for each
+    image, [B] each, in the model's own units: the error of its reconstruction, and the negative ELBO. Smaller is
+    better. No image's numbers follow the other images.
+    """
+
+    draw: Callable[[int, torch.Generator], tuple[Tensor, ...]]
+    errors: Callable[..., tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True)
+class LatentMap:
+    """``image(z_BL, y_B)``: the images [B, 1, *shape] of latent vectors of ``size`` L, whose prior is N(0, 1).
+
+    The same map that ``sample`` uses; differentiable in z, and every image follows its own z alone.
+    """
+
+    size: int
+    image: Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class WhiteBox:
+    """The parts that a model has; None for those that it has not.
+
+    ``discriminator(x_BC, y_B)``: a score [B] that is higher the more the image looks like a training image of its class
+    to the network that was trained to tell them from generated ones.
+    """
+
+    discriminator: Callable[[Tensor, Tensor], Tensor] | None = None
+    posterior: Posterior | None = None
+    latent: LatentMap | None = None
