@@ -56,7 +56,7 @@ def _keys() -> list[str]:
 def complete(incomplete: str) -> list[str]:
     """Shell completion of ``group=choice`` and ``section.key=``."""
     choices = [f"{group}={choice}" for group, names in _groups().items() for choice in names]
-    return [word for word in [*choices, *_keys()] if word.startswith(incomplete)]
+    return [word for word in ["canaries", *choices, *_keys()] if word.startswith(incomplete)]
 
 
 Overrides = Annotated[
@@ -71,7 +71,7 @@ def _verb(name: str, overrides: list[str] | None, following: str | None) -> None
     started = time.monotonic()
     checked = config.from_overrides(name, overrides or [])
     result = getattr(pipeline, name)(checked)
-    console.say(f"{name}: done in {time.monotonic() - started:.0f} s")
+    console.say(f"{name.replace('_', ' ')}: done in {time.monotonic() - started:.0f} s")
     if name == "run":
         console.say(f"Release: {pipeline.folder(checked) / 'release'}")
     console.done(result, following.format(output=checked.output) if following else None)
@@ -117,9 +117,15 @@ def evaluate(overrides: Overrides = None) -> None:
 def audit(overrides: Overrides = None) -> None:
     """Attack the generator's images: membership inference with controls, and a copy check.
 
-    Example: `imgsynth audit output=RUN audit.n=2000`
+    `imgsynth audit canaries` audits the trainer instead: twins of the run with pseudo-patients, and a lower bound on ε
+    from how well secret coins can be guessed (`audit.canaries.*`).
+
+    Example: `imgsynth audit output=RUN audit.n=2000`, `imgsynth audit canaries output=RUN audit.canaries.m=1000`
     """
-    _verb("audit", overrides, "imgsynth report output={output}")
+    if overrides and overrides[0] == "canaries":
+        _verb("audit_canaries", overrides[1:], "imgsynth audit output={output}")
+    else:
+        _verb("audit", overrides, "imgsynth report output={output}")
 
 
 @app.command()

@@ -38,7 +38,7 @@ from imgsynth.privacy.refuse import check_networks
 from imgsynth.schema import Config
 from imgsynth.types import Fault, InputError
 
-NEED_A_RUN = ("sample", "evaluate", "audit", "report")
+NEED_A_RUN = ("sample", "evaluate", "audit", "audit_canaries", "report")
 # A command that names one of these groups describes a whole configuration; one that names none goes on with the run's.
 HYDRA_ERRORS = (HydraException, OmegaConfBaseException)
 TRAINING_GROUPS = ("experiment", "data", "preprocess", "model", "privacy", "trainer")

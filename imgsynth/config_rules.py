@@ -96,6 +96,14 @@ RULES: tuple[Rule, ...] = (
     ),
     ("audit.alpha", *_level),
     ("audit.bootstrap", *_at_least_one),
+    ("audit.canaries.m", lambda v: v >= 20, "20 or more"),
+    (
+        "audit.canaries.kinds",
+        lambda v: bool(v) and set(v) <= {"weights", "side", "input"} and len(set(v)) == len(v),
+        "a list of weights, side, input",
+    ),
+    ("audit.canaries.steps", *_at_least_one),
+    ("audit.canaries.guesses", lambda v: 0 < v <= 0.2, "a share in (0, 0.2]"),
 )
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from imgsynth import config as door
 from imgsynth import console
+from imgsynth.audit.canaries.run import audit_canaries as canaries_run
 from imgsynth.audit.run import audit_run
 from imgsynth.cohort.build import build_manifest
 from imgsynth.cohort.inspect import inspect_cohort, print_inspection
@@ -73,6 +74,13 @@ def audit(config: Config) -> Path:
     audit_run(folder(config), config, door.extra_transforms(config))
     update_card(folder(config))
     return folder(config) / "audit.json"
+
+
+def audit_canaries(config: Config) -> Path:
+    """Train twins of the run with pseudo-patients, and set the lower bound they give beside the proven ε (local)."""
+    refuse_several("audit canaries")
+    canaries_run(folder(config), config, door.extra_transforms(config))
+    return folder(config) / "canaries.json"
 
 
 def report(config: Config) -> Path:

@@ -145,6 +145,17 @@ class EvaluateConfig:
 
 
 @dataclass
+class CanariesConfig:
+    """`imgsynth audit canaries`: twins of a run with pseudo-patients."""
+
+    m: int = 500  # pseudo-patients; each is put in by a fair coin
+    kinds: list[str] = field(default_factory=lambda: ["weights", "input"])  # weights | side | input, a twin each
+    steps: int | None = None  # of each twin, which is then compared with the ε of that many; null: all of the run's
+    guesses: float = 0.1  # share of the coins that are guessed at, half of them as heads
+    control: bool = True  # with each twin a short one without noise, which must be caught
+
+
+@dataclass
 class AuditConfig:
     n: int = 512  # synthetic images generated for the attack
     attacks: list[str] = field(  # names of imgsynth/audit/registry.py: a family and its space
@@ -154,6 +165,7 @@ class AuditConfig:
     alpha: float = 0.05
     bootstrap: int = 500
     seed: int = 0
+    canaries: CanariesConfig = field(default_factory=CanariesConfig)
 
 
 @dataclass

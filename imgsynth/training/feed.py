@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from imgsynth.cohort.dataset import PatientDataset
 from imgsynth.privacy.sampling import PoissonPatients
-from imgsynth.types import PatientBatch
+from imgsynth.types import Grid, PatientBatch
+
+
+class Patients(Protocol):
+    """Where batches come from: ``PatientDataset``, or what an audit puts beside one."""
+
+    grid: Grid
+
+    def rows(self, patients: int) -> int: ...
+
+    def batch(self, indices: Sequence[int], buffer_BC: Tensor | None = None) -> PatientBatch: ...
 
 
 class Feed:
@@ -25,7 +36,7 @@ class Feed:
     host goes on. A batch is good until the next ``take``.
     """
 
-    def __init__(self, dataset: PatientDataset, sampler: PoissonPatients, device: torch.device):
+    def __init__(self, dataset: Patients, sampler: PoissonPatients, device: torch.device):
         self.waited = 0.0  # seconds that the last ``take`` took
         self._dataset, self._sampler, self._device = dataset, sampler, device
         self._thread = ThreadPoolExecutor(1, "imgsynth-feed")

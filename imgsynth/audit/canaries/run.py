@@ -1,0 +1,160 @@
+"""``imgsynth audit canaries``: twins of a run with canaries, and what they say about its ε, into canaries.json.
+
+The twins read the private data and take noisy steps of their own; their weights, gradients and samples never leave
+this process, so that they release nothing, and like every audit they are not in the ledger. What stays is the audit's
+record: a private-data output without a proof, and local.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from imgsynth import console
+from imgsynth.audit.canaries.bound import steinke_bound
+from imgsynth.audit.canaries.coins import Guesses, half_and_half, toss
+from imgsynth.audit.canaries.twin import Twin
+from imgsynth.audit.controls import Control
+from imgsynth.cohort.dataset import PatientDataset
+from imgsynth.files import write_json
+from imgsynth.privacy.plan import PrivacyPlan
+from imgsynth.schema import Config
+from imgsynth.training.device import choose_device
+from imgsynth.training.fakes import refuse_earlier_fakes
+from imgsynth.training.folder import RunFolder
+from imgsynth.training.run import Run, load_run, model_factory
+from imgsynth.types import CheckFailed, Fault, InputError
+
+FORMAT = "imgsynth-canaries-1"
+MEANING = (
+    "Trained anew on the run's patients and on pseudo-patients (canaries), each put in by a secret coin. A lower bound "
+    "above the proven ε shows that clipping, noise, sampling or accounting are broken; one below shows nothing more "
+    "than that these canaries found nothing. It speaks of the code and its settings, not of the run's own weights."
+)
+
+
+def audit_canaries(run_dir: Path, cfg: Config, extra_transforms: Sequence[Any] = ()) -> dict[str, Any]:
+    """Audit the trainer of the run in ``run_dir`` as ``cfg.audit.canaries`` says; write ``canaries.json`` there.
+
+    ``extra_transforms`` are those of ``cfg.preprocess.extra``, instantiated. Killed, it leaves nothing, and the same
+    call begins anew with new coins. Raises InputError for a run that cannot be audited, and CheckFailed, after the
+    record is written, where a bound is above the proven ε.
+    """
+    run, settings = load_run(run_dir), cfg.audit.canaries
+    plan = twin_plan(run.plan, settings.steps)
+    refuse_earlier_fakes(plan, str(run_dir))
+    patients = PatientDataset(
+        run.manifest, "train", run.config.preprocess, plan.images_per_patient, cfg.data.cache,
+        cache_dir=RunFolder(run_dir).cache, extra=extra_transforms, copies=plan.augmentation_multiplicity,
+    )  # fmt: skip
+    guesses = half_and_half(settings.m, settings.guesses)
+    twins, controls = [], []
+    for kind in settings.kinds:
+        console.say(f"Twin with {settings.m} canaries ({kind}), {plan.steps} steps")
+        twins.append(_audited(run, cfg, patients, plan, kind, guesses))
+        if settings.control:
+            controls.append(_noiseless(run, cfg, patients, plan, kind))
+    record = {
+        "format": FORMAT, "scope": "local", "meaning": MEANING, "verdict": _verdict(twins, controls, plan.epsilon),
+        "proven_epsilon": plan.epsilon, "proven_epsilon_of_run": run.plan.epsilon, "delta": plan.delta,
+        "alpha": cfg.audit.alpha, "steps": plan.steps, "steps_of_run": run.plan.steps, "engine": plan.engine,
+        "m": settings.m, "guesses": {"included": guesses.included, "excluded": guesses.excluded},
+        "guesses_fixed": "before any twin was trained", "twins": twins, "controls": [c.to_json() for c in controls],
+    }  # fmt: skip
+    path = write_json(run_dir / "canaries.json", record)
+    for twin in twins:
+        console.say(f"{twin['kind']}: ε ≥ {twin['epsilon_lower_bound']:.3g}, proven ε ≤ {plan.epsilon:.4g}")
+    violated = [t for t in twins if t["epsilon_lower_bound"] > plan.epsilon]
+    if violated:
+        got = ", ".join(f"{t['epsilon_lower_bound']:.3g} ({t['kind']})" for t in violated)
+        raise CheckFailed(Fault(str(path), f"a lower bound of ε ≥ {got}", f"at most the proven ε of {plan.epsilon:.4g}",
+                                "do not release; clipping, noise, sampling or accounting are broken"))  # fmt: skip
+    return record
+
+
+def twin_plan(plan: PrivacyPlan, steps: int | None) -> PrivacyPlan:
+    """The run's plan with ``steps`` steps of it (None: all), no label histogram, and the system's entropy. InputError
+    where there is nothing to audit."""
+    if plan.mode != "dp" or plan.noise_multiplier == 0:
+        raise InputError(
+            Fault("plan.json", f"a run of mode {plan.mode} with noise multiplier {plan.noise_multiplier:g}",
+                  "a run with a proven ε, for a lower bound to be set beside", "imgsynth audit attacks any run")
+        )  # fmt: skip
+    return replace(plan, steps=min(plan.steps, steps or plan.steps), histogram_epsilon=0.0, seeded=False)
+
+
+def control_steps(rate: float, share: float) -> int:
+    """Steps in which, of canaries half of which are put in, one and a half times the ``share`` that is guessed at is
+    drawn on average."""
+    return 1 if rate >= 1 else max(1, math.ceil(math.log(1 - 3 * share) / math.log(1 - rate)))
+
+
+def _audited(
+    run: Run, cfg: Config, patients: PatientDataset, plan: PrivacyPlan, kind: str, guesses: Guesses
+) -> dict[str, Any]:
+    """One twin, its scores and its bound."""
+    began = time.monotonic()
+    coins_M = toss(cfg.audit.canaries.m)
+    scores_M = _twin(run, cfg, patients, plan, kind, coins_M).scores()
+    bound = _bound(len(coins_M), guesses, guesses.correct(scores_M, coins_M), plan.delta, cfg.audit.alpha)
+    return {
+        "kind": kind, **bound, "seconds": round(time.monotonic() - began, 1),
+        "coins": "".join("1" if c else "0" for c in coins_M), "scores": [float(f"{s:.6g}") for s in scores_M],
+    }  # fmt: skip
+
+
+def _bound(m: int, guesses: Guesses, correct: int, delta: float, alpha: float) -> dict[str, Any]:
+    return {
+        "guesses": guesses.total,
+        "correct": correct,
+        "epsilon_lower_bound": steinke_bound(m, guesses.total, correct, delta, alpha),
+        "ceiling": steinke_bound(m, guesses.total, guesses.total, delta, alpha),
+    }
+
+
+def _noiseless(run: Run, cfg: Config, patients: PatientDataset, plan: PrivacyPlan, kind: str) -> Control:
+    """A positive control: a few steps of a twin without noise, which nothing protects, and of which nothing is kept.
+    It is caught when every guess is right. Guesses are at canaries put in only, as few steps do not draw them all."""
+    settings = cfg.audit.canaries
+    steps = min(plan.steps, control_steps(plan.sampling_rate, settings.guesses))
+    guesses = Guesses(max(1, round(settings.guesses * settings.m)), 0)
+    coins_M = toss(settings.m)
+    bare = replace(plan, noise_multiplier=0.0, steps=steps)
+    scores_M = _twin(run, cfg, patients, bare, kind, coins_M).scores()
+    found = _bound(settings.m, guesses, guesses.correct(scores_M, coins_M), plan.delta, cfg.audit.alpha)
+    bound = found["epsilon_lower_bound"]
+    caught = found["correct"] == guesses.total
+    detail = (
+        f"a twin without noise, not private, {steps} steps, {'was' if caught else 'was not'} caught: "
+        f"{found['correct']} of {guesses.total} guesses right, ε ≥ {bound:.3g}, ceiling {found['ceiling']:.3g}"
+    )
+    return Control(f"canaries without noise, {kind}", "positive", caught, bound, None, None, detail)
+
+
+def _twin(run: Run, cfg: Config, patients: PatientDataset, plan: PrivacyPlan, kind: str, coins_M: np.ndarray) -> Twin:
+    trainer = replace(run.config.trainer, device=cfg.trainer.device, threads=cfg.trainer.threads)
+    model = model_factory(run.config.model)(run.grid.shape, len(run.manifest.classes))
+    return Twin(model, kind, coins_M, plan, trainer, patients, choose_device(trainer))
+
+
+def _verdict(twins: Sequence[dict[str, Any]], controls: Sequence[Control], proven: float) -> str:
+    """One sentence, the gravest first."""
+    above = [t for t in twins if t["epsilon_lower_bound"] > proven]
+    if above:
+        worst = max(above, key=lambda t: t["epsilon_lower_bound"])
+        return (
+            f"VIOLATION: canaries ({worst['kind']}) show ε ≥ {worst['epsilon_lower_bound']:.3g}, above the proven "
+            f"ε = {proven:.3g} of the twin: do not release"
+        )
+    missed = [c.detail for c in controls if not c.passed]
+    if missed:
+        return f"INCONCLUSIVE: {'; '.join(missed)}"
+    if not controls:
+        return "INCONCLUSIVE: no positive control was run"
+    return "NO VIOLATION FOUND (by these canaries)"

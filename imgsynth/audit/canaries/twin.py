@@ -1,0 +1,136 @@
+"""The twin of a run: trained by the run's own code on its patients and on canaries, and never written anywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import closing
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from imgsynth.audit.canaries.kinds import Canaries, Dirac, RandomSign, SideDirac, WeightDirac
+from imgsynth.audit.canaries.pseudo import WithCanaries
+from imgsynth.audit.canaries.readings import InputReadings, evidence, read_dirac
+from imgsynth.audit.canaries.watch import Watched, watched_fakes
+from imgsynth.cohort.dataset import PatientDataset
+from imgsynth.models.base import GenerativeModel, PostProcessing, Private, the_private
+from imgsynth.privacy.plan import PrivacyPlan
+from imgsynth.schema import TrainerConfig
+from imgsynth.training.feed import Feed
+from imgsynth.training.progress import training_bar
+from imgsynth.training.state import TrainingState
+from imgsynth.training.steps import post_processing_updates, private_update
+
+
+class Audited(GenerativeModel):
+    """``model`` with canaries in its private network; all else is the model's own."""
+
+    def __init__(
+        self, model: GenerativeModel, kind: str, canaries: int, plan: PrivacyPlan, random: np.random.Generator
+    ):
+        super().__init__()
+        self.shape, self.classes, self.model = model.shape, model.classes, model
+        objectives = model.objectives()
+        self.private = the_private(objectives)
+        self.post = [o for o in objectives if isinstance(o, PostProcessing)]
+        self.canaries = _made(kind, self.private, self.classes, canaries, plan.clipping_norm, random)
+
+    def objectives(self) -> Sequence[Private | PostProcessing]:
+        private = self.private
+        return [Private(private.name, self.canaries, private.aux, private.fakes), *self.post]
+
+    @property
+    def generator(self) -> torch.nn.Module:
+        return self.model.generator
+
+    def sample(self, y_B: Tensor, random: torch.Generator) -> Tensor:
+        return self.model.sample(y_B, random)
+
+
+def _made(
+    kind: str, private: Private, classes: int, canaries: int, clipping_norm: float, random: np.random.Generator
+) -> Canaries:
+    if kind == "side":
+        return SideDirac(private, classes, canaries, clipping_norm)
+    if kind == "weights":
+        return WeightDirac(private, classes, canaries, clipping_norm, random)
+    assert kind == "input", kind
+    return RandomSign(private, classes, canaries)
+
+
+class Twin:
+    """One twin, ready to be trained under ``plan``; its scores are all that it gives.
+
+    ``coins_M`` says which canaries may be drawn. ``plan`` is the run's, perhaps with fewer steps or without noise; it
+    is seeded where ``seed`` is given, which is for tests.
+    """
+
+    def __init__(
+        self, model: GenerativeModel, kind: str, coins_M: np.ndarray, plan: PrivacyPlan, trainer: TrainerConfig,
+        patients: PatientDataset, device: torch.device, seed: int | None = None,
+    ):  # fmt: skip
+        self.plan = plan
+        random = np.random.default_rng(seed)
+        audited = Audited(model, kind, len(coins_M), plan, random)
+        self.canaries = audited.canaries
+        image_MC = self.canaries.images(audited.shape, random)
+        self._data = WithCanaries(patients, audited.classes, np.flatnonzero(coins_M).tolist(), image_MC)
+        self.state = TrainingState(audited, plan, trainer, patients=len(self._data), seed=seed, device=device)
+        self._watched: Watched | None = None
+        if self.canaries.reads_network:
+            self._watched = self.state.engine = Watched(self.state.engine, audited.classes, len(coins_M))
+            self._watch_fakes(audited)
+        self._scores_M = np.zeros(len(coins_M))
+        if isinstance(self.canaries, RandomSign):
+            self._input = InputReadings(self.canaries, image_MC, plan.physical_batch)
+
+    def scores(self) -> np.ndarray:
+        """Train to the end; [M] the evidence that each canary was among those drawn. Raises what training raises."""
+        state, plan = self.state, self.plan
+        feed = Feed(self._data, state.sampler, state.random.device)
+        with training_bar(plan.steps) as advance, closing(feed):
+            while state.step < plan.steps:
+                state.step += 1
+                batch = feed.take()
+                if state.step < plan.steps:
+                    feed.prepare()
+                if self._watched is not None:
+                    self._watched.forget()
+                norm, weights = state.clipping.value, self._weights()
+                private_update(state, plan, batch)
+                self._scores_M += self._read(norm, weights)
+                post_processing_updates(state, plan.companion_size)
+                advance(state.step, None)
+        return self._scores_M
+
+    def _read(self, norm: float, weights: dict[str, Tensor]) -> np.ndarray:
+        """The evidence of the step just taken, from ``.grad`` as the optimizer saw it."""
+        plan = self.plan
+        noise = plan.gradient_noise_multiplier
+        released = {
+            name: p.grad.detach().double() * plan.normaliser
+            for name, p in self.canaries.named_parameters()
+            if p.requires_grad and p.grad is not None
+        }
+        known = self._watched.known if self._watched is not None else {}
+        if isinstance(self.canaries, Dirac):
+            x_M = read_dirac(self.canaries, released, known, norm)
+            return evidence(x_M, noise, plan.sampling_rate)
+        residual = {name: value - known.get(name, 0.0) for name, value in released.items()}
+        x_M, sd_M = self._input.read(weights, residual, norm, noise * norm, plan.sampling_rate)
+        return evidence(x_M, sd_M, plan.sampling_rate)
+
+    def _weights(self) -> dict[str, Tensor]:
+        """The weights that the next step is taken at, where they are needed after it."""
+        if isinstance(self.canaries, Dirac):
+            return {}
+        return {name: p.detach().clone() for name, p in self.canaries.named_parameters() if p.requires_grad}
+
+    def _watch_fakes(self, audited: Audited) -> None:
+        private, watched = self.state.private, self._watched
+        if private.fakes is not None and self.plan.fakes == "plain" and watched is not None:
+            fakes = watched_fakes(
+                private.fakes, private.module, watched, self.plan.normaliser, self.plan.physical_batch
+            )
+            self.state.private = Private(private.name, private.module, private.aux, fakes)

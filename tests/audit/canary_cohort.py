@@ -1,0 +1,127 @@
+"""Patients in memory, models small enough for hundreds of steps, and a plan: what the tests of canaries train on."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from imgsynth.audit.canaries.twin import Twin
+from imgsynth.models import GAN, VAE, GenerativeModel, Private
+from imgsynth.privacy.plan import PrivacyPlan
+from imgsynth.schema import TrainerConfig
+from imgsynth.types import Grid, PatientBatch
+
+SHAPE, CLASSES = (8, 8), 2
+
+
+class Cohort:
+    """Stands for a PatientDataset: n patients with K images each."""
+
+    def __init__(self, n: int = 60, images: int = 2, shape: tuple[int, ...] = SHAPE):
+        self.x_PKC = torch.rand(n, images, 1, *shape, generator=torch.Generator().manual_seed(0)) * 2 - 1
+        self.grid = Grid(shape, (1.0,) * len(shape), "RA", "DX", "a.u.", 0, 1)
+
+    def __len__(self) -> int:
+        return len(self.x_PKC)
+
+    def rows(self, patients: int) -> int:
+        return patients * self.x_PKC.shape[1]
+
+    def batch(self, indices, buffer_BC=None) -> PatientBatch:
+        x_PKC = self.x_PKC[torch.tensor(indices, dtype=torch.long)]
+        if buffer_BC is not None:
+            buffer_BC[: self.rows(len(indices))] = x_PKC.flatten(0, 1)
+            x_PKC = buffer_BC[: self.rows(len(indices))].view_as(x_PKC)
+        patients, images = x_PKC.shape[:2]
+        y_PK = torch.tensor(indices, dtype=torch.long)[:, None].expand(-1, images) % CLASSES
+        return PatientBatch(x_PKC, y_PK, torch.full((patients, images), 1 / images))
+
+
+class HybridLoss(nn.Module):
+    """A VAE-GAN after Larsen et al. 2016: encoder, decoder and discriminator, clipped together."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = nn.Sequential(nn.Flatten(), nn.Linear(64, 6))
+        self.decoder = nn.Sequential(nn.Linear(3, 64), nn.Tanh())
+        self.discriminator = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Tanh(), nn.Flatten(), nn.Linear(72, 1))
+
+    def forward(self, x_BC: Tensor, y_B: Tensor, eps_BL: Tensor) -> Tensor:
+        mu_BL, logvar_BL = self.encoder(x_BC).chunk(2, dim=1)
+        made_BC = self.decoder(mu_BL + (0.5 * logvar_BL).exp() * eps_BL).view_as(x_BC)
+        kl_B = 0.5 * (mu_BL.square() + logvar_BL.exp() - 1 - logvar_BL).sum(1)
+        real_B, fake_B = self.discriminator(x_BC).flatten(), self.discriminator(made_BC.detach()).flatten()
+        return (made_BC - x_BC).square().flatten(1).mean(1) + 0.1 * kl_B + F.softplus(-real_B) + F.softplus(fake_B)
+
+
+class Hybrid(GenerativeModel):
+    def __init__(self) -> None:
+        super().__init__()
+        self.shape, self.classes, self.loss = SHAPE, CLASSES, HybridLoss()
+
+    def objectives(self):
+        return [Private("hybrid", self.loss, lambda n, random: (torch.randn(n, 3, generator=random),))]
+
+    @property
+    def generator(self) -> nn.Module:
+        return self.loss.decoder
+
+    def sample(self, y_B: Tensor, random: torch.Generator) -> Tensor:
+        return self.loss.decoder(torch.randn(len(y_B), 3, generator=random)).view(-1, 1, *SHAPE)
+
+
+class MomentLoss(nn.Module):
+    """⟨w, φ(x)⟩, whose gradient is φ(x): a step on it at rate 1 is the release of Σ φ(x), clipped and noised."""
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.release = nn.Linear(features, 1, bias=False)
+        self.register_buffer("project", torch.randn(64, features, generator=torch.Generator().manual_seed(0)) / 8)
+
+    def forward(self, x_BC: Tensor, y_B: Tensor) -> Tensor:
+        return self.release(torch.cos(x_BC.flatten(1) @ self.get_buffer("project")))[:, 0]
+
+
+class Moments(GenerativeModel):
+    def __init__(self, features: int = 200) -> None:
+        super().__init__()
+        self.shape, self.classes, self.loss = SHAPE, CLASSES, MomentLoss(features)
+
+    def objectives(self):
+        return [Private("moments", self.loss, lambda n, random: ())]
+
+    @property
+    def generator(self) -> nn.Module:
+        return self.loss
+
+    def sample(self, y_B: Tensor, random: torch.Generator) -> Tensor:
+        raise NotImplementedError
+
+
+MODELS = {
+    "vae": lambda: VAE(SHAPE, CLASSES, latent=2, channels=4, widest=8),
+    "gan": lambda: GAN(SHAPE, CLASSES, latent=2, channels=4, widest=8, every=2),
+    "hybrid": Hybrid,
+    "moments": Moments,
+}
+
+
+def make_model(name: str) -> GenerativeModel:
+    torch.manual_seed(0)
+    return MODELS[name]()
+
+
+def make_plan(images: int = 2, n: int = 60, **changes) -> PrivacyPlan:
+    values = {
+        "mode": "dp", "unit": "patient", "n": n, "sampling_rate": 0.3, "steps": 12, "clipping_norm": 0.5,
+        "noise_multiplier": 1.0, "images_per_patient": images, "delta": 1e-3, "seeded": True, "physical_batch": 64,
+    }  # fmt: skip
+    return PrivacyPlan(**{**values, **changes})
+
+
+def make_twin(model: str, kind: str, coins_M: np.ndarray, plan: PrivacyPlan, seed: int = 1, **trainer) -> Twin:
+    settings = TrainerConfig(steps=plan.steps, device="cpu", **trainer)
+    cohort = Cohort(plan.n, plan.images_per_step)
+    return Twin(make_model(model), kind, coins_M, plan, settings, cohort, torch.device("cpu"), seed=seed)

@@ -1,0 +1,150 @@
+"""``imgsynth audit canaries``: the record, what it may not leave behind, and when it is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from imgsynth import cli, config, pipeline
+from imgsynth.audit.canaries import run as canaries_run
+from imgsynth.audit.canaries.run import control_steps, twin_plan
+from imgsynth.audit.canaries.twin import Twin
+from imgsynth.privacy.noise import NoiseSource
+from imgsynth.privacy.plan import PrivacyPlan
+from imgsynth.training.run import load_run
+from imgsynth.types import CheckFailed, InputError
+
+SMALL = [
+    "model.latent=2", "model.channels=2", "model.widest=4", "trainer.steps=6", "trainer.checkpoint_every=6",
+    "trainer.sheet_every=6", "trainer.device=cpu", "privacy.batch_patients=12", "privacy.delta=1e-3",
+    "preprocess.shape=[8,8]", "preprocess.fit=resize", "preprocess.spacing=null", "preprocess.intensity=minmax",
+    "data.modality=DX",
+]  # fmt: skip
+CANARIES = ["audit.canaries.m=40", "audit.canaries.guesses=0.2"]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("canaries")
+    random = np.random.default_rng(0)
+    images = random.integers(0, 255, (60, 8, 8)).astype(np.uint8)
+    ids = [f"p{i // 2}" for i in range(60)]
+    np.savez(folder / "images.npz", images=images, patient_ids=ids, labels=np.arange(60) // 2 % 2)
+    data = ["data=npz", f"data.root={folder / 'images.npz'}", "data.classes=['0','1']"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("IMGSYNTH_LEDGER", str(folder / "ledger"))
+        checked = config.from_overrides("train", [*data, *SMALL, "privacy.epsilon=6", f"output={folder / 'run'}"])
+        return pipeline.train(checked)
+
+
+def audit(output: Path, *overrides: str) -> Path:
+    return pipeline.audit_canaries(config.from_overrides("audit_canaries", [f"output={output}", *CANARIES, *overrides]))
+
+
+def test_the_record_and_nothing_else_is_left(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("IMGSYNTH_LEDGER", str(trained.parent / "ledger"))
+    before = {path: path.stat().st_mtime_ns for path in trained.parent.rglob("*") if path.is_file()}
+    record = json.loads(audit(trained).read_text())
+    after = {path: path.stat().st_mtime_ns for path in trained.parent.rglob("*") if path.is_file()}
+    assert set(after) - set(before) == {trained / "canaries.json"}  # no weights, no samples, no entry in the ledger
+    assert all(after[path] == stamp for path, stamp in before.items())
+
+    run = load_run(trained)
+    assert record["scope"] == "local" and record["engine"] == run.plan.engine and record["delta"] == run.plan.delta
+    assert record["proven_epsilon"] == pytest.approx(run.plan.epsilon) and record["steps"] == 6
+    assert [t["kind"] for t in record["twins"]] == ["weights", "input"]
+    for twin in record["twins"]:
+        assert len(twin["coins"]) == len(twin["scores"]) == 40 and twin["guesses"] == 8
+        assert 0 <= twin["correct"] <= 8 and twin["epsilon_lower_bound"] <= twin["ceiling"]
+    assert [c["kind"] for c in record["controls"]] == ["positive", "positive"]
+    assert all(c["passed"] for c in record["controls"]), record["controls"]
+    assert record["verdict"].startswith("NO VIOLATION FOUND")
+
+
+def test_fewer_steps_are_compared_with_their_own_epsilon(trained: Path) -> None:
+    record = json.loads(audit(trained, "audit.canaries.steps=2", "audit.canaries.kinds=[side]").read_text())
+    assert record["steps"] == 2 and record["steps_of_run"] == 6
+    assert record["proven_epsilon"] < record["proven_epsilon_of_run"]
+    assert record["proven_epsilon"] == pytest.approx(twin_plan(load_run(trained).plan, 2).epsilon)
+
+
+def test_without_controls_it_is_inconclusive(trained: Path) -> None:
+    record = json.loads(audit(trained, "audit.canaries.control=false", "audit.canaries.kinds=[side]").read_text())
+    assert record["controls"] == [] and record["verdict"].startswith("INCONCLUSIVE")
+
+
+def test_a_violation_is_recorded_and_fails(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(NoiseSource, "add", lambda self, value, std: value.double())
+    overrides = ["audit.canaries.kinds=[side]", "audit.canaries.m=400", "audit.canaries.steps=2"]
+    monkeypatch.setattr(PrivacyPlan, "epsilon", 0.5)
+    with pytest.raises(CheckFailed, match="do not release"):
+        audit(trained, *overrides)
+    assert json.loads((trained / "canaries.json").read_text())["verdict"].startswith("VIOLATION")
+
+
+def test_a_control_that_is_missed_makes_it_inconclusive(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Scores that say nothing: no canary would be seen whatever the trainer does."""
+    monkeypatch.setattr(Twin, "scores", lambda self: np.random.default_rng(0).normal(size=len(self._scores_M)))
+    record = json.loads(audit(trained, "audit.canaries.kinds=[side]", "audit.canaries.m=200").read_text())
+    assert record["verdict"].startswith("INCONCLUSIVE") and "was not caught" in record["verdict"]
+
+
+def test_killed_it_leaves_the_record_of_before(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = audit(trained, "audit.canaries.kinds=[side]")
+    before = path.read_bytes()
+
+    def killed(self: Twin) -> np.ndarray:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Twin, "scores", killed)
+    with pytest.raises(KeyboardInterrupt):
+        audit(trained, "audit.canaries.kinds=[side]")
+    assert path.read_bytes() == before and not list(trained.glob(".canaries*"))
+
+
+def test_several_processes_are_refused(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "0")
+    with pytest.raises(InputError, match="torchrun for train alone"):
+        audit(trained)
+
+
+def test_a_run_without_a_proof_is_refused(trained: Path) -> None:
+    plan = load_run(trained).plan
+    bare = {**plan.to_json(), "mode": "none", "noise_multiplier": 0.0, "epsilon": None}
+    with pytest.raises(InputError, match="proven"):
+        twin_plan(PrivacyPlan.from_json(bare), None)
+    with pytest.raises(InputError, match="proven"):
+        twin_plan(PrivacyPlan.from_json({**bare, "mode": "dp"}), None)
+
+
+def test_the_twins_plan_is_the_runs_but_for_steps_seed_and_histogram(trained: Path) -> None:
+    plan = load_run(trained).plan
+    changed = {**plan.to_json(), "histogram_epsilon": 0.5, "seeded": True, "epsilon": 99}
+    twin = twin_plan(PrivacyPlan.from_json(changed), 3)
+    assert twin == PrivacyPlan.from_json({**plan.to_json(), "steps": 3, "epsilon": 99})
+    assert twin_plan(plan, None) == plan and twin_plan(plan, 10**6) == plan
+
+
+@pytest.mark.parametrize("rate", [0.01, 0.3, 1.0])
+def test_a_controls_steps_draw_enough_canaries(rate: float) -> None:
+    """Half of 1000 are put in; 100 guesses must find 100 of them drawn."""
+    steps = control_steps(rate, 0.1)
+    drawn_after = [500 * (1 - (1 - rate) ** t) for t in (steps - 1, steps)]
+    assert drawn_after[0] < 150 - 1e-9 and drawn_after[1] > 150 - 1e-9  # and no more than it takes
+
+
+def test_the_command_line_knows_it(trained: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    asked = ["imgsynth", "audit", "canaries", f"output={trained}", *CANARIES, "audit.canaries.kinds=[side]"]
+    monkeypatch.setattr("sys.argv", [*asked, "audit.canaries.steps=1"])
+    cli.main()
+    assert "canaries.json" in capsys.readouterr().out
+    monkeypatch.setattr("sys.argv", [*asked, "audit.canaries.kind=[side]", "audit.canaries.m=3"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    said = capsys.readouterr()
+    assert ended.value.code == 2 and "kinds" in said.err and "audit.canaries.m" in said.err
+    assert canaries_run.FORMAT in (trained / "canaries.json").read_text()
