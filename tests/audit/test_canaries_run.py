@@ -10,8 +10,9 @@ import pytest
 
 from imgsynth import cli, config, pipeline
 from imgsynth.audit.canaries import run as canaries_run
-from imgsynth.audit.canaries.run import control_steps, twin_plan
+from imgsynth.audit.canaries.run import _verdict, control_steps, evaluated, twin_plan
 from imgsynth.audit.canaries.twin import Twin
+from imgsynth.audit.one_run import Guesses
 from imgsynth.privacy.noise import NoiseSource
 from imgsynth.privacy.plan import PrivacyPlan
 from imgsynth.training.run import load_run
@@ -59,6 +60,7 @@ def test_the_record_and_nothing_else_is_left(trained: Path, monkeypatch: pytest.
     for twin in record["twins"]:
         assert len(twin["coins"]) == len(twin["scores"]) == 40 and twin["guesses"] == 8
         assert 0 <= twin["correct"] <= 8 and twin["epsilon_lower_bound"] <= twin["ceiling"]
+        assert 0 < twin["p_value_of_claimed_curve"] <= 1 and twin["epsilon_under_gaussian_hypothesis"] >= 0
     assert [c["kind"] for c in record["controls"]] == ["positive", "positive"]
     assert all(c["passed"] for c in record["controls"]), record["controls"]
     assert record["verdict"].startswith("NO VIOLATION FOUND")
@@ -83,6 +85,17 @@ def test_a_violation_is_recorded_and_fails(trained: Path, monkeypatch: pytest.Mo
     with pytest.raises(CheckFailed, match="do not release"):
         audit(trained, *overrides)
     assert json.loads((trained / "canaries.json").read_text())["verdict"].startswith("VIOLATION")
+
+
+def test_a_claim_that_is_refuted_before_the_bound_passes_it_fails_too() -> None:
+    """198 of 200 guesses right: a bound below ε, and hardly possible under its curve."""
+    plan = PrivacyPlan(mode="dp", unit="patient", n=500, sampling_rate=1.0, steps=1, clipping_norm=1.0,
+                       noise_multiplier=1.07, images_per_patient=1, delta=1e-5)  # fmt: skip
+    found = {"kind": "side", **evaluated(Guesses(1000, 200, 198), plan, 0.05)}
+    assert found["epsilon_lower_bound"] < plan.epsilon
+    assert _verdict([found], [], plan.epsilon, 0.05).startswith("CLAIM REJECTED")
+    fair = {"kind": "side", **evaluated(Guesses(1000, 200, 120), plan, 0.05)}
+    assert _verdict([fair], [], plan.epsilon, 0.05).startswith("INCONCLUSIVE: no positive control")
 
 
 def test_a_control_that_is_missed_makes_it_inconclusive(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:

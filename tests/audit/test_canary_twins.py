@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from canary_cohort import make_plan, make_twin
 from scipy import stats
 
-from canary_cohort import make_plan, make_twin
-from imgsynth.audit.canaries.coins import Guesses, toss
+from imgsynth.audit.canaries.coins import toss
+from imgsynth.audit.one_run import guess
 
 M = 40
 
@@ -34,7 +35,7 @@ def test_without_noise_every_drawn_canary_is_known(model: str, changes: dict, ki
     assert np.abs(scores[~coins]).max() < off
     np.testing.assert_allclose(scores[coins], scores[coins].round(), atol=off)
     assert abs(scores[coins].mean() - plan.steps * plan.sampling_rate) < 1
-    assert Guesses(5, 0).correct(scores, coins) == 5
+    assert guess(scores, coins, 5, 0, np.random.default_rng(0)).correct == 5
 
 
 @pytest.mark.parametrize(
@@ -63,4 +64,4 @@ def plausible(standard: np.ndarray) -> float:
 def test_input_canaries_are_read_where_the_noise_is_small() -> None:
     coins = toss(60, seed=7)
     scores = make_twin("vae", "input", coins, make_plan(noise_multiplier=0.02)).scores()
-    assert Guesses(6, 6).correct(scores, coins) == 12
+    assert guess(scores, coins, 6, 6, np.random.default_rng(0)).correct == 12

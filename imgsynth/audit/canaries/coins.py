@@ -1,17 +1,15 @@
-"""Secret coins, and guesses at them, as a one-run audit counts them (Steinke, Nasr and Jagielski 2023, 2305.08846)."""
+"""The secret coins of an audit, and how many of them are guessed at, which is fixed before anything is seen."""
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 
-@dataclass(frozen=True)
-class Guesses:
-    """How many coins are guessed at, fixed before anything is seen: the ``included`` canaries with the highest scores
-    are said to be in, the ``excluded`` ones with the lowest to be out; of the others nothing is said."""
+class GuessCounts(NamedTuple):
+    """The ``included`` canaries with the highest scores are called in, the ``excluded`` ones with the lowest out."""
 
     included: int
     excluded: int
@@ -20,17 +18,11 @@ class Guesses:
     def total(self) -> int:
         return self.included + self.excluded
 
-    def correct(self, scores_M: np.ndarray, coins_M: np.ndarray) -> int:
-        """How many are right. Equal scores are ordered by lot, so that no order of the canaries tells anything."""
-        order = np.lexsort((np.random.default_rng().random(len(scores_M)), scores_M))
-        lowest, highest = order[: self.excluded], order[len(order) - self.included :]
-        return int(coins_M[highest].sum() + (~coins_M[lowest]).sum())
 
-
-def half_and_half(canaries: int, share: float) -> Guesses:
+def half_and_half(canaries: int, share: float) -> GuessCounts:
     """Guesses at ``share`` of the canaries, at least one of either kind."""
     each = max(1, round(share * canaries / 2))
-    return Guesses(each, each)
+    return GuessCounts(each, each)
 
 
 def toss(canaries: int, seed: int | None = None) -> np.ndarray:
