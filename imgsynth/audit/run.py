@@ -13,9 +13,11 @@ from imgsynth.audit.attacks.attack import Attack, NotApplicable, Released, Tools
 from imgsynth.audit.controls import NOISE, Control, blind_baseline, negative_control, positive_control
 from imgsynth.audit.copies import find_copies
 from imgsynth.audit.epsilon import MIN_PATIENTS, EpsilonBound, ceiling, epsilon_lower_bound
+from imgsynth.audit.leakage import scan_run
 from imgsynth.audit.registry import build
 from imgsynth.audit.roc import FPR_TARGETS, Roc, auc, auc_interval, tpr_at
 from imgsynth.audit.verdict import verdict
+from imgsynth.console import warn
 from imgsynth.files import write_json
 from imgsynth.measure.encoders import Encoder, get_encoder
 from imgsynth.measure.images import Images
@@ -145,6 +147,9 @@ def audit_run(run_dir: Path, cfg: Config, extra_transforms: Sequence[Any] = ()) 
     proven = run.plan.epsilon if math.isfinite(run.plan.epsilon) else None
     sheet = run_dir / "local" / "copy_sheet.png", run.grid
     result = audit(members, nonmembers, released, encoder, settings, proven, run.plan.delta, sheet)
+    result["leakage"] = scan_run(run_dir, run.manifest, cfg)
+    if not result["leakage"]["clean"]:
+        warn(f"{result['leakage']['n_findings']} strings of the source are in the run's files: see local/leakage.json")
     header = {"format": FORMAT, "scope": "local", "unit": run.manifest.unit, "cohort_notes": list(run.manifest.notes)}
     result = header | result
     write_json(run_dir / "audit.json", result)

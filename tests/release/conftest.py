@@ -43,6 +43,11 @@ def write_ct(folder: Path) -> None:
             dataset.PatientSex, dataset.PatientAge, dataset.Modality = "F", "055Y", "CT"
             block = dataset.private_block(0x0009, f"{SENTINEL} CREATOR", create=True)
             block.add_new(0x01, "LO", SENTINEL)
+            block.add_new(0x02, "OB", b"\1\0" + f"{SENTINEL}-binary".encode() + b"\0")
+            item = pydicom.Dataset()
+            item.private_block(0x0011, f"{SENTINEL} CREATOR", create=True).add_new(0x01, "LT", f"{SENTINEL}-nested")
+            item.ReferencedSOPInstanceUID = f"1.2.826.0.1.3680043.77.{patient}.{k}.555555"
+            block.add_new(0x03, "SQ", [item])
             dataset.ImageType, dataset.InstanceNumber = ["ORIGINAL", "PRIMARY", "AXIAL"], k + 1
             dataset.ImageOrientationPatient, dataset.ImagePositionPatient = [1, 0, 0, 0, 1, 0], [0, 0, 10 * k]
             dataset.PixelSpacing, dataset.SliceThickness = [10, 10], 10
@@ -65,8 +70,12 @@ def write_mr(folder: Path) -> None:
         image = nib.Nifti1Image(random.uniform(0, 900, (8, 8, 8)).astype(np.float32), np.diag([2, 2, 2, 1]))
         image.header["descrip"] = SENTINEL.encode()
         image.header["db_name"] = SENTINEL.encode()
+        image.header["aux_file"] = f"{SENTINEL}-aux".encode()
+        image.header["intent_name"] = f"{SENTINEL}-int".encode()
         image.header.extensions.append(nib.nifti1.Nifti1Extension("comment", SENTINEL.encode()))
         nib.save(image, folder / f"sub-{SENTINEL}{patient:03d}_T1w.nii.gz")
+    rows = [f"sub-{SENTINEL}{patient:03d}\t{SENTINEL}-note-{patient}" for patient in range(PATIENTS)]
+    (folder / "participants.tsv").write_text("\n".join([f"participant_id\t{SENTINEL}-column", *rows]) + "\n")
 
 
 def write_radiographs(path: Path) -> None:
