@@ -162,6 +162,8 @@ class AuditConfig:
         default_factory=lambda: ["nearest_neighbour/raw", "nearest_neighbour/pca", "nearest_neighbour/encoder"]
     )
     primary: str = "nearest_neighbour/raw"  # the attack whose result is the verdict, fixed before the audit runs
+    references: int = 0  # reference models for rmia, lira and groundhog, each trained as the run was; even; 0: none
+    overfit_steps: int = 0  # of the positive control that is trained without privacy on few patients; 0: not made
     alpha: float = 0.05
     bootstrap: int = 500
     seed: int = 0

@@ -24,10 +24,11 @@ from imgsynth.cohort.dataset import PatientDataset
 from imgsynth.cohort.manifest import Manifest
 from imgsynth.console import track
 from imgsynth.files import write_text
+from imgsynth.measure.images import Images
 from imgsynth.models.base import GenerativeModel
 from imgsynth.privacy.noise import seed_for
 from imgsynth.privacy.plan import PrivacyPlan
-from imgsynth.schema import PreprocessConfig, TrainerConfig
+from imgsynth.schema import AuditConfig, PreprocessConfig, TrainerConfig
 from imgsynth.training.checkpoint import load_checkpoint, save_checkpoint
 from imgsynth.training.device import choose_device
 from imgsynth.training.run import Run, model_factory
@@ -39,6 +40,7 @@ README = """LOCAL ONLY. Reference models of an audit: trained on real patients, 
 They exist to judge another model. Never release one, nor anything made from one. They can be deleted at any time;
 the next audit trains them again.
 """
+FOLDER = Path("local") / "references"  # in a run's folder
 MIN_PATIENTS = 4  # for two halves of two
 # Of the trainer's settings, those that say where and how often it writes, and not what is computed.
 _FREE = ("checkpoint_every", "sheet_every", "device", "threads", "rank_timeout")
@@ -126,6 +128,19 @@ def references(
             store(path, train_reference(recipe, dataset(), members, own, what))
         found.append(Reference(load(path, recipe), frozenset(members)))
     return found
+
+
+def for_audit(
+    run: Run, members: Images, nonmembers: Images, settings: AuditConfig, extra_transforms: Sequence[Any] = ()
+) -> tuple[Reference, ...]:
+    """``settings.references`` references on halves of the audited patients together, kept in ``local/references`` of
+    the run; none where the setting is 0."""
+    if not settings.references:
+        return ()
+    names = [str(name) for images in (members, nonmembers) for name in images.names_P]
+    folder = run.root / FOLDER
+    recipe = Recipe.of(run, extra_transforms)
+    return tuple(references(recipe, run.manifest, names, settings.references, settings.seed, folder))
 
 
 def complementary_halves(names: Sequence[str], count: int, seed: int) -> list[list[str]]:

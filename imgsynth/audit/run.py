@@ -10,10 +10,13 @@ from typing import Any
 import numpy as np
 
 from imgsynth.audit.attacks.attack import Attack, NotApplicable, Released, Tools, full_name
+from imgsynth.audit.beyond import beyond_membership
 from imgsynth.audit.controls import NOISE, Control, blind_baseline, negative_control, positive_control
 from imgsynth.audit.copies import find_copies
 from imgsynth.audit.epsilon import MIN_PATIENTS, EpsilonBound, ceiling, epsilon_lower_bound
 from imgsynth.audit.leakage import scan_run
+from imgsynth.audit.overfit import Overfit, overfit_control, overfit_of
+from imgsynth.audit.references import for_audit
 from imgsynth.audit.registry import build
 from imgsynth.audit.roc import FPR_TARGETS, Roc, auc, auc_interval, tpr_at
 from imgsynth.audit.verdict import verdict
@@ -68,11 +71,12 @@ def run_controls(
 def audit(
     members: Images, nonmembers: Images, released: Released, encoder: Encoder, settings: AuditConfig,
     proven_epsilon: float | None, delta: float, sheet: tuple[Path, Grid] | None = None,
+    remembering: Overfit | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Attack ``released`` with patients that were (``members``) and were not (``nonmembers``) trained on. JSON-able.
 
     ``proven_epsilon`` is None for a run without a proof (ε = ∞). ``sheet``: where to write the copy check's pictures,
-    and the grid they are on.
+    and the grid they are on. ``remembering``: an overfit model for one more positive control.
     """
     smallest = min(members.n_patients, nonmembers.n_patients)
     attacks: list[dict[str, Any]] = []
@@ -96,6 +100,8 @@ def audit(
                 random = np.random.default_rng(settings.seed)
                 bound = epsilon_lower_bound(in_P, out_Q, settings.alpha, delta, random)
                 controls = run_controls(attack, out_Q, members, nonmembers, released, encoder, settings)
+                if remembering is not None:
+                    controls.append(overfit_control(build(name, Tools(encoder, settings)), remembering))
     copies = find_copies(released.samples, members, nonmembers, settings, sheet)
     if "not_done" in copies:
         not_done.append({"what": "copy check", "why": copies.pop("not_done")})
@@ -143,13 +149,16 @@ def audit_run(run_dir: Path, cfg: Config, extra_transforms: Sequence[Any] = ()) 
         reference=real_images(run, "test", settings.n, settings.seed, extra_transforms),
         model=run.model,
         run=run,
+        references=for_audit(run, members, nonmembers, settings, extra_transforms),
     )
     proven = run.plan.epsilon if math.isfinite(run.plan.epsilon) else None
     sheet = run_dir / "local" / "copy_sheet.png", run.grid
-    result = audit(members, nonmembers, released, encoder, settings, proven, run.plan.delta, sheet)
+    remembering = overfit_of(run, members, released, settings, extra_transforms)
+    result = audit(members, nonmembers, released, encoder, settings, proven, run.plan.delta, sheet, remembering)
     result["leakage"] = scan_run(run_dir, run.manifest, cfg)
     if not result["leakage"]["clean"]:
         warn(f"{result['leakage']['n_findings']} strings of the source are in the run's files: see local/leakage.json")
+    result["beyond_membership"] = beyond_membership(members, nonmembers, released, Tools(encoder, settings))
     header = {"format": FORMAT, "scope": "local", "unit": run.manifest.unit, "cohort_notes": list(run.manifest.notes)}
     result = header | result
     write_json(run_dir / "audit.json", result)

@@ -62,8 +62,9 @@ def trial(digits: tuple[np.ndarray, np.ndarray]) -> Trial:
 
 
 @pytest.fixture(scope="session")
-def small_run(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """``small_run("vae")``: the folder of a finished run of a few steps on 26 patients of 8×8, some with two images."""
+def small_run(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """``small_run("vae")``: the folder of a finished run of a few steps on 26 patients of 8×8, some with two images;
+    with a ``seed``, one that repeats."""
     random = np.random.default_rng(0)
     folder = tmp_path_factory.mktemp("small")
     patients = [f"p{i:03d}" for i in range(26) for _ in range(2 if i % 5 == 0 else 1)]
@@ -77,18 +78,19 @@ def small_run(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]
     }
 
     @functools.cache
-    def make(model: str) -> Path:
+    def make(model: str, seed: int | None = None) -> Path:
         data = DataConfig(kind="npz", root=str(folder / "x.npz"), modality="DX", classes=["0", "1"])
         cfg = Config(
             data=dataclasses.replace(data, splits=SplitsConfig(holdout=0.25, test=0.25)),
             preprocess=PreprocessConfig(shape=[8, 8], fit="resize", low=0, high=255),
             model=models[model],
             privacy=PrivacyConfig(
-                epsilon=None, noise_multiplier=1.5, delta=1e-2, batch_patients=6, ledger=str(folder / "ledger")
+                epsilon=None, noise_multiplier=1.5, delta=1e-2, batch_patients=6, seed=seed,
+                ledger=str(folder / "ledger"),
             ),
             trainer=TrainerConfig(steps=6, checkpoint_every=6, sheet_every=6, device="cpu", threads=1),
             encoder=EncoderConfig("random_conv"),
         )  # fmt: skip
-        return train(cfg, folder / model, model_factory(cfg.model))
+        return train(cfg, folder / f"{model}-{seed}", model_factory(cfg.model))
 
     return make
