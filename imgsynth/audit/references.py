@@ -143,6 +143,12 @@ def for_audit(
     return tuple(references(recipe, run.manifest, names, settings.references, settings.seed, folder))
 
 
+def described(made: Sequence[Reference]) -> dict[str, Any]:
+    """What ``audit.json`` records of them."""
+    note = f"trained on real patients with a seed, kept in {FOLDER}, not in the ledger; never to be released"
+    return {"count": len(made), "patients_each": [len(one.members) for one in made], "note": note if made else ""}
+
+
 def complementary_halves(names: Sequence[str], count: int, seed: int) -> list[list[str]]:
     """``count`` (even) subsets: random halves, each followed by the other half.
 

@@ -16,7 +16,7 @@ from imgsynth.audit.copies import find_copies
 from imgsynth.audit.epsilon import MIN_PATIENTS, EpsilonBound, ceiling, epsilon_lower_bound
 from imgsynth.audit.leakage import scan_run
 from imgsynth.audit.overfit import Overfit, overfit_control, overfit_of
-from imgsynth.audit.references import for_audit
+from imgsynth.audit.references import described, for_audit
 from imgsynth.audit.registry import build
 from imgsynth.audit.roc import FPR_TARGETS, Roc, auc, auc_interval, tpr_at
 from imgsynth.audit.verdict import verdict
@@ -158,6 +158,7 @@ def audit_run(run_dir: Path, cfg: Config, extra_transforms: Sequence[Any] = ()) 
     result["leakage"] = scan_run(run_dir, run.manifest, cfg)
     if not result["leakage"]["clean"]:
         warn(f"{result['leakage']['n_findings']} strings of the source are in the run's files: see local/leakage.json")
+    result["references"] = described(released.references)
     result["beyond_membership"] = beyond_membership(members, nonmembers, released, Tools(encoder, settings))
     header = {"format": FORMAT, "scope": "local", "unit": run.manifest.unit, "cohort_notes": list(run.manifest.notes)}
     result = header | result

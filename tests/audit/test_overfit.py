@@ -90,6 +90,9 @@ def test_an_audit_has_the_control_and_the_references_that_it_was_asked_for(small
     assert [c["name"] for c in found["controls"]][-1] == "overfit non-private model, nearest_neighbour/raw"
     assert found["beyond_membership"]["set_classifier"]["pairs"] == 2
     assert len(list((root / "local" / "references").glob("*.pt"))) == 5
+    assert found["references"]["count"] == 4
+    assert sum(found["references"]["patients_each"][:2]) == found["attacks"][0]["n_members"] + 6
+    assert "never to be released" in found["references"]["note"]
     assert found["leakage"]["clean"]
     without = dataclasses.replace(settings, overfit_steps=0)
     assert overfit_of(run, real_images(run, "train", 60, 0), Released(fresh_samples(run, 2, 0)), without) is None
