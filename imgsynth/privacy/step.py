@@ -106,7 +106,7 @@ def _gradients(
     names = [name for name in real if name != _COUNT]  # as one vector: noise for many small parameters is slow
     sizes = [real[name].numel() for name in names]
     total = torch.cat([real[name].reshape(-1) for name in names])
-    noisy = _noised(total, clipping.noise_std, noise).div_(plan.normaliser)
+    noisy = _noised(total, clipping.noise_std, noise, plan.normaliser)
     if fake is not None:
         noisy.add_(torch.cat([fake[name].reshape(-1) for name in names]), alpha=1 / plan.companion_size)
     gradients = {n: part.view(real[n].shape) for n, part in zip(names, noisy.split(sizes), strict=True)}
@@ -115,9 +115,9 @@ def _gradients(
     return gradients
 
 
-def _noised(total: Tensor, std: float, noise: NoiseSource) -> Tensor:
+def _noised(total: Tensor, std: float, noise: NoiseSource, divisor: float = 1.0) -> Tensor:
     """A new tensor in double precision."""
-    return noise.add(total, std) if std > 0 else total.to(torch.float64, copy=True)
+    return noise.add(total, std, divisor) if std > 0 else total.to(torch.float64, copy=True).div_(divisor)
 
 
 def _sum(

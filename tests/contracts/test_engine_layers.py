@@ -4,6 +4,7 @@ The ghost engine must take these networks itself: one that it leaves to another 
 """
 
 import copy
+import weakref
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from torch.func import grad
 from torch.nn import functional as F
 
 from imgsynth.privacy.engines import ENGINES, choice, get_engine, ghost, layers
+from imgsynth.privacy.engines.contributions import LinearWeight
 from imgsynth.privacy.engines.convolution import Geometry
 from imgsynth.privacy.engines.ghost import GhostEngine
 from imgsynth.types import InputError, PatientBatch
@@ -392,6 +394,8 @@ COUPLED = {
     "weakly": lambda m, x: x + 2e-4 * x.mean(0),
     "sorted along the batch": lambda m, x: x.sort(0).values,
     "shifted along the batch": lambda m, x: 0.5 * x + 0.5 * torch.roll(x, 1, 0),
+    "with the next but one": lambda m, x: 0.5 * x + 0.5 * torch.roll(x, 2, 0),
+    "with the one half a batch away": lambda m, x: 0.5 * x + 0.5 * torch.roll(x, len(x) // 2, 0),
     "the mean taken off in training only, beside dropout": lambda m, x: m.drop(x - x.mean(0) if m.training else x),
     "mixed at random in training": lambda m, x: 0.5 * x + 0.5 * x[torch.randperm(len(x))] if m.training else x,
     "mixed at random": lambda m, x: 0.5 * x + 0.5 * x[torch.randperm(len(x))],
@@ -417,6 +421,22 @@ def test_a_network_that_mixes_the_images_of_a_batch_is_never_taken(how, patients
     module = made(lambda m, x, y, t: squared(m, mix(m, x.flatten(1))))
     get_engine("ghost").clipped_sum(module, batch, aux, 0.1, 8)
     assert "independent" in (GhostEngine.obstacle(module) or "")
+
+
+def test_what_a_pass_has_made_is_freed_with_it(monkeypatch):
+    """The graph leads to what is kept of a pass; were there a way back, every examination would stay in memory."""
+    forward = lambda m, x, y, t: m.layer(torch.tanh(m.layer(x.flatten(1)))).square().sum(1)  # noqa: E731
+    (batch, aux), module = make_batch(4, 1, 2), made(forward, nn.Linear(36, 36))
+    alive, watched = weakref.WeakSet(), LinearWeight.__init__
+
+    def init(self, *args):
+        alive.add(self)
+        watched(self, *args)
+
+    monkeypatch.setattr(LinearWeight, "__init__", init)
+    for _ in range(4):
+        get_engine("ghost").clipped_sum(module, batch, aux, 0.1, 8)
+        assert len(alive) == 0
 
 
 THROUGH = {

@@ -5,6 +5,7 @@ import pytest
 import torch
 from scipy.stats import kstest, norm
 
+from imgsynth.privacy import noise
 from imgsynth.privacy.noise import NoiseSource
 
 LEVEL = 1e-6  # of every statistical test here: a right sampler fails one in a million times
@@ -106,3 +107,39 @@ def test_a_seeded_source_repeats_and_resumes():
 def test_states_of_seeded_and_unseeded_sources_do_not_mix():
     with pytest.raises(AssertionError, match="seeded run for an unseeded"):
         NoiseSource().load_state_dict(NoiseSource(0).state_dict())
+
+
+def test_box_muller_is_that_of_its_formula_to_the_last_digits():
+    """Directly, by cosine and sine of the whole angle, against the table and the turn from it."""
+    generator = torch.Generator().manual_seed(0)
+    radii = torch.cat([torch.randint(0, 2**53, (5000,), generator=generator), torch.tensor([0, 2**53 - 1])])
+    angles = torch.cat([torch.randint(0, 2**53, (5000,), generator=generator), torch.tensor([2**53 - 1, 0])])
+    got = noise._box_muller(radii, angles)
+    radius = (-2 * torch.log((radii.double() + 0.5) / 2**53)).sqrt()
+    angle = 2 * math.pi * angles.double() / 2**53
+    for one, direct in zip(got, (angle.cos(), angle.sin()), strict=True):
+        assert (one - radius * direct).abs().max() < 5e-15
+
+
+def test_parts_are_independent_and_together_normal(monkeypatch):
+    monkeypatch.setattr(noise, "_PAIRS", 500)
+    sample = NoiseSource().normal(40_001)
+    assert sample.shape == (40_001,)
+    assert p_value(sample, 1.0) > LEVEL
+    parts = sample[:40_000].view(40, 1000)
+    assert (parts[:-1] * parts[1:]).mean().abs() < 6 / math.sqrt(39_000)
+    assert len(sample.unique()) == 40_001
+
+
+@pytest.mark.parametrize("seed", [None, 3])
+def test_values_keep_their_places_across_parts(monkeypatch, seed):
+    monkeypatch.setattr(noise, "_PAIRS", 7)
+    value = torch.arange(101, dtype=torch.float32).view(101, 1) * 1000
+    noisy = NoiseSource(seed).add(value, 1e-3, 8.0)
+    assert noisy.shape == value.shape
+    assert (noisy - value / 8).abs().max() < 1e-2
+
+
+def test_what_is_divided_is_the_noised_value_on_its_grid():
+    value = torch.rand(1000)
+    assert torch.equal(NoiseSource(0).add(value, 0.7, 3.0), NoiseSource(0).add(value, 0.7) / 3.0)

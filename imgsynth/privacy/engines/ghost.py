@@ -192,7 +192,7 @@ class GhostEngine(Engine):
         first = known.examined == 0
         reason, telling = self._compare(module, parameters, *made, clipping_norm)
         if reason is None and physical_batch > 1:
-            patients = min(8, physical_batch)
+            patients = min(8, physical_batch, max(4, len(batch) // 4))  # more would need more memory than a step
             seeds = range(3) if first else [known.calls]
             tries = (self._coupling(module, parameters, *made, int(batch.y_PK.max()), patients, seed) for seed in seeds)
             reason = next((found for found in tries if found is not None), None)
@@ -266,12 +266,13 @@ class GhostEngine(Engine):
     ) -> str | None:
         """Whether a patient's gradient moves when others in the batch are replaced, random numbers being the same."""
         records = []
-        for made, aux in surroundings(batch, aux_PK, label, patients):
+        made_twice, kept = surroundings(batch, aux_PK, label, patients, seed)
+        for made, aux in made_twice:
             with torch.random.fork_rng([batch.x_PKC.device] if batch.x_PKC.is_cuda else []):
                 torch.manual_seed(seed)
                 records.append(self._pass(module, parameters, made, aux, exact_only=True))
         tolerance = 1e-4 if self.precision == "float32" else 0.05
-        for p in range(0, patients, 2):
+        for p in kept:
             one, other = (_gradient_of(record, p) for record in records)
             length = torch.stack([g.norm() for g in one]).norm()
             moved = torch.stack([(a - b).norm() for a, b in zip(one, other, strict=True)]).norm()

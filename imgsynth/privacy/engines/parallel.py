@@ -39,7 +39,12 @@ def _pool(process: int, threads: int) -> ThreadPoolExecutor:
 
 
 def _alone() -> None:
-    """This thread's own OpenMP setting, not torch's, which would be that of the whole process."""
+    """This thread's own OpenMP setting, not torch's, which would be that of the whole process.
+
+    torch sets it too, when a thread first asks for it; so that comes first. Were it left for later, every thread here
+    would get helpers, more than there are processors, which wait for each other by spinning.
+    """
+    torch.get_num_threads()
     for library in _openmp():
         library.omp_set_num_threads(1)
 

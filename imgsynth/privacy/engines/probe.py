@@ -32,23 +32,33 @@ def probe(batch: PatientBatch, aux_PK: Aux) -> tuple[PatientBatch, Aux] | None:
     return PatientBatch(x_PKC, twice(batch.y_PK), twice(batch.w_PK)), tuple(map(twice, aux_PK))
 
 
-def surroundings(batch: PatientBatch, aux_PK: Aux, label: int, patients: int) -> list[tuple[PatientBatch, Aux]]:
-    """``patients`` variants of the first patient of ``batch``, twice: in the second batch every second one is replaced,
-    his images by strong noise, his labels by 0 or ``label`` (one that there is), his random inputs by others. Nothing
-    about the rest may differ between the two, if a network's images are independent."""
+def surroundings(
+    batch: PatientBatch, aux_PK: Aux, label: int, patients: int, seed: int
+) -> tuple[list[tuple[PatientBatch, Aux]], list[int]]:
+    """``patients`` variants of the first patient of ``batch``, twice, and which of them are the same in both.
+
+    In the second batch about half are replaced, their images by strong noise, their labels by 0 or ``label`` (one that
+    there is), their random inputs by others. Nothing about the rest may differ between the two, if a network's images
+    are independent. As a network may mix an image with any other (the next, the next but one, the one half a batch
+    away), ``seed`` 0 to 2 replace those whose number has this bit, so that any two of eight are told apart; above, half
+    of them at random.
+    """
     x_KC = batch.x_PKC[0]
-    random = torch.Generator(x_KC.device).manual_seed(0)
+    random = torch.Generator(x_KC.device).manual_seed(seed)
     noise = torch.randn(patients, *x_KC.shape, generator=random, device=x_KC.device, dtype=x_KC.dtype)
+    place_P = torch.arange(patients) if seed < 3 else torch.randperm(patients)
+    out_P = (place_P >> seed % max(1, (patients - 1).bit_length())) % 2 == 1
+    out, kept = out_P.nonzero()[:, 0].to(x_KC.device), (~out_P).nonzero()[:, 0].tolist()
     fades = torch.linspace(1, 0.5, patients, device=x_KC.device, dtype=x_KC.dtype)
     x_PKC = fades.view(-1, *(1 for _ in x_KC.shape)) * x_KC + 0.05 * noise
     y_PK, w_PK, *aux = (t[:1].expand(patients, *t.shape[1:]).clone() for t in (batch.y_PK, batch.w_PK, *aux_PK))
     other_PKC, other_PK, other_aux = x_PKC.clone(), y_PK.clone(), tuple(a.clone() for a in aux)
-    other_PKC[1::2] = 1e4 * noise[1::2]
-    other_PK[1::2] = torch.where(y_PK[1::2] == 0, label, 0)
+    other_PKC[out] = 1e4 * noise[out]
+    other_PK[out] = torch.where(y_PK[out] == 0, label, 0)
     for a in other_aux:
         if a.is_floating_point():
-            a[1::2] = 3.0 * a[1::2] + 1.0
-    return [(PatientBatch(x_PKC, y_PK, w_PK), tuple(aux)), (PatientBatch(other_PKC, other_PK, w_PK), other_aux)]
+            a[out] = 3.0 * a[out] + 1.0
+    return [(PatientBatch(x_PKC, y_PK, w_PK), tuple(aux)), (PatientBatch(other_PKC, other_PK, w_PK), other_aux)], kept
 
 
 def alike(got: Clipped, expected: Clipped, clipping_norm: float, tolerance: float) -> bool:

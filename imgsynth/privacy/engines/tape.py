@@ -124,7 +124,8 @@ class _Watched(torch.autograd.Function):
             raise Unsupported("a gradient taken within the loss")
         if saved is None or [t._version for t in saved] != ctx.versions:
             raise Unsupported("a layer's input changed in place, or its gradient taken twice")
-        tape.record(layer.contributions(saved, g, tape.images))
+        # Detached: what is kept of a pass must not keep its graph, which leads back to the tape and to what is kept.
+        tape.record(layer.contributions([t.detach() for t in saved], g, tape.images))
         if not ctx.needs_input_grad[1]:
             return None, None, None, None
         saved = layer.for_input(saved)
