@@ -97,6 +97,8 @@ RULES: tuple[Rule, ...] = (
     ("audit.references", lambda v: v == 0 or (v >= 4 and v % 2 == 0), "0, or an even number of 4 or more"),
     ("audit.overfit_steps", lambda v: v >= 0, "0 or more"),
     ("audit.alpha", *_level),
+    ("audit.extraction_samples", *_not_negative),
+    ("audit.ocr_pictures", *_not_negative),
     ("audit.bootstrap", *_at_least_one),
     ("audit.canaries.m", lambda v: v >= 20, "20 or more"),
     (

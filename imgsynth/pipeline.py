@@ -39,7 +39,7 @@ def inspect(config: Config) -> Path:
     """Look at the cohort and say what is wrong with it, and what ε it can attain. Trains nothing."""
     refuse_several("inspect")
     manifest, faults = build_manifest(config.data)
-    inspection = inspect_cohort(manifest, faults, config.preprocess)
+    inspection = inspect_cohort(manifest, faults, config.preprocess, config.data.defaced)
     print_inspection(inspection)
     n = config.privacy.n or len(manifest.patients("train"))
     inspection["proposal"] = print_proposal(n, config.privacy, config.trainer, manifest.unit)

@@ -53,6 +53,7 @@ class DataConfig:
     images: str = "images"  # npz: name of the array of images
     classes: list[str] | None = None  # the public list of labels, in order; needed as soon as there is a label
     modality: str | None = None  # for sources that do not say: CT, MR, DX, CR
+    defaced: bool | None = None  # heads: faces removed or skulls stripped, as the custodian declares; null: nobody did
     images_per_patient: int = 1  # K: how many images of a patient one step uses at most
     augmentation_multiplicity: int = 1  # M: copies of each, with random transforms and random inputs of their own
     cache: str = "memory"  # of preprocessed images: memory | disk | none
@@ -165,6 +166,8 @@ class AuditConfig:
     references: int = 0  # reference models for rmia, lira and groundhog, each trained as the run was; even; 0: none
     overfit_steps: int = 0  # of the positive control that is trained without privacy on few patients; 0: not made
     alpha: float = 0.05
+    extraction_samples: int = 2000  # samples among which near-duplicates are looked for; 0: not done
+    ocr_pictures: int = 24  # real and as many synthetic pictures in which text is looked for; 0: not done
     bootstrap: int = 500
     seed: int = 0
     canaries: CanariesConfig = field(default_factory=CanariesConfig)

@@ -16,7 +16,7 @@ from imgsynth.types import InputError
 SMALL = (
     "trainer.steps=4", "trainer.checkpoint_every=2", "trainer.sheet_every=2", "sample.n=6", "encoder=random_conv",
     "evaluate.n=40", "evaluate.bootstrap=20", "evaluate.classifier_seeds=3", "audit.n=40", "audit.bootstrap=20",
-    "privacy.batch_patients=8",
+    "audit.extraction_samples=40", "audit.ocr_pictures=1", "privacy.batch_patients=8",
 )  # fmt: skip
 FILES = ("report.html", "report_public.html", "release/privacy_card.json", "release/privacy_card.md",
          "release/checksums.sha256", "evaluation.json", "audit.json", "config.yaml", "manifest.json")  # fmt: skip

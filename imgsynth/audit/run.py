@@ -12,15 +12,15 @@ import numpy as np
 from imgsynth.audit.attacks.attack import Attack, NotApplicable, Released, Tools, full_name
 from imgsynth.audit.beyond import beyond_membership
 from imgsynth.audit.controls import NOISE, Control, blind_baseline, negative_control, positive_control
-from imgsynth.audit.copies import find_copies
+from imgsynth.audit.copies import extraction, find_copies
 from imgsynth.audit.epsilon import MIN_PATIENTS, EpsilonBound, ceiling, epsilon_lower_bound
-from imgsynth.audit.leakage import scan_run
+from imgsynth.audit.leakage import find_leakage
 from imgsynth.audit.overfit import Overfit, overfit_control, overfit_of
 from imgsynth.audit.references import described, for_audit
 from imgsynth.audit.registry import build
+from imgsynth.audit.reidentify import reidentify
 from imgsynth.audit.roc import FPR_TARGETS, Roc, auc, auc_interval, tpr_at
 from imgsynth.audit.verdict import verdict
-from imgsynth.console import warn
 from imgsynth.files import write_json
 from imgsynth.measure.encoders import Encoder, get_encoder
 from imgsynth.measure.images import Images
@@ -102,6 +102,9 @@ def audit(
                 controls = run_controls(attack, out_Q, members, nonmembers, released, encoder, settings)
                 if remembering is not None:
                     controls.append(overfit_control(build(name, Tools(encoder, settings)), remembering))
+    again = reidentify(released.samples, members, nonmembers, released.reference, settings)
+    if "not_done" in again:
+        not_done.append({"what": "re-identification", "why": again.pop("not_done")})
     copies = find_copies(released.samples, members, nonmembers, settings, sheet)
     if "not_done" in copies:
         not_done.append({"what": "copy check", "why": copies.pop("not_done")})
@@ -124,6 +127,7 @@ def audit(
         "attacks": attacks,
         "controls": [control.to_json() for control in controls],
         "copies": copies,
+        "reidentification": again,
         "not_done": not_done,
     }
 
@@ -155,11 +159,15 @@ def audit_run(run_dir: Path, cfg: Config, extra_transforms: Sequence[Any] = ()) 
     sheet = run_dir / "local" / "copy_sheet.png", run.grid
     remembering = overfit_of(run, members, released, settings, extra_transforms)
     result = audit(members, nonmembers, released, encoder, settings, proven, run.plan.delta, sheet, remembering)
-    result["leakage"] = scan_run(run_dir, run.manifest, cfg)
-    if not result["leakage"]["clean"]:
-        warn(f"{result['leakage']['n_findings']} strings of the source are in the run's files: see local/leakage.json")
     result["references"] = described(released.references)
     result["beyond_membership"] = beyond_membership(members, nonmembers, released, Tools(encoder, settings))
+    many = fresh_samples(run, settings.extraction_samples, settings.seed + 1)
+    result["copies"]["extraction"] = extraction(many, members, nonmembers, np.random.default_rng(settings.seed))
+    result["leakage"] = find_leakage(run_dir, run.manifest, cfg, released.samples)
+    if "not_done" in result["leakage"]["pixels"]:
+        result["not_done"].append({"what": "text in pixels", "why": result["leakage"]["pixels"]["not_done"]})
+    if "not_done" in result["copies"]["extraction"]:
+        result["not_done"].append({"what": "extraction", "why": result["copies"]["extraction"]["not_done"]})
     header = {"format": FORMAT, "scope": "local", "unit": run.manifest.unit, "cohort_notes": list(run.manifest.notes)}
     result = header | result
     write_json(run_dir / "audit.json", result)

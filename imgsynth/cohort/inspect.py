@@ -12,7 +12,8 @@ import numpy as np
 from imgsynth.cohort.grid import grid_of
 from imgsynth.cohort.load import load_volume
 from imgsynth.cohort.manifest import Item, Manifest
-from imgsynth.console import say, table
+from imgsynth.cohort.visible import visible_risks
+from imgsynth.console import say, table, warn
 from imgsynth.schema import PreprocessConfig
 from imgsynth.types import SPLITS, Fault, Grid, InputError
 
@@ -21,12 +22,14 @@ _CUT = 0.1  # an image counts as cropped when more than this share of its field 
 _ROUND_MM = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 12.0, 15.0, 20.0, 25.0, 30.0)
 
 
-def inspect_cohort(manifest: Manifest, faults: Sequence[Fault], preprocess: PreprocessConfig) -> dict[str, Any]:
+def inspect_cohort(
+    manifest: Manifest, faults: Sequence[Fault], preprocess: PreprocessConfig, defaced: bool | None = None
+) -> dict[str, Any]:
     """Everything that ``imgsynth inspect`` says about the data, ready for JSON.
 
     Counts under "patients" are of patients (each once); under "images" of images. "suggested" are overrides for
     ``preprocess``: they come from private headers, so they are there to be replaced by round numbers that would be
-    chosen for any cohort of this kind.
+    chosen for any cohort of this kind. ``defaced`` is data.defaced.
     """
     grid = grid_of(preprocess, manifest.modality)
     items = manifest.items
@@ -54,6 +57,7 @@ def inspect_cohort(manifest: Manifest, faults: Sequence[Fault], preprocess: Prep
         "dtypes": dict(Counter(item.dtype for item in items if item.dtype).most_common()),
         "intensities": intensities,
         "faults": _grouped([*faults, *broken]),
+        "visible": visible_risks(manifest, defaced),
         "grid": {"shape": list(grid.shape), "spacing_mm": list(grid.spacing), "orientation": grid.orientation,
                  "unit": grid.unit, "images_cropped": _cropped(items, grid, preprocess)},
         "suggested": _suggested(manifest, intensities, grid),
@@ -85,6 +89,9 @@ def print_inspection(found: dict[str, Any]) -> None:
             (group["count"], group["got"], group["expected"], group["remedy"], group["where"])
             for group in found["faults"]
         ])  # fmt: skip
+    for risk in found["visible"].values():
+        if risk["warning"] is not None:
+            warn(risk["warning"])
     for note in found["notes"]:
         say(f"Note: {note}.")
     cropped, grid = found["grid"]["images_cropped"], found["grid"]

@@ -60,12 +60,12 @@ class TextReader:
 def planes(image: np.ndarray) -> list[np.ndarray]:
     """The pictures of ``image`` [rows, columns] or [i, j, k] in which text is looked for.
 
-    Of a volume, along each axis, the middle slice and the brightest voxel (text is written bright, in few slices).
+    Of a volume, along each axis from the last on, the brightest voxel: text is written bright, in few slices. Columns
+    come first in a volume of DICOM, so that its pictures are turned.
     """
     if image.ndim == 2:
         return [image]
-    views = [view for axis in range(3) for view in (image.take(image.shape[axis] // 2, axis), image.max(axis))]
-    return [turned for view in views for turned in (view, view.T) if min(view.shape) > 1]
+    return [image.max(axis).T for axis in (2, 1, 0)]
 
 
 def recovered(wanted: str, found: Iterable[str]) -> bool:

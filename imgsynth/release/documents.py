@@ -18,10 +18,15 @@ from imgsynth.training.run import Run
 PROVENANCE = "provenance.json"
 README = "README.md"
 SEEDED = "noise and sampling came from a seed: void for whoever knows it, not releasable"
+FACES = {
+    None: "Nobody has declared whether the source's images show faces",
+    True: "The source's images are declared to show no faces (removed, or skulls stripped)",
+    False: "The source's images are declared to show faces",
+}
 UNSEEDED = "none: cryptographic generators, seeded by the operating system, of which nothing is kept"
 
 
-def provenance(run: Run) -> dict[str, Any]:
+def provenance(run: Run, defaced: bool | None = None) -> dict[str, Any]:
     """Software, model and settings. From an allow-list: no path, no name of a person or machine, no date."""
     cfg = run.config
     return {
@@ -37,6 +42,7 @@ def provenance(run: Run) -> dict[str, Any]:
             for name in ("shape", "spacing", "orientation", "fit", "intensity", "low", "high")
         },
         "further_transforms": len(cfg.preprocess.extra),  # how many; what they are told could be a path
+        "source_declared_defaced": defaced,  # null: nobody declared it
         "weights": "average over training (EMA) of the generator",
         "seed": SEEDED if run.plan.seeded else UNSEEDED,
     }
@@ -49,12 +55,13 @@ def hyper_parameters(model: type[GenerativeModel], settings: Mapping[str, Any]) 
     return {name: value for name, value in merged.items() if value is None or isinstance(value, (bool, int, float))}
 
 
-def write_provenance(folder: Path, run: Run) -> None:
-    write_json(folder / PROVENANCE, provenance(run))
+def write_provenance(folder: Path, run: Run, defaced: bool | None) -> None:
+    write_json(folder / PROVENANCE, provenance(run, defaced))
 
 
-def write_readme(folder: Path, card: dict[str, Any], run: Run, n: int, formats: Sequence[str], bids: bool) -> None:
-    """Write README.md for the recipient; ``n`` synthetic patients in ``formats``."""
+def write_readme(folder: Path, card: dict[str, Any], run: Run, n: int, formats: Sequence[str], bids: bool,
+                 defaced: bool | None) -> None:  # fmt: skip
+    """Write README.md for the recipient; ``n`` synthetic patients in ``formats``; ``defaced`` is data.defaced."""
     pages = jinja2.Environment(
         loader=jinja2.PackageLoader("imgsynth.release"),
         undefined=jinja2.StrictUndefined,
@@ -62,6 +69,13 @@ def write_readme(folder: Path, card: dict[str, Any], run: Run, n: int, formats: 
         lstrip_blocks=True,
     )
     text = pages.get_template("README.md.j2").render(
-        card=card, n=n, formats=formats, bids=bids, grid=run.grid, classes=run.manifest.classes, version=__version__
+        card=card,
+        n=n,
+        formats=formats,
+        bids=bids,
+        grid=run.grid,
+        classes=run.manifest.classes,
+        version=__version__,
+        faces=FACES[defaced],
     )
     write_text(folder / README, text)

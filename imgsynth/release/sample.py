@@ -54,8 +54,8 @@ def sample_release(run_dir: Path, cfg: Config) -> Path:
         if suffix and "nifti" in cfg.sample.formats:
             write_bids_dataset(folder / "nifti", names, made.derivation)
         write_cohort(folder, patients, run.grid, classes)
-        write_provenance(folder, run)
-        write_readme(folder, card, run, len(patients), cfg.sample.formats, suffix is not None)
+        write_provenance(folder, run, cfg.data.defaced)
+        write_readme(folder, card, run, len(patients), cfg.sample.formats, suffix is not None, cfg.data.defaced)
         write_card(folder, card)
         write_checksums(folder)
     return run_dir / "release"

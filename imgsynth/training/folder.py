@@ -22,9 +22,9 @@ from imgsynth.types import Fault, InputError
 
 # What a run is made of. A folder holds one run: these cannot change in it once it has begun.
 BINDING = ("data", "preprocess", "model", "privacy", "trainer", "sample.labels", "sample.histogram_epsilon")
-# Where and how fast it is computed, and the cohort's budget over all runs, which is a policy and not part of the run.
-FREE = ("data.cache", "privacy.physical_batch", "privacy.budget_epsilon", "trainer.device", "trainer.threads",
-        "trainer.rank_timeout")  # fmt: skip
+# Where and how fast it is computed, what is declared of the images, and the cohort's budget over all runs, a policy.
+FREE = ("data.cache", "data.defaced", "privacy.physical_batch", "privacy.budget_epsilon", "trainer.device",
+        "trainer.threads", "trainer.rank_timeout")  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,7 @@ def test_drawn_text_is_read_where_it_stands(reader: ocr.TextReader, side: int, s
 
 def test_text_in_a_few_slices_of_a_volume_is_read(reader: ocr.TextReader) -> None:
     volume = np.random.default_rng(1).normal(-0.5, 0.1, (96, 96, 12))
-    volume[..., 2] = picture("KM2XA74")
+    volume[..., 2] = picture("KM2XA74").T
     lines = [line.text for plane in ocr.planes(volume) for line in reader.read(plane)]
     assert ocr.recovered("KM2XA74", lines)
 

@@ -11,7 +11,7 @@ import numpy as np
 import pydicom
 import pytest
 
-from imgsynth.audit.leakage.scan import scan_run
+from imgsynth.audit.leakage.scan import scan_run, source_strings
 from imgsynth.audit.leakage.sought import Sought
 from imgsynth.audit.leakage.sources import collect
 from imgsynth.files import read_json
@@ -36,7 +36,7 @@ def test_nothing_of_the_source_is_in_what_a_run_makes(kind: str, request: pytest
     sought = Sought()
     assert collect(sought, run.manifest, run.config.data) == []
     assert set(sought.origin) >= WHERE[kind], "every planted string is looked for"
-    found = scan_run(run.root, run.manifest, run.config)
+    found = scan_run(run.root, *source_strings(run.manifest, run.config))
     assert found["findings"] == [] and found["clean"] and found["not_read"] == []
     assert found["strings"]["sought"] > len(WHERE[kind])
     assert found["files"] > 10
@@ -97,7 +97,7 @@ def test_a_planted_string_is_found_and_not_repeated(where: str, whole_run: Path,
     secret = f"{SENTINEL}004"
     name = planted(run_dir, where, secret)
     run = load_run(run_dir)
-    found = scan_run(run_dir, run.manifest, run.config)
+    found = scan_run(run_dir, *source_strings(run.manifest, run.config))
     assert not found["clean"] and found["n_findings"] >= 1
     assert "manifest, patient" in {finding["of"] for finding in found["findings"]}
     assert SENTINEL.lower() not in json.dumps(found).lower()
@@ -111,7 +111,7 @@ def test_a_source_that_is_gone_is_said(ct_run: Path, ct_source: Path, tmp_path: 
     run = load_run(ct_run)
     aside = Path(shutil.move(ct_source, tmp_path / "aside"))
     try:
-        found = scan_run(run.root, run.manifest, run.config)
+        found = scan_run(run.root, *source_strings(run.manifest, run.config))
     finally:
         shutil.move(aside, ct_source)
     assert found["not_read"] == [f"{15 * 8} of {15 * 8} source files could not be read"]

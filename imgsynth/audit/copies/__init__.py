@@ -2,3 +2,4 @@
 
 from imgsynth.audit.copies.check import find_copies as find_copies
 from imgsynth.audit.copies.counts import MIN_PATIENTS as MIN_PATIENTS
+from imgsynth.audit.copies.extraction import extraction as extraction

@@ -41,7 +41,7 @@ def invariant_nearness(synthetic: Images, patients: Images) -> Nearness:
     """Every synthetic image against every patient; see the module's text. Raises ValueError without either."""
     if not (len(synthetic) and len(patients)):
         raise ValueError(f"Expected images on both sides, got {len(synthetic)} and {len(patients)}.")
-    x_NC, y_MC = _pooled(synthetic.x_NC), _pooled(patients.x_NC)
+    x_NC, y_MC = pooled(synthetic.x_NC), pooled(patients.x_NC)
     shift = largest_shift(x_NC.shape[2:])
     coarse_NM, flip_NM = _coarse(x_NC, y_MC, shift)
     coarse_NP, image_NP = _by_patient(coarse_NM, patients)
@@ -57,7 +57,8 @@ def largest_shift(shape: tuple[int, ...]) -> int:
     return max(1, min(SHIFT, min(shape) // 6))
 
 
-def _pooled(x_NC: np.ndarray) -> Tensor:
+def pooled(x_NC: np.ndarray) -> Tensor:
+    """The images as a tensor of at most SIDE voxels along each axis."""
     x = torch.from_numpy(np.ascontiguousarray(x_NC, dtype=np.float32))
     dims = x.ndim - 2
     factors = [-(-side // SIDE[dims]) for side in x.shape[2:]]

@@ -1,3 +1,3 @@
 """Leakage outside the pixels, and text inside them."""
 
-from imgsynth.audit.leakage.scan import scan_run as scan_run
+from imgsynth.audit.leakage.check import find_leakage as find_leakage

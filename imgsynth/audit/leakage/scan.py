@@ -90,15 +90,20 @@ def _search_layer(
     ]
 
 
-def scan_run(run_dir: Path, manifest: Manifest, config: Config) -> dict[str, Any]:
+def source_strings(manifest: Manifest, config: Config) -> tuple[Sought, list[str]]:
+    """All that is to be looked for, and what of the source could not be read."""
+    sought = Sought(declared(config) | set(manifest.classes))
+    unread = collect(sought, manifest, config.data)
+    sought.leave_out_public(program_text())
+    return sought, unread
+
+
+def scan_run(run_dir: Path, sought: Sought, unread_sources: list[str]) -> dict[str, Any]:
     """Search the run folder's release and every file that must hold nothing of the source; JSON-able, without a string.
 
     Writes ``local/leakage.json`` with the strings that were found and where they come from.
     """
     began = time.monotonic()
-    sought = Sought(declared(config) | set(manifest.classes))
-    unread_sources = collect(sought, manifest, config.data)
-    sought.leave_out_public(program_text())
     everything = list_files(run_dir)
     local = [name for name in everything if name in LOCAL or name.split("/", 1)[0] in LOCAL_FOLDERS]
     found = search(run_dir, [name for name in everything if name not in set(local)], sought)
