@@ -89,6 +89,7 @@ RULES: tuple[Rule, ...] = (
     ("evaluate.bootstrap", *_at_least_one),
     ("evaluate.classifier_seeds", *_at_least_one),
     ("audit.n", *_at_least_one),
+    ("audit.samples", *_at_least_one),
     (
         "audit.attacks",
         lambda v: bool(v) and set(v) <= set(ATTACKS) and len(set(v)) == len(v),

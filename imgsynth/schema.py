@@ -158,13 +158,15 @@ class CanariesConfig:
 
 @dataclass
 class AuditConfig:
-    n: int = 512  # synthetic images generated for the attack
+    n: int = 512  # images of members, of non-members and of reference patients used at most
+    samples: int | None = None  # synthetic images generated for the attacks; default: 4 n
     attacks: list[str] = field(  # names of imgsynth/audit/registry.py: a family and its space
-        default_factory=lambda: ["nearest_neighbour/raw", "nearest_neighbour/pca", "nearest_neighbour/encoder"]
+        default_factory=lambda: ["nearest_neighbour/raw"]
     )
     primary: str = "nearest_neighbour/raw"  # the attack whose result is the verdict, fixed before the audit runs
     references: int = 0  # reference models for rmia, lira and groundhog, each trained as the run was; even; 0: none
     overfit_steps: int = 0  # of the positive control that is trained without privacy on few patients; 0: not made
+    controls: bool = True  # leaking and innocent synthesizers, label swap, two holdouts, blind classifier
     alpha: float = 0.05
     extraction_samples: int = 2000  # samples among which near-duplicates are looked for; 0: not done
     ocr_pictures: int = 24  # real and as many synthetic pictures in which text is looked for; 0: not done

@@ -1,38 +1,45 @@
 """Controls: is the audit able to find a leak, and silent where there is none?
 
-Positive: a synthesizer that leaks on purpose must be caught. Negative: two halves of the holdout patients, none of
-them trained on, must not be told apart. Blind: members and non-members must not differ without the model
-(Das et al. 2024, arXiv:2406.16201: blind baselines beat many published attacks).
+Positive: synthesizers that copy members on purpose must be caught. Negative: one that cannot know the members, members
+and non-members with their labels swapped, and two groups of patients that were not trained on must not be.
+
+A positive control is *required* where an attack that recognised every copied member, and knew nothing of the others,
+would be caught with probability SURE. A fifth of copies, exact and noisy, is required whatever the cohort's size: with
+so few patients that even this cannot be seen, the audit is inconclusive. One and five per cent are required of exact
+copies where the cohort is large enough for it; otherwise they are reported with that attack's power.
+
+A false alarm of a negative control would throw away a sound audit, so these are judged at NEGATIVE_LEVEL.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
-from sklearn.decomposition import PCA
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import StratifiedKFold
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from scipy.stats import norm, rankdata
 
-from imgsynth.audit.attacks.attack import Attack, Released
-from imgsynth.audit.roc import auc, auc_interval
+from imgsynth.audit.attacks.attack import Attack, Released, full_name
+from imgsynth.audit.roc import auc, auc_interval, tpr_at
+from imgsynth.audit.synthesizers import innocent, leaky
 from imgsynth.measure.images import Images
-from imgsynth.measure.resampling import percentile_interval, sum_by_patient
+from imgsynth.measure.resampling import LEVEL
 
-COPY_SHARE = 0.2  # of the leaky synthesizer's samples
 NOISE = 0.1  # standard deviation added to noisy copies; images span [-1, 1]
-NULL_SPLITS = 200
-FOLDS = 5
-BLIND_LEVEL = 0.99  # of the blind classifier's interval: cross-validated scores share their training patients, so an
-# interval that takes them as independent is some 30 % too narrow
+ALWAYS_REQUIRED = 0.2  # copy rate
+SURE = 0.99
+NEGATIVE_LEVEL = 0.99
+SWAPS = 1000
+SAMPLE_ATTACKS = ("samples", "samples+reference")  # accesses of the attacks that a leaking synthesizer can deceive
 
 
 @dataclass(frozen=True)
 class Control:
-    """``passed`` is None where there are too few patients to tell; ``detail`` says what was seen."""
+    """``passed`` is None where there are too few patients to tell; ``detail`` says what was seen.
+
+    The verdict rests on the required ones.
+    """
 
     name: str
     kind: str  # positive | negative | blind
@@ -41,80 +48,157 @@ class Control:
     low: float | None
     high: float | None
     detail: str
+    required: bool = True
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
 
-def leaky(synthetic: Images, members: Images, noise: float, random: np.random.Generator) -> Images:
-    """``synthetic`` with COPY_SHARE of its images replaced by copies of members' images (distinct while they last)."""
-    n = max(1, round(COPY_SHARE * len(synthetic)))
-    rounds = [random.permutation(len(members)) for _ in range(-(-n // len(members)))]
-    copies_NC = members.x_NC[np.concatenate(rounds)[:n]]
-    x_NC = synthetic.x_NC.copy()
-    spots = random.choice(len(synthetic), n, replace=False)
-    x_NC[spots] = copies_NC + noise * random.standard_normal(copies_NC.shape).astype(np.float32)
-    return synthetic.with_images(x_NC)
+NOT_RUN = Control("controls", "positive", None, None, None, None, "switched off by audit.controls=false")
 
 
-def positive_control(
-    attack: Attack, members: Images, nonmembers: Images, released: Released, noise: float, random: np.random.Generator
-) -> Control:
-    """The attack on a synthesizer that copies members; caught when the AUC's interval is above one half."""
-    attack.prepare(replace(released, samples=leaky(released.samples, members, noise, random)))
-    in_P, out_Q = attack.scores(members), attack.scores(nonmembers)
-    area = auc(in_P, out_Q)
-    low, high = auc_interval(area, len(in_P), len(out_Q))
-    how = f"noisy copies (sd {noise})" if noise else "exact copies"
-    detail = f"a synthesizer of which {COPY_SHARE:.0%} are {how} of members {'was' if low > 0.5 else 'was not'} caught"
-    return Control(f"leaky synthesizer, {how}, {attack.space}", "positive", low > 0.5, area, low, high, detail)
+@dataclass(frozen=True)
+class Dose:
+    """A synthesizer of which a share ``rate`` is copies with noise of standard deviation ``noise``."""
+
+    rate: float
+    noise: float = 0.0
+
+    def __str__(self) -> str:
+        if not self.rate:
+            return "innocent synthesizer"
+        return f"leaky synthesizer, {self.rate:.0%} {f'noisy (sd {self.noise:g})' if self.noise else 'exact'} copies"
 
 
-def negative_control(out_Q: np.ndarray, alpha: float, random: np.random.Generator) -> Control:
-    """Split the non-members' scores into two halves at random, many times: how often does the attack fire?
+DOSES = (Dose(0.0), Dose(0.01), Dose(0.05), Dose(0.2), Dose(0.2, NOISE))
 
-    The splits are the exact null distribution given the scores, so the rate is the test's own false-alarm rate.
+
+@dataclass(frozen=True)
+class Response:
+    """What an attack made of a dose. ``copied``: share of the members of whom there is a copy; ``power``: see above."""
+
+    attack: str
+    dose: Dose
+    copied: float
+    auc: float
+    low: float
+    high: float
+    tpr_at_1_percent: float | None
+    power: float
+
+    @property
+    def caught(self) -> bool:
+        return self.low > 0.5
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self) | {"caught": self.caught}
+
+
+def responses(
+    attacks: Sequence[Attack], members: Images, nonmembers: Images, released: Released, random: np.random.Generator,
+    doses: Sequence[Dose] = DOSES,
+) -> list[Response]:  # fmt: skip
+    """Every attack on every dose, by the attack's own code. Leaves the attacks prepared for the last dose.
+
+    The innocent synthesizer blends one half of the reference patients; the other half is the attacker's. Without four
+    of them the released samples take its place, and there is no response to a rate of 0.
     """
-    name, half = "two halves of the holdout", len(out_Q) // 2
-    if half < 3:
-        detail = f"{len(out_Q)} non-members are too few to split"
-        return Control(name, "negative", None, None, None, None, detail)
-    areas, fired = [], 0
-    for _ in range(NULL_SPLITS):
-        order = random.permutation(out_Q)
-        areas.append(auc(order[:half], order[half:]))
-        fired += auc_interval(areas[-1], half, len(out_Q) - half)[0] > 0.5
-    rate = fired / NULL_SPLITS
-    low, high = percentile_interval(np.array(areas))
-    detail = f"fired on {fired} of {NULL_SPLITS} random splits of patients that were not trained on"
-    return Control(name, "negative", rate <= alpha, float(np.mean(areas)), low, high, detail)
+    base = released.samples
+    if released.reference is not None and released.reference.n_patients >= 4:
+        names = random.permutation(released.reference.names_P)
+        source, kept = (released.reference.of_patients(half) for half in np.array_split(names, 2))
+        base, released = innocent(source, len(base), random), replace(released, reference=kept)
+    found = []
+    for dose in doses if base is not released.samples else [dose for dose in doses if dose.rate]:
+        samples, copied = leaky(base, members, dose.rate, dose.noise, random)
+        for attack in attacks:
+            attack.prepare(replace(released, samples=samples))
+            in_P, out_Q = attack.scores(members), attack.scores(nonmembers)
+            area, level = auc(in_P, out_Q), LEVEL if dose.rate else NEGATIVE_LEVEL
+            low, high = auc_interval(area, len(in_P), len(out_Q), level)
+            found.append(
+                Response(
+                    full_name(attack), dose, copied, area, low, high, tpr_at(in_P, out_Q, 0.01)["tpr"],
+                    power(copied, len(in_P), len(out_Q)),
+                )
+            )  # fmt: skip
+    return found
 
 
-def blind_baseline(members_ND: np.ndarray, members: Images, others_MD: np.ndarray, others: Images) -> Control:
-    """Cross-validated logistic regression, members against non-members, on patients' mean features, model unseen.
+def power(copied: float, n_in: int, n_out: int) -> float:
+    """Chance to catch an attack that ranks a share ``copied`` of the members above everybody, and the others at random.
 
-    Passes unless the AUC's interval lies above one half. (Below one half is cross-validation's own small bias.)
+    Its AUC is ½ + copied/2; normal approximation of the Mann-Whitney statistic, with the variance of this mixture.
     """
-    name = "blind classifier"
-    x_PD = np.concatenate([_mean_by_patient(members_ND, members), _mean_by_patient(others_MD, others)])
-    y_P = np.repeat([1, 0], [members.n_patients, others.n_patients])
-    smallest = min(members.n_patients, others.n_patients)
-    if smallest < 2 * FOLDS:
-        detail = f"{smallest} patients on the smaller side; {FOLDS}-fold cross-validation takes {2 * FOLDS}"
-        return Control(name, "blind", None, None, None, None, detail)
-    score_P = np.zeros(len(y_P))
-    for train, test in StratifiedKFold(FOLDS, shuffle=True, random_state=0).split(x_PD, y_P):
-        components = min(16, len(train) // 5, x_PD.shape[1])
-        model = make_pipeline(
-            StandardScaler(), PCA(components, random_state=0), LogisticRegression(C=0.1, class_weight="balanced")
-        )
-        score_P[test] = model.fit(x_PD[train], y_P[train]).decision_function(x_PD[test])
-    area = auc(score_P[y_P == 1], score_P[y_P == 0])
-    low, high = auc_interval(area, members.n_patients, others.n_patients, BLIND_LEVEL)
-    differ = "differ" if low > 0.5 else "cannot be told apart"
-    return Control(name, "blind", low <= 0.5, area, low, high, f"members and non-members {differ} without the model")
+    area = (1 + copied) / 2
+    # Given a member, P(above a random non-member) is 1 if copied, otherwise uniform; given a non-member, the chance
+    # to be below a random member is copied + (1 − copied) U.
+    by_member = copied + (1 - copied) / 3 - area**2
+    by_nonmember = (1 - copied) ** 2 / 12
+    spread = np.sqrt((by_member * (n_out - 1) + by_nonmember * (n_in - 1) + area * (1 - area)) / (n_in * n_out))
+    return float(norm.cdf((area - detectable(n_in, n_out)) / spread)) if spread else float(copied > 0)
 
 
-def _mean_by_patient(features_ND: np.ndarray, images: Images) -> np.ndarray:
-    counts_P = np.bincount(images.owner_N)
-    return sum_by_patient(features_ND, images.owner_N, images.n_patients) / counts_P[:, None]
+def detectable(n_in: int, n_out: int, level: float = LEVEL) -> float:
+    """The smallest AUC whose interval lies above one half: ½ + z √V(½) with the variance of ``auc_interval``."""
+    variance = 0.25 * (1 + 2 / 3 * ((n_in + n_out) / 2 - 1)) / (n_in * n_out)
+    return float(0.5 + norm.ppf((1 + level) / 2) * np.sqrt(variance))
+
+
+def dose_controls(found: Sequence[Response]) -> list[Control]:
+    """The controls that the responses of one attack amount to."""
+    return [_innocent(one) if not one.dose.rate else _leaky(one) for one in found]
+
+
+def _innocent(one: Response) -> Control:
+    told = "told members from non-members" if one.caught else "could not tell members from non-members"
+    detail = f"on a synthesizer that cannot know them the attack {told}"
+    return Control(str(one.dose), "negative", not one.caught, one.auc, one.low, one.high, detail)
+
+
+def _leaky(one: Response) -> Control:
+    required = one.dose.rate >= ALWAYS_REQUIRED or (not one.dose.noise and one.power >= SURE)
+    detail = (
+        f"{one.copied:.0%} of the members were copied and the synthesizer {'was' if one.caught else 'was not'} caught; "
+        f"power against so many copies {one.power:.0%}"
+    )
+    name = f"{one.dose}, {one.attack}"
+    return Control(name, "positive", one.caught, one.auc, one.low, one.high, detail, required)
+
+
+def missing(controls: Sequence[Control]) -> list[Control]:
+    """A control that says so where no positive one was run: silence of such an attack means nothing."""
+    if any(control.kind == "positive" for control in controls):
+        return []
+    detail = "the primary attack does not look at the samples, and no model that leaks was trained for it"
+    return [Control("positive control", "positive", None, None, None, None, detail)]
+
+
+def label_swap(in_P: np.ndarray, out_Q: np.ndarray, random: np.random.Generator) -> Control:
+    """How often does the attack fire when it is told at random who is a member? In 1 − LEVEL of cases at most.
+
+    The swaps are the exact null distribution given the scores, so the rate is the test's own false-alarm rate, with
+    this cohort's size and ties.
+    """
+    n_in, n_out = len(in_P), len(out_Q)
+    ranks = rankdata(np.concatenate([in_P, out_Q]))
+    sums_S = np.array([random.permutation(ranks)[:n_in].sum() for _ in range(SWAPS)])
+    areas_S = (sums_S - n_in * (n_in + 1) / 2) / (n_in * n_out)
+    fired = int((areas_S > detectable(n_in, n_out)).sum())
+    low, high = np.quantile(areas_S, [0.025, 0.975])
+    detail = f"fired on {fired} of {SWAPS} random swaps of members and non-members"
+    passed = fired / SWAPS <= 1 - LEVEL
+    return Control("label swap", "negative", passed, float(areas_S.mean()), float(low), float(high), detail)
+
+
+def two_holdouts(first_P: np.ndarray, second_Q: np.ndarray) -> Control:
+    """Scores of two groups of patients that were not trained on: the attack must not tell them apart."""
+    name = "two holdouts"
+    if min(len(first_P), len(second_Q)) < 3:
+        detail = f"{len(first_P)} and {len(second_Q)} patients are too few"
+        return Control(name, "negative", None, None, None, None, detail, required=False)
+    area = auc(first_P, second_Q)
+    low, high = auc_interval(area, len(first_P), len(second_Q), NEGATIVE_LEVEL)
+    silent = low <= 0.5 <= high
+    detail = f"two groups of patients that were not trained on {'cannot' if silent else 'can'} be told apart"
+    return Control(name, "negative", silent, area, low, high, detail)

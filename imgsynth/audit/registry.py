@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from imgsynth.audit import spaces
 from imgsynth.audit.attacks.attack import Attack, Tools
 from imgsynth.audit.attacks.discriminator import Discriminator
+from imgsynth.audit.attacks.domias import Domias
 from imgsynth.audit.attacks.groundhog import Groundhog
 from imgsynth.audit.attacks.inversion import LatentInversion
 from imgsynth.audit.attacks.lira import Lira
-from imgsynth.audit.attacks.nearest_neighbour import NearestNeighbour
+from imgsynth.audit.attacks.monte_carlo import MonteCarloMedian, MonteCarloPercentile
+from imgsynth.audit.attacks.nearest_neighbour import CalibratedNearestNeighbour, NearestNeighbour
 from imgsynth.audit.attacks.posterior import STATISTICS, Posterior
 from imgsynth.audit.attacks.rmia import Rmia
 from imgsynth.audit.attacks.shadows import BASES
@@ -33,6 +35,10 @@ FAMILIES: dict[str, Family] = {
     Rmia.name: Family(Rmia, tuple(BASES)),
     Lira.name: Family(Lira, tuple(BASES)),
     Groundhog.name: Family(Groundhog, ("pca", "encoder")),
+    CalibratedNearestNeighbour.name: Family(CalibratedNearestNeighbour, spaces.NAMES),
+    MonteCarloMedian.name: Family(MonteCarloMedian, spaces.NAMES),
+    MonteCarloPercentile.name: Family(MonteCarloPercentile, spaces.NAMES),
+    Domias.name: Family(Domias, Domias.spaces),
 }
 NAMES: tuple[str, ...] = tuple(
     f"{name}/{space}" if space else name for name, family in FAMILIES.items() for space in family.spaces or ("",)

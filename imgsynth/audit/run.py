@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,18 @@ import numpy as np
 
 from imgsynth.audit.attacks.attack import Attack, NotApplicable, Released, Tools, full_name
 from imgsynth.audit.beyond import beyond_membership
-from imgsynth.audit.controls import NOISE, Control, blind_baseline, negative_control, positive_control
+from imgsynth.audit.blind import blind_baseline
+from imgsynth.audit.controls import (
+    NOT_RUN,
+    SAMPLE_ATTACKS,
+    Control,
+    Response,
+    dose_controls,
+    label_swap,
+    missing,
+    responses,
+    two_holdouts,
+)
 from imgsynth.audit.copies import extraction, find_copies
 from imgsynth.audit.epsilon import MIN_PATIENTS, EpsilonBound, ceiling, epsilon_lower_bound
 from imgsynth.audit.leakage import find_leakage
@@ -55,17 +67,57 @@ def attack_result(attack: Attack, in_P: np.ndarray, out_Q: np.ndarray, primary: 
     }
 
 
-def run_controls(
-    attack: Attack, out_Q: np.ndarray, members: Images, nonmembers: Images, released: Released, encoder: Encoder,
-    settings: AuditConfig,
-) -> list[Control]:  # fmt: skip
-    """The controls that the verdict rests on, through the primary attack's own code."""
-    random = np.random.default_rng(settings.seed)
-    found = [positive_control(attack, members, nonmembers, released, noise, random) for noise in (0.0, NOISE)]
-    found.append(negative_control(out_Q, settings.alpha, random))
-    features = encoder.encode(members.x_NC), encoder.encode(nonmembers.x_NC)
-    found.append(blind_baseline(features[0], members, features[1], nonmembers))
+@dataclass
+class Attacked:
+    """What came of the attacks: results, those that ran with members' and non-members' scores, those that did not."""
+
+    results: list[dict[str, Any]] = field(default_factory=list)
+    ran: dict[str, tuple[Attack, np.ndarray, np.ndarray]] = field(default_factory=dict)
+    not_done: list[dict[str, str]] = field(default_factory=list)
+
+
+def run_attacks(members: Images, nonmembers: Images, released: Released, tools: Tools) -> Attacked:
+    """Every attack of audit.attacks; each that cannot be run with its reason."""
+    found = Attacked()
+    for name in tools.settings.attacks:
+        attack = build(name, tools)
+        try:
+            attack.prepare(released)
+        except NotApplicable as reason:
+            found.not_done.append({"what": f"attack {name}", "why": str(reason)})
+            continue
+        in_P, out_Q = attack.scores(members), attack.scores(nonmembers)
+        found.ran[name] = attack, in_P, out_Q
+        found.results.append(attack_result(attack, in_P, out_Q, tools.settings.primary))
     return found
+
+
+def run_controls(
+    found: Attacked, members: Images, nonmembers: Images, released: Released, tools: Tools,
+    remembering: Overfit | None = None,
+) -> tuple[list[Control], list[Response]]:  # fmt: skip
+    """The primary attack's controls, and what every attack on samples makes of the leaking synthesizers."""
+    settings = tools.settings
+    random = np.random.default_rng(settings.seed)
+    if settings.primary not in found.ran:
+        return [], []
+    primary, in_P, out_Q = found.ran[settings.primary]
+    others_R = random.permutation(out_Q)
+    pair = others_R[: len(out_Q) // 2], others_R[len(out_Q) // 2 :]
+    if primary.access == "samples" and released.reference and released.reference.n_patients:
+        pair = out_Q, primary.scores(released.reference)  # before the doses, which prepare the attack anew
+    features = [tools.encoder.encode(images.x_NC) for images in (members, nonmembers)]
+    controls = [
+        label_swap(in_P, out_Q, random),
+        two_holdouts(*pair),
+        blind_baseline(features[0], members, features[1], nonmembers),
+    ]
+    deceivable = [attack for attack, _, _ in found.ran.values() if attack.access in SAMPLE_ATTACKS]
+    doses = responses(deceivable, members, nonmembers, released, random)
+    own = dose_controls([one for one in doses if one.attack == settings.primary])
+    if remembering is not None:
+        own.append(overfit_control(build(settings.primary, tools), remembering))
+    return own + controls + missing(own), doses
 
 
 def audit(
@@ -79,39 +131,34 @@ def audit(
     and the grid they are on. ``remembering``: an overfit model for one more positive control.
     """
     smallest = min(members.n_patients, nonmembers.n_patients)
-    attacks: list[dict[str, Any]] = []
+    found = Attacked()
     controls: list[Control] = []
-    not_done: list[dict[str, str]] = []
+    doses: list[Response] = []
     bound: EpsilonBound | None = None
     if smallest < MIN_PATIENTS:
         why = f"{members.n_patients} members and {nonmembers.n_patients} non-members; it takes {MIN_PATIENTS} of each"
-        not_done += [{"what": what, "why": why} for what in ("attacks", "ε lower bound", "controls")]
+        found.not_done = [{"what": what, "why": why} for what in ("attacks", "ε lower bound", "controls")]
     else:
-        for name in settings.attacks:
-            attack = build(name, Tools(encoder, settings))
-            try:
-                attack.prepare(released)
-            except NotApplicable as reason:
-                not_done.append({"what": f"attack {name}", "why": str(reason)})
-                continue
-            in_P, out_Q = attack.scores(members), attack.scores(nonmembers)
-            attacks.append(attack_result(attack, in_P, out_Q, settings.primary))
-            if name == settings.primary:
-                random = np.random.default_rng(settings.seed)
-                bound = epsilon_lower_bound(in_P, out_Q, settings.alpha, delta, random)
-                controls = run_controls(attack, out_Q, members, nonmembers, released, encoder, settings)
-                if remembering is not None:
-                    controls.append(overfit_control(build(name, Tools(encoder, settings)), remembering))
+        tools = Tools(encoder, settings)
+        found = run_attacks(members, nonmembers, released, tools)
+        if settings.primary in found.ran:
+            _, in_P, out_Q = found.ran[settings.primary]
+            bound = epsilon_lower_bound(in_P, out_Q, settings.alpha, delta, np.random.default_rng(settings.seed))
+        if settings.controls:
+            controls, doses = run_controls(found, members, nonmembers, released, tools, remembering)
+        else:
+            controls = [NOT_RUN]
     again = reidentify(released.samples, members, nonmembers, released.reference, settings)
     if "not_done" in again:
-        not_done.append({"what": "re-identification", "why": again.pop("not_done")})
+        found.not_done.append({"what": "re-identification", "why": again.pop("not_done")})
     copies = find_copies(released.samples, members, nonmembers, settings, sheet)
     if "not_done" in copies:
-        not_done.append({"what": "copy check", "why": copies.pop("not_done")})
-    primary = next((a for a in attacks if a["role"] == "primary"), None)
+        found.not_done.append({"what": "copy check", "why": copies.pop("not_done")})
+    primary = next((a for a in found.results if a["role"] == "primary"), None)
     lower = bound.epsilon if bound else None
+    required = [control for control in controls if control.required]
     return {
-        "verdict": verdict(primary, controls, lower, proven_epsilon, settings.alpha),
+        "verdict": verdict(primary, required, lower, proven_epsilon, settings.alpha),
         "meaning": MEANING,
         "proven_epsilon": proven_epsilon,
         "epsilon_lower_bound": lower,
@@ -124,11 +171,12 @@ def audit(
         "encoder": encoder.name,
         "n_synthetic": len(released.samples),
         "n_reference_patients": released.reference.n_patients if released.reference else 0,
-        "attacks": attacks,
+        "attacks": found.results,
         "controls": [control.to_json() for control in controls],
+        "dose_response": [one.to_json() for one in doses],
         "copies": copies,
         "reidentification": again,
-        "not_done": not_done,
+        "not_done": found.not_done,
     }
 
 
@@ -149,7 +197,7 @@ def audit_run(run_dir: Path, cfg: Config, extra_transforms: Sequence[Any] = ()) 
     members = real_images(run, "train", settings.n, settings.seed, extra_transforms)
     nonmembers = real_images(run, "holdout", settings.n, settings.seed, extra_transforms)
     released = Released(
-        samples=fresh_samples(run, settings.n, settings.seed),
+        samples=fresh_samples(run, settings.samples or 4 * settings.n, settings.seed),
         reference=real_images(run, "test", settings.n, settings.seed, extra_transforms),
         model=run.model,
         run=run,

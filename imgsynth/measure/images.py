@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 
 # Shape legend: N images, P patients, C = 1 channel, * the two or three spatial axes.
 
+HALF_FROM = 1 << 28  # voxels in a set of synthetic images; from 1 GiB on it is stored in half precision
+
+
+def stored_as(n: int, shape: tuple[int, ...]) -> type:
+    """The precision of ``n`` synthetic images: half of that of single images where they would take 1 GiB or more.
+
+    Half precision rounds values in [-1, 1] by 2⁻¹² at most, a sixth of one HU in a window of 1,400 HU.
+    """
+    return np.float16 if n * math.prod(shape) >= HALF_FROM else np.float32
+
 
 @dataclass(frozen=True, eq=False)
 class Images:
-    """``x_NC`` [N, 1, *spatial] float32 in [-1, 1]; ``y_N`` class indices; ``patients_N`` whose image each one is.
+    """``x_NC`` [N, 1, *spatial] in [-1, 1]; ``y_N`` class indices; ``patients_N`` whose image each one is.
 
+    Single precision, or half where there are many synthetic images (``stored_as``).
     A synthetic image counts as a patient of its own: given the generator, the samples are independent.
     """
 

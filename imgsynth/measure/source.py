@@ -10,10 +10,12 @@ import numpy as np
 import torch
 
 from imgsynth.cohort.dataset import PatientDataset
-from imgsynth.measure.images import Images, synthetic_images
+from imgsynth.measure.images import Images, stored_as, synthetic_images
 from imgsynth.release.generate import generate
 from imgsynth.training.run import Run
 from imgsynth.types import Split
+
+AT_ONCE = 128  # samples in single precision
 
 
 def real_images(run: Run, split: Split, n: int, seed: int, extra_transforms: Sequence[Any] = ()) -> Images:
@@ -59,4 +61,8 @@ def fresh_samples(run: Run, n: int, seed: int) -> Images:
     They are for measurement on the spot: seeded, and with private label counts, so they must not be released.
     """
     labels_N = class_mix(run.manifest.class_counts("train"), n, np.random.default_rng(seed))
-    return synthetic_images(generate(run, labels_N, torch.Generator().manual_seed(seed)), labels_N)
+    random = torch.Generator().manual_seed(seed)
+    x_NC: np.ndarray = np.empty((n, 1, *run.grid.shape), dtype=stored_as(n, run.grid.shape))
+    for i in range(0, n, AT_ONCE):
+        x_NC[i : i + AT_ONCE] = generate(run, labels_N[i : i + AT_ONCE], random)
+    return synthetic_images(x_NC, labels_N)

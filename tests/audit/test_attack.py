@@ -31,7 +31,7 @@ def test_dose_and_response_of_a_leaky_generator(trial, copy_share: float, golden
     assert measured == pytest.approx(golden, abs=0.03)
 
 
-@pytest.mark.parametrize("space", ["pca", "encoder"])
+@pytest.mark.parametrize("space", ["pca", "ssim", "encoder"])
 def test_other_spaces_find_the_leak_too(trial, space: str) -> None:  # type: ignore[no-untyped-def]
     assert area(*trial(0.2, 0), space) > 0.85
     assert 0.4 < area(*trial(0.0, 0), space) < 0.6
@@ -46,20 +46,22 @@ def test_a_patient_scores_by_the_nearest_of_all_images() -> None:
     attack.prepare(Released(synthetic))
     image_scores = -cdist(x_NC.reshape(9, -1), synthetic.x_NC.reshape(5, -1)).min(1)
     expected = [image_scores[patients.patients_N == name].max() for name in "abc"]
-    assert attack.scores(patients) == pytest.approx(expected, rel=1e-6)
+    assert attack.scores(patients) == pytest.approx(expected, rel=1e-3)
 
 
 def test_pca_is_fitted_to_synthetic_images_alone() -> None:
     """Members that lie along an axis that no sample uses are all mapped to the same place."""
     synthetic_NC = np.zeros((30, 1, 2, 2), dtype=np.float32)
     synthetic_NC[:, 0, 0, 0] = np.linspace(-1, 1, 30)
-    embed = fit_space("pca", synthetic_NC, get_encoder("random_conv", 2, 0))
+    space = fit_space("pca", synthetic_images(synthetic_NC, np.zeros(30, int)), get_encoder("random_conv", 2, 0))
     members_NC = np.zeros((2, 1, 2, 2), dtype=np.float32)
     members_NC[1, 0, 1, 1] = 1.0
-    first, second = embed(members_NC)
+    first, second = space.embed(members_NC)
     assert abs(first[0] - second[0]) < 1e-6
 
 
 def test_unknown_space_says_which_there_are() -> None:
-    with pytest.raises(InputError, match="raw, pca, encoder"):
-        fit_space("fourier", np.zeros((3, 1, 2, 2)), get_encoder("random_conv", 2, 0))
+    with pytest.raises(InputError, match="raw, pca, ssim, encoder"):
+        fit_space(
+            "fourier", synthetic_images(np.zeros((3, 1, 2, 2)), np.zeros(3, int)), get_encoder("random_conv", 2, 0)
+        )

@@ -3,14 +3,29 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from imgsynth.audit.attacks.attack import NotApplicable, Released, Tools, full_name
 from imgsynth.audit.attacks.nearest_neighbour import NearestNeighbour
-from imgsynth.audit.controls import Control, blind_baseline, leaky, negative_control, positive_control
+from imgsynth.audit.blind import blind_baseline
+from imgsynth.audit.controls import (
+    NOISE,
+    Control,
+    Dose,
+    Response,
+    detectable,
+    dose_controls,
+    label_swap,
+    missing,
+    power,
+    responses,
+    two_holdouts,
+)
 from imgsynth.audit.registry import FAMILIES, NAMES, Family, build
+from imgsynth.audit.roc import auc, auc_interval
 from imgsynth.audit.run import audit
 from imgsynth.audit.verdict import verdict
 from imgsynth.measure.encoders import Encoder, get_encoder
@@ -28,29 +43,99 @@ def raw(n: int, seed: int = 0) -> Images:
     return Images(x_NC, np.zeros(n, dtype=int), np.array([f"{seed}-{i:04d}" for i in range(n)]))
 
 
-def test_leaky_synthesizer_holds_a_fifth_of_distinct_members() -> None:
-    synthetic, members = raw(100, 1), raw(40, 2)
-    made = leaky(synthetic, members, 0.0, np.random.default_rng(0))
-    same = (made.x_NC[:, None] == members.x_NC[None]).all((2, 3, 4))
-    assert same.any(1).sum() == 20
-    assert same.any(0).sum() == 20
-    assert (made.x_NC[~same.any(1)] == synthetic.x_NC[~same.any(1)]).all()
+def doses(trial, seed: int, members: int = 100, nonmembers: int = 80, samples: int = 500, **more):  # type: ignore[no-untyped-def]
+    inside, outside, synthetic = trial(0.0, seed, members=members, nonmembers=nonmembers, samples=samples)
+    reference = trial(0.0, seed + 100, members=80, nonmembers=1)[0]
+    attack = NearestNeighbour("raw", Tools(get_encoder("random_conv", 2, 0), AuditConfig()))
+    return responses([attack], inside, outside, Released(synthetic, reference), np.random.default_rng(seed), **more)
 
 
-def test_positive_control_is_caught_with_exact_and_noisy_copies_and_not_without_any(trial, encoder: Encoder) -> None:  # type: ignore[no-untyped-def]
+def test_dose_and_response_through_the_attacks_own_code(trial) -> None:  # type: ignore[no-untyped-def]
+    found = doses(trial, 3)
+    assert [(one.dose.rate, one.dose.noise) for one in found] == [(0, 0), (0.01, 0), (0.05, 0), (0.2, 0), (0.2, NOISE)]
+    assert [one.caught for one in found[-2:]] == [True, True] and not found[0].caught
+    assert found[3].auc > found[2].auc > found[0].auc
+    assert found[3].copied == 1.0 and found[2].copied == 0.25
+    controls = dose_controls(found)
+    assert [control.kind for control in controls] == ["negative"] + 4 * ["positive"]
+    assert [control.required for control in controls] == [True, False, False, True, True]
+    assert all(control.passed for control in controls if control.required)
+
+
+def test_a_leak_that_the_attack_cannot_see_fails_the_control(trial) -> None:  # type: ignore[no-untyped-def]
+    (blurred,) = dose_controls(doses(trial, 3, doses=[Dose(0.2, 30.0)]))
+    assert blurred.passed is False and blurred.required
+
+
+def test_the_innocent_synthesizer_fires_where_members_differ_from_non_members(trial) -> None:  # type: ignore[no-untyped-def]
     members, nonmembers, synthetic = trial(0.0, 3, members=100, nonmembers=80, samples=300)
-    attack, released = NearestNeighbour("raw", Tools(encoder, AuditConfig())), Released(synthetic)
-    for noise in (0.0, 0.1):
-        assert positive_control(attack, members, nonmembers, released, noise, np.random.default_rng(0)).passed
-    blurred_out = positive_control(attack, members, nonmembers, released, 30.0, np.random.default_rng(0))
-    assert blurred_out.passed is False
-
-
-def test_negative_control_keeps_its_false_alarm_rate_and_notices_too_few() -> None:
+    reference = trial(0.0, 103, members=80, nonmembers=1)[0]
+    attack = NearestNeighbour("raw", Tools(get_encoder("random_conv", 2, 0), AuditConfig()))
+    brighter = nonmembers.with_images(nonmembers.x_NC + 0.3)
     random = np.random.default_rng(0)
-    assert negative_control(random.standard_normal(80), 0.05, random).passed
-    assert negative_control(np.arange(5.0), 0.05, random).passed is None
-    assert negative_control(random.standard_normal(80), 0.0, random).passed is False  # it does fire now and then
+    (one,) = responses([attack], members, brighter, Released(synthetic, reference), random, [Dose(0.0)])
+    assert dose_controls([one])[0].passed is False
+
+
+def test_without_reference_patients_the_released_samples_are_the_ground_of_the_leak(trial) -> None:  # type: ignore[no-untyped-def]
+    members, nonmembers, synthetic = trial(0.0, 3, members=60, nonmembers=60, samples=300)
+    attack = NearestNeighbour("raw", Tools(get_encoder("random_conv", 2, 0), AuditConfig()))
+    found = responses([attack], members, nonmembers, Released(synthetic), np.random.default_rng(0))
+    assert [one.dose.rate for one in found] == [0.01, 0.05, 0.2, 0.2]
+    assert found[2].caught
+
+
+@pytest.mark.parametrize(("copied", "n_in", "n_out"), [(0.1, 60, 90), (0.2, 90, 60), (0.3, 40, 40)])
+def test_power_is_that_of_simulations(copied: float, n_in: int, n_out: int) -> None:
+    random, caught, runs = np.random.default_rng(0), 0, 1500
+    for _ in range(runs):
+        in_P, out_Q = random.uniform(size=n_in), random.uniform(size=n_out)
+        in_P[: round(copied * n_in)] += 1
+        caught += auc(in_P, out_Q) > detectable(n_in, n_out)
+    assert power(copied, n_in, n_out) == pytest.approx(caught / runs, abs=0.05)
+    assert power(0.0, n_in, n_out) == pytest.approx(0.025, abs=0.005)
+    assert power(1.0, n_in, n_out) == 1.0
+
+
+@pytest.mark.parametrize(("n_in", "n_out"), [(8, 20), (200, 90)])
+def test_detectable_is_where_the_interval_leaves_one_half(n_in: int, n_out: int) -> None:
+    area = detectable(n_in, n_out)
+    assert auc_interval(area - 1e-3, n_in, n_out)[0] < 0.5 < auc_interval(area + 1e-3, n_in, n_out)[0]
+
+
+def test_five_per_cent_of_copies_are_required_of_a_large_cohort() -> None:
+    few, many = (Response("a", Dose(0.05), 0.2, 0.6, 0.55, 0.65, None, power(0.2, n, n)) for n in (60, 1000))
+    assert [control.required for control in dose_controls([few, many])] == [False, True]
+    noisy = Response("a", Dose(0.05, 0.1), 0.2, 0.6, 0.55, 0.65, None, power(0.2, 1000, 1000))
+    assert not dose_controls([noisy])[0].required
+
+
+def test_label_swap_keeps_the_false_alarm_rate_even_where_members_leak() -> None:
+    random = np.random.default_rng(0)
+    found = label_swap(random.standard_normal(50) + 3, random.standard_normal(80), random)
+    assert found.passed and found.value == pytest.approx(0.5, abs=0.01)
+    assert 5 <= int(found.detail.split()[2]) <= 45, "2.5 % of 1,000"
+
+
+def test_label_swap_notices_a_test_that_fires_too_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("imgsynth.audit.controls.detectable", lambda n_in, n_out: 0.55)
+    random = np.random.default_rng(0)
+    assert label_swap(random.standard_normal(50), random.standard_normal(80), random).passed is False
+
+
+def test_two_holdouts_are_silent_and_notice_another_scanner_and_too_few() -> None:
+    random = np.random.default_rng(0)
+    assert two_holdouts(random.standard_normal(80), random.standard_normal(60)).passed
+    for shift in (-1, 1):
+        assert two_holdouts(random.standard_normal(80) + shift, random.standard_normal(60)).passed is False
+    too_few = two_holdouts(np.arange(2.0), np.arange(60.0))
+    assert too_few.passed is None and not too_few.required
+
+
+def test_silence_without_a_positive_control_means_nothing() -> None:
+    assert missing([GOOD]) == []
+    (said,) = missing([replace(GOOD, kind="negative")])
+    assert said.passed is None and said.required
 
 
 def test_blind_classifier_passes_random_splits_and_catches_another_scanner(digits, encoder: Encoder) -> None:  # type: ignore[no-untyped-def]
@@ -105,23 +190,22 @@ def test_verdict(primary, control, bound, proven, expected) -> None:  # type: ig
 
 def test_audit_of_a_leaking_generator_breaks_a_false_proof(trial, encoder: Encoder) -> None:  # type: ignore[no-untyped-def]
     members, nonmembers, synthetic = trial(0.2, 1)
-    found = audit(members, nonmembers, Released(synthetic), encoder, AuditConfig(bootstrap=100), 0.5, 1e-5)
+    settings = AuditConfig(attacks=["nearest_neighbour/raw", "nearest_neighbour/pca", "logan"], bootstrap=100)
+    found = audit(members, nonmembers, Released(synthetic), encoder, settings, 0.5, 1e-5)
     assert found["verdict"].startswith("VIOLATION")
     assert 1.0 < found["epsilon_lower_bound"] <= found["ceiling"]
-    assert [a["role"] for a in found["attacks"]] == ["primary", "exploratory", "exploratory"]
+    assert [a["role"] for a in found["attacks"]] == ["primary", "exploratory"]
+    assert [one["what"] for one in found["not_done"]] == ["attack logan"]
+    assert {one["attack"] for one in found["dose_response"]} == set(settings.attacks[:2])
     assert found["copies"]["low"] > 0.5
     json.dumps(found, allow_nan=False)
-    without_proof = audit(
-        members, nonmembers, Released(synthetic), encoder, AuditConfig(attacks=["nearest_neighbour/raw"]), None, 1e-5
-    )
+    without_proof = audit(members, nonmembers, Released(synthetic), encoder, AuditConfig(), None, 1e-5)
     assert without_proof["verdict"] == "LEAK FOUND"
 
 
 def test_audit_of_an_honest_generator_says_no_more_than_it_saw(trial, encoder: Encoder) -> None:  # type: ignore[no-untyped-def]
     members, nonmembers, synthetic = trial(0.0, 1, samples=600)
-    found = audit(
-        members, nonmembers, Released(synthetic), encoder, AuditConfig(attacks=["nearest_neighbour/raw"]), 8.0, 1e-5
-    )
+    found = audit(members, nonmembers, Released(synthetic), encoder, AuditConfig(), 8.0, 1e-5)
     assert found["verdict"] == "NO LEAK FOUND (this attack)"
     assert found["attacks"][0]["auc_low"] < 0.5 < found["attacks"][0]["auc_high"]
     assert found["copies"]["patients_low"] < 0.5 < found["copies"]["patients_high"]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
 
 from imgsynth.audit.references import Reference
+from imgsynth.audit.tables import Tables
 from imgsynth.measure.encoders import Encoder
 from imgsynth.measure.images import Images
 from imgsynth.models.base import GenerativeModel
@@ -43,6 +44,10 @@ class Tools:
 
     encoder: Encoder
     settings: AuditConfig
+    tables: Tables = field(init=False)  # distances that the attacks share
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "tables", Tables(self.encoder))
 
 
 class Attack(Protocol):
@@ -62,6 +67,14 @@ class Attack(Protocol):
 
     def scores(self, patients: Images) -> np.ndarray:
         """[P] one score per patient, in the order of ``patients.names_P``."""
+
+
+def the_reference(released: Released, at_least: int = 2) -> Images:
+    """The reference patients. Raises NotApplicable where there are fewer images of them than ``at_least``."""
+    n = len(released.reference) if released.reference else 0
+    if released.reference is None or n < at_least:
+        raise NotApplicable(f"{n} images of reference patients (the test split); it takes {at_least}")
+    return released.reference
 
 
 def full_name(attack: Attack) -> str:

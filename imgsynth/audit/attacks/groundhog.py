@@ -43,7 +43,7 @@ class Groundhog:
 
     def prepare(self, released: Released) -> None:
         self._references = the_references(released)
-        embed = fit_space(self.space, released.samples.x_NC, self._encoder)
+        embed = fit_space(self.space, released.samples, self._encoder).embed
         labels_N = released.samples.y_N
         made = [samples_of(reference, labels_N, index) for index, reference in enumerate(self._references)]
         self._features_RF = np.stack([set_features(embed, samples.x_NC) for samples in made])
