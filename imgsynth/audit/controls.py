@@ -83,7 +83,7 @@ class Response:
     auc: float
     low: float
     high: float
-    tpr_at_1_percent: float | None
+    tpr_at_1_percent: dict[str, Any]
     power: float
 
     @property
@@ -118,7 +118,7 @@ def responses(
             low, high = auc_interval(area, len(in_P), len(out_Q), level)
             found.append(
                 Response(
-                    full_name(attack), dose, copied, area, low, high, tpr_at(in_P, out_Q, 0.01)["tpr"],
+                    full_name(attack), dose, copied, area, low, high, tpr_at(in_P, out_Q, 0.01),
                     power(copied, len(in_P), len(out_Q)),
                 )
             )  # fmt: skip

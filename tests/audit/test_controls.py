@@ -104,9 +104,9 @@ def test_detectable_is_where_the_interval_leaves_one_half(n_in: int, n_out: int)
 
 
 def test_five_per_cent_of_copies_are_required_of_a_large_cohort() -> None:
-    few, many = (Response("a", Dose(0.05), 0.2, 0.6, 0.55, 0.65, None, power(0.2, n, n)) for n in (60, 1000))
+    few, many = (Response("a", Dose(0.05), 0.2, 0.6, 0.55, 0.65, {}, power(0.2, n, n)) for n in (60, 1000))
     assert [control.required for control in dose_controls([few, many])] == [False, True]
-    noisy = Response("a", Dose(0.05, 0.1), 0.2, 0.6, 0.55, 0.65, None, power(0.2, 1000, 1000))
+    noisy = Response("a", Dose(0.05, 0.1), 0.2, 0.6, 0.55, 0.65, {}, power(0.2, 1000, 1000))
     assert not dose_controls([noisy])[0].required
 
 

@@ -87,7 +87,7 @@ def test_an_audit_has_the_control_and_the_references_that_it_was_asked_for(small
         ("nearest_neighbour", "samples"), ("lira", "recipe"), ("rmia", "recipe"), ("groundhog", "recipe"),
     }  # fmt: skip
     assert {"what": "attack logan", "why": "the model has no discriminator"} in found["not_done"]
-    assert [c["name"] for c in found["controls"]][-1] == "overfit non-private model, nearest_neighbour/raw"
+    assert "overfit non-private model, nearest_neighbour/raw" in [c["name"] for c in found["controls"]]
     assert found["beyond_membership"]["set_classifier"]["pairs"] == 2
     assert len(list((root / "local" / "references").glob("*.pt"))) == 5
     assert found["references"]["count"] == 4
