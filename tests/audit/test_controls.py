@@ -85,6 +85,26 @@ def test_without_reference_patients_the_released_samples_are_the_ground_of_the_l
     assert found[2].caught
 
 
+def test_the_attackers_reference_is_not_what_the_innocent_synthesizer_is_made_of(trial) -> None:  # type: ignore[no-untyped-def]
+    seen: list[Released] = []
+
+    class Spy(NearestNeighbour):
+        def prepare(self, released: Released) -> None:
+            seen.append(released)
+            super().prepare(released)
+
+    members, nonmembers, synthetic = trial(0.0, 3, members=30, nonmembers=30, samples=100)
+    reference = trial(0.0, 103, members=40, nonmembers=1)[0]
+    attack = Spy("raw", Tools(get_encoder("random_conv", 2, 0), AuditConfig()))
+    responses([attack], members, nonmembers, Released(synthetic, reference), np.random.default_rng(0), [Dose(0.0)])
+    (released,) = seen
+    assert released.reference is not None and released.reference.n_patients == 20
+    source = reference.select(~np.isin(reference.patients_N, released.reference.names_P))
+    again = np.linalg.lstsq(source.x_NC.reshape(20, -1).T, released.samples.x_NC.reshape(100, -1).T, rcond=None)
+    rebuilt = source.x_NC.reshape(20, -1).T @ again[0]
+    assert np.abs(rebuilt - released.samples.x_NC.reshape(100, -1).T).max() < 1e-4
+
+
 @pytest.mark.parametrize(("copied", "n_in", "n_out"), [(0.1, 60, 90), (0.2, 90, 60), (0.3, 40, 40)])
 def test_power_is_that_of_simulations(copied: float, n_in: int, n_out: int) -> None:
     random, caught, runs = np.random.default_rng(0), 0, 1500
@@ -237,6 +257,35 @@ def test_an_attack_that_cannot_be_run_is_listed_with_its_reason(
     settings = AuditConfig(attacks=["needs_reference"], primary="needs_reference")
     found = audit(members, nonmembers, Released(synthetic), encoder, settings, 8.0, 1e-5)
     assert found["verdict"].startswith("INCONCLUSIVE")
+
+
+def test_controls_that_are_switched_off_leave_the_audit_inconclusive(trial, encoder: Encoder) -> None:  # type: ignore[no-untyped-def]
+    members, nonmembers, synthetic = trial(0.2, 1, members=60, nonmembers=60, samples=300)
+    found = audit(members, nonmembers, Released(synthetic), encoder, AuditConfig(controls=False), 8.0, 1e-5)
+    assert found["verdict"].startswith("INCONCLUSIVE") and "switched off" in found["verdict"]
+    assert found["dose_response"] == []
+
+
+def test_an_attack_on_the_model_needs_a_positive_control_of_its_own(
+    trial, encoder: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:  # type: ignore[no-untyped-def]
+    class OnTheModel(NearestNeighbour):
+        name, access = "on_the_model", "white box"
+
+    monkeypatch.setitem(FAMILIES, "on_the_model", Family(OnTheModel, ("raw",)))
+    members, nonmembers, synthetic = trial(0.0, 1, members=60, nonmembers=60, samples=300)
+    settings = AuditConfig(attacks=["on_the_model/raw", "nearest_neighbour/raw"], primary="on_the_model/raw")
+    found = audit(members, nonmembers, Released(synthetic), encoder, settings, 8.0, 1e-5)
+    assert found["verdict"].startswith("INCONCLUSIVE: positive control")
+    assert {one["attack"] for one in found["dose_response"]} == {"nearest_neighbour/raw"}
+
+
+def test_a_missed_control_that_is_not_required_does_not_decide(trial, encoder: Encoder) -> None:  # type: ignore[no-untyped-def]
+    members, nonmembers, synthetic = trial(0.0, 1, members=60, nonmembers=60, samples=300)
+    found = audit(members, nonmembers, Released(synthetic), encoder, AuditConfig(), 8.0, 1e-5)
+    missed = [one for one in found["controls"] if one["passed"] is not True]
+    assert missed and not any(one["required"] for one in missed)
+    assert not found["verdict"].startswith("INCONCLUSIVE")
 
 
 @pytest.mark.parametrize("name", NAMES)
