@@ -215,7 +215,7 @@ def test_audit_of_a_leaking_generator_breaks_a_false_proof(trial, encoder: Encod
     assert found["verdict"].startswith("VIOLATION")
     assert 1.0 < found["epsilon_lower_bound"] <= found["ceiling"]
     assert [a["role"] for a in found["attacks"]] == ["primary", "exploratory"]
-    assert [one["what"] for one in found["not_done"]] == ["attack logan"]
+    assert "attack logan" in [one["what"] for one in found["not_done"]]
     assert {one["attack"] for one in found["dose_response"]} == set(settings.attacks[:2])
     assert found["copies"]["low"] > 0.5
     json.dumps(found, allow_nan=False)
