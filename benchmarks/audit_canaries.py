@@ -1,8 +1,9 @@
 """How much of ε do canaries find in real DP-SGD? python benchmarks/audit_canaries.py --data pneumoniamnist_28.npz
 
-Trains twins of a VAE and of a GAN's discriminator on PneumoniaMNIST (28², privacy unit: the image) with m pseudo-patients,
-by the code that `imgsynth audit canaries` runs, and appends one JSON line for each to --out. With --table it prints the table
-of docs/audit/canaries.md from that file and trains nothing. Coins, noise and sampling of a twin follow from its seed.
+Trains twins of a VAE and of a GAN's discriminator on PneumoniaMNIST (28², privacy unit: the image) with m pseudo-
+patients, by the code that `imgsynth audit canaries` runs, and appends one JSON line for each to --out. With --table it
+prints the table of docs/audit/canaries.md from that file and trains nothing. Coins, noise and sampling of a
+twin follow from its seed.
 
 | case     | what                                                            | expected                              |
 |----------|-----------------------------------------------------------------|---------------------------------------|
@@ -103,8 +104,11 @@ def one(case: str, model: str, seed: int, patients: PatientDataset, m: int) -> d
 
 def table(rows: list[dict]) -> str:
     """Mean over seeds with a 95 % t-interval, and the least."""
-    lines = ["| case | network | claimed ε | steps, rate | σ | seeds | ε lower bound, mean [95 %] | least | Gaussian hypothesis | "
-             "p of the claimed curve, largest | ceiling | s |", "|" + "---|" * 12]  # fmt: skip
+    lines = [
+        "| case | network | claimed ε | steps, rate | σ | seeds | ε lower bound, mean [95 %] | least | ceiling | "
+        "Gaussian hypothesis | largest p of the claimed curve | s |",
+        "|" + "---|" * 12,
+    ]
     for case in CASES:
         for model in sorted({row["model"] for row in rows}):
             own = [row for row in rows if row["case"] == case and row["model"] == model]
@@ -120,8 +124,8 @@ def table(rows: list[dict]) -> str:
             interval = f" [{bound.mean() - half:.2f}, {bound.mean() + half:.2f}]" if len(own) > 1 else ""
             lines.append(
                 f"| {case} | {model} | {claimed} | {first['steps']}, {first['rate']:g} | {sigma} | {len(own)} | "
-                f"{bound.mean():.2f}{interval} | {bound.min():.2f} | {gaussian:.2f} | {p:.2g} | {first['ceiling']:.2f} | "
-                f"{np.mean([row['seconds'] for row in own]):.0f} |"
+                f"{bound.mean():.2f}{interval} | {bound.min():.2f} | {first['ceiling']:.2f} | {gaussian:.2f} | "
+                f"{p:.2g} | {np.mean([row['seconds'] for row in own]):.0f} |"
             )
     return "\n".join(lines)
 

@@ -10,6 +10,7 @@ import pytest
 
 from imgsynth import cli, config, pipeline
 from imgsynth.audit.canaries import run as canaries_run
+from imgsynth.audit.canaries import twin as twin_module
 from imgsynth.audit.canaries.run import _verdict, control_steps, evaluated, twin_plan
 from imgsynth.audit.canaries.twin import Twin
 from imgsynth.audit.one_run import Guesses
@@ -24,7 +25,7 @@ SMALL = [
     "preprocess.shape=[8,8]", "preprocess.fit=resize", "preprocess.spacing=null", "preprocess.intensity=minmax",
     "data.modality=DX",
 ]  # fmt: skip
-CANARIES = ["audit.canaries.m=40", "audit.canaries.guesses=0.2"]
+CANARIES = ["audit.canaries.m=80", "audit.canaries.guesses=0.2"]
 
 
 @pytest.fixture(scope="module")
@@ -58,8 +59,10 @@ def test_the_record_and_nothing_else_is_left(trained: Path, monkeypatch: pytest.
     assert record["proven_epsilon"] == pytest.approx(run.plan.epsilon) and record["steps"] == 6
     assert [t["kind"] for t in record["twins"]] == ["weights", "input"]
     for twin in record["twins"]:
-        assert len(twin["coins"]) == len(twin["scores"]) == 40 and twin["guesses"] == 8
-        assert 0 <= twin["correct"] <= 8 and twin["epsilon_lower_bound"] <= twin["ceiling"]
+        assert len(twin["coins"]) == len(twin["scores"]) == 80 and twin["guesses"] == 16
+        assert 0 <= twin["correct"] <= 16 and twin["epsilon_lower_bound"] <= twin["ceiling"]
+        names = {check["name"] for check in twin["mechanism"] if check["passed"]}
+        assert names >= {"rate", "draws"} and (twin["kind"] == "input" or names >= {"dose", "noise"})
         assert 0 < twin["p_value_of_claimed_curve"] <= 1 and twin["epsilon_under_gaussian_hypothesis"] >= 0
     assert [c["kind"] for c in record["controls"]] == ["positive", "positive"]
     assert all(c["passed"] for c in record["controls"]), record["controls"]
@@ -91,16 +94,29 @@ def test_a_claim_that_is_refuted_before_the_bound_passes_it_fails_too() -> None:
     """198 of 200 guesses right: a bound below ε, and hardly possible under its curve."""
     plan = PrivacyPlan(mode="dp", unit="patient", n=500, sampling_rate=1.0, steps=1, clipping_norm=1.0,
                        noise_multiplier=1.07, images_per_patient=1, delta=1e-5)  # fmt: skip
-    found = {"kind": "side", **evaluated(Guesses(1000, 200, 198), plan, 0.05)}
+    found = {"kind": "side", "mechanism": [], **evaluated(Guesses(1000, 200, 198), plan, 0.05)}
     assert found["epsilon_lower_bound"] < plan.epsilon
     assert _verdict([found], [], plan.epsilon, 0.05).startswith("CLAIM REJECTED")
-    fair = {"kind": "side", **evaluated(Guesses(1000, 200, 120), plan, 0.05)}
+    fair = {"kind": "side", "mechanism": [], **evaluated(Guesses(1000, 200, 120), plan, 0.05)}
     assert _verdict([fair], [], plan.epsilon, 0.05).startswith("INCONCLUSIVE: no positive control")
+
+
+def test_a_mechanism_that_is_not_the_plans_is_recorded_and_fails(
+    trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half the noise, where no bound from so few canaries passes ε."""
+    add = NoiseSource.add
+    monkeypatch.setattr(NoiseSource, "add", lambda self, value, std: add(self, value, std / 2))
+    with pytest.raises(CheckFailed, match="MECHANISM BROKEN: noise"):
+        audit(trained, "audit.canaries.kinds=[side]")
+    record = json.loads((trained / "canaries.json").read_text())
+    assert record["verdict"].startswith("MECHANISM BROKEN")
+    assert record["twins"][0]["epsilon_lower_bound"] < record["proven_epsilon"]
 
 
 def test_a_control_that_is_missed_makes_it_inconclusive(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Scores that say nothing: no canary would be seen whatever the trainer does."""
-    monkeypatch.setattr(Twin, "scores", lambda self: np.random.default_rng(0).normal(size=len(self._scores_M)))
+    monkeypatch.setattr(twin_module, "evidence", lambda x_M, sd_M, rate: np.random.default_rng(0).normal(size=len(x_M)))
     record = json.loads(audit(trained, "audit.canaries.kinds=[side]", "audit.canaries.m=200").read_text())
     assert record["verdict"].startswith("INCONCLUSIVE") and "was not caught" in record["verdict"]
 

@@ -35,7 +35,7 @@ from imgsynth.training.run import Run, load_run, model_factory
 from imgsynth.types import CheckFailed, Fault, InputError
 
 FORMAT = "imgsynth-canaries-1"
-VIOLATION, REJECTED, INCONCLUSIVE = "VIOLATION", "CLAIM REJECTED", "INCONCLUSIVE"
+VIOLATION, REJECTED, BROKEN, INCONCLUSIVE = "VIOLATION", "CLAIM REJECTED", "MECHANISM BROKEN", "INCONCLUSIVE"
 MEANING = (
     "Trained anew on the run's patients and on pseudo-patients (canaries), each put in by a secret coin. A lower bound "
     "above the proven ε shows that clipping, noise, sampling or accounting are broken; one below shows nothing more "
@@ -76,7 +76,7 @@ def audit_canaries(run_dir: Path, cfg: Config, extra_transforms: Sequence[Any] =
     path = write_json(run_dir / "canaries.json", record)
     for twin in twins:
         console.say(f"{twin['kind']}: ε ≥ {twin['epsilon_lower_bound']:.3g}, proven ε ≤ {plan.epsilon:.4g}")
-    if verdict.startswith((VIOLATION, REJECTED)):
+    if verdict.startswith((VIOLATION, REJECTED, BROKEN)):
         raise CheckFailed(
             Fault(str(path), verdict, f"nothing against the proven ε of {plan.epsilon:.4g}",
                   "do not release; clipping, noise, sampling or accounting are broken")
@@ -107,9 +107,11 @@ def _audited(
     """One twin, its scores and what they show."""
     began = time.monotonic()
     coins_M = toss(cfg.audit.canaries.m)
-    scores_M = _twin(run, cfg, patients, plan, kind, coins_M).scores()
+    twin = _twin(run, cfg, patients, plan, kind, coins_M)
+    scores_M = twin.scores()
     return {
         "kind": kind, **evaluated(_guessed(scores_M, coins_M, counts), plan, alpha),
+        "mechanism": [check.to_json() for check in twin.mechanism.checks()],
         "seconds": round(time.monotonic() - began, 1),
         "coins": "".join("1" if c else "0" for c in coins_M), "scores": [float(f"{s:.6g}") for s in scores_M],
     }  # fmt: skip
@@ -173,6 +175,12 @@ def _verdict(twins: Sequence[dict[str, Any]], controls: Sequence[Control], prove
             f"{REJECTED}: canaries ({least['kind']}) refute the trade-off curve that ε = {proven:.3g} stands for "
             f"(p = {least['p_value_of_claimed_curve']:.2g}): do not release"
         )
+    off = [(t["kind"], c) for t in twins for c in t["mechanism"] if not c["passed"]]
+    if off:
+        seen = "; ".join(
+            f"{c['name']} {c['value']:.4g} for {c['expected']:.4g} ({kind}, p = {c['p']:.1g})" for kind, c in off
+        )
+        return f"{BROKEN}: {seen}: the mechanism is not the plan's: do not release"
     missed = [c.detail for c in controls if not c.passed]
     if missed:
         return f"{INCONCLUSIVE}: {'; '.join(missed)}"

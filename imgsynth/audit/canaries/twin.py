@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from imgsynth.audit.canaries.kinds import Canaries, Dirac, RandomSign, SideDirac, WeightDirac
-from imgsynth.audit.canaries.pseudo import WithCanaries
+from imgsynth.audit.canaries.mechanism import Mechanism
+from imgsynth.audit.canaries.pseudo import WithCanaries, canary_patients
 from imgsynth.audit.canaries.readings import InputReadings, evidence, read_dirac
 from imgsynth.audit.canaries.watch import Watched, watched_fakes
 from imgsynth.cohort.dataset import PatientDataset
@@ -21,6 +22,7 @@ from imgsynth.training.feed import Feed
 from imgsynth.training.progress import training_bar
 from imgsynth.training.state import TrainingState
 from imgsynth.training.steps import post_processing_updates, private_update
+from imgsynth.types import PatientBatch
 
 
 class Audited(GenerativeModel):
@@ -77,11 +79,12 @@ class Twin:
         image_MC = self.canaries.images(audited.shape, random)
         self._data = WithCanaries(patients, audited.classes, np.flatnonzero(coins_M).tolist(), image_MC)
         self.state = TrainingState(audited, plan, trainer, patients=len(self._data), seed=seed, device=device)
-        self._watched: Watched | None = None
-        if self.canaries.reads_network:
-            self._watched = self.state.engine = Watched(self.state.engine, audited.classes, len(coins_M))
-            self._watch_fakes(audited)
+        twice = self.canaries.reads_network
+        self._watched = self.state.engine = Watched(self.state.engine, audited.classes, len(coins_M), twice)
+        if twice:
+            self._watch_fakes(self._watched)
         self._scores_M = np.zeros(len(coins_M))
+        self.mechanism = Mechanism(plan, coins_M)
         if isinstance(self.canaries, RandomSign):
             self._input = InputReadings(self.canaries, image_MC, plan.physical_batch)
 
@@ -95,17 +98,22 @@ class Twin:
                 batch = feed.take()
                 if state.step < plan.steps:
                     feed.prepare()
-                if self._watched is not None:
-                    self._watched.forget()
+                self._watched.forget()
                 norm, weights = state.clipping.value, self._weights()
                 private_update(state, plan, batch)
-                self._scores_M += self._read(norm, weights)
+                self._take(norm, weights, self._drawn(batch))
                 post_processing_updates(state, plan.companion_size)
                 advance(state.step, None)
         return self._scores_M
 
-    def _read(self, norm: float, weights: dict[str, Tensor]) -> np.ndarray:
-        """The evidence of the step just taken, from ``.grad`` as the optimizer saw it."""
+    def _drawn(self, batch: PatientBatch) -> np.ndarray:
+        """[M] which canaries are in ``batch``."""
+        classes = self.canaries.classes
+        label_P = batch.y_PK[canary_patients(batch, classes), 0] - classes
+        return np.bincount(label_P.cpu().numpy(), minlength=len(self._scores_M)) > 0
+
+    def _take(self, norm: float, weights: dict[str, Tensor], drawn_M: np.ndarray) -> None:
+        """Add the evidence of the step just taken, from ``.grad`` as the optimizer saw it."""
         plan = self.plan
         noise = plan.gradient_noise_multiplier
         released = {
@@ -113,13 +121,16 @@ class Twin:
             for name, p in self.canaries.named_parameters()
             if p.requires_grad and p.grad is not None
         }
-        known = self._watched.known if self._watched is not None else {}
+        known = self._watched.known
         if isinstance(self.canaries, Dirac):
             x_M = read_dirac(self.canaries, released, known, norm)
-            return evidence(x_M, noise, plan.sampling_rate)
+            self._scores_M += evidence(x_M, noise, plan.sampling_rate)
+            self.mechanism.add(drawn_M, x_M)
+            return
         residual = {name: value - known.get(name, 0.0) for name, value in released.items()}
         x_M, sd_M = self._input.read(weights, residual, norm, noise * norm, plan.sampling_rate)
-        return evidence(x_M, sd_M, plan.sampling_rate)
+        self._scores_M += evidence(x_M, sd_M, plan.sampling_rate)
+        self.mechanism.add(drawn_M, None)
 
     def _weights(self) -> dict[str, Tensor]:
         """The weights that the next step is taken at, where they are needed after it."""
@@ -127,9 +138,9 @@ class Twin:
             return {}
         return {name: p.detach().clone() for name, p in self.canaries.named_parameters() if p.requires_grad}
 
-    def _watch_fakes(self, audited: Audited) -> None:
-        private, watched = self.state.private, self._watched
-        if private.fakes is not None and self.plan.fakes == "plain" and watched is not None:
+    def _watch_fakes(self, watched: Watched) -> None:
+        private = self.state.private
+        if private.fakes is not None and self.plan.fakes == "plain":
             fakes = watched_fakes(
                 private.fakes, private.module, watched, self.plan.normaliser, self.plan.physical_batch
             )

@@ -19,8 +19,8 @@ from imgsynth.types import PatientBatch
 
 
 class Watched(Engine):
-    """``inner``, the run's engine, called as it would be; and then once more on the patients who are no canaries,
-    with the same images, fakes and random inputs. Neither sum leaves the auditor.
+    """``inner``, the run's engine, called as it would be; and, if ``twice``, once more on the patients who are no
+    canaries, with the same images, fakes and random inputs. Neither sum leaves the auditor.
 
     Before that, the generated images in a canary's unit are marked as the canary's (by labels from ``classes`` + M on):
     they are its own affair, and would only blur it.
@@ -28,9 +28,9 @@ class Watched(Engine):
 
     name = "watched"
 
-    def __init__(self, inner: Engine, classes: int, canaries: int):
+    def __init__(self, inner: Engine, classes: int, canaries: int, twice: bool):
         super().__init__(inner.precision)
-        self.inner, self.classes, self.canaries = inner, classes, canaries
+        self.inner, self.classes, self.canaries, self._twice = inner, classes, canaries, twice
         self.known: Sums = {}
 
     def _sum(
@@ -47,7 +47,7 @@ class Watched(Engine):
         batch = PatientBatch(batch.x_PKC, batch.y_PK.where(~fakes_PK, batch.y_PK[:, :1] + self.canaries), batch.w_PK)
         result = self.inner._sum(module, parameters, batch, aux_PK, clipping_norm, physical_batch)
         real_P = ~canary_P
-        if real_P.any():
+        if self._twice and real_P.any():
             real = PatientBatch(batch.x_PKC[real_P], batch.y_PK[real_P], batch.w_PK[real_P])
             aux = tuple(a[real_P] for a in aux_PK)
             self.add(self.inner._sum(module, parameters, real, aux, clipping_norm, physical_batch).sums)
