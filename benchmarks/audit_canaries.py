@@ -91,7 +91,9 @@ def one(case: str, model: str, seed: int, patients: PatientDataset, m: int) -> d
     twin = Twin(
         make_model(model), kind, coins_M, replace(plan, seeded=True), trainer, patients, torch.device("cpu"), seed
     )
-    with mock.patch.object(NoiseSource, "add", lambda self, value, std: add(self, value, std / divided_by)):
+    with mock.patch.object(
+        NoiseSource, "add", lambda self, value, std, *more: add(self, value, std / divided_by, *more)
+    ):
         scores_M = twin.scores()
     guesses = guess(scores_M, coins_M, *half_and_half(m, GUESSES), np.random.default_rng(seed))
     return {

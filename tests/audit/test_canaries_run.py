@@ -82,7 +82,7 @@ def test_without_controls_it_is_inconclusive(trained: Path) -> None:
 
 
 def test_a_violation_is_recorded_and_fails(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(NoiseSource, "add", lambda self, value, std: value.double())
+    monkeypatch.setattr(NoiseSource, "add", lambda self, value, std, divisor=1.0: value.double() / divisor)
     overrides = ["audit.canaries.kinds=[side]", "audit.canaries.m=400", "audit.canaries.steps=2"]
     monkeypatch.setattr(PrivacyPlan, "epsilon", 0.5)
     with pytest.raises(CheckFailed, match="do not release"):
@@ -106,7 +106,7 @@ def test_a_mechanism_that_is_not_the_plans_is_recorded_and_fails(
 ) -> None:
     """Half the noise, where no bound from so few canaries passes ε."""
     add = NoiseSource.add
-    monkeypatch.setattr(NoiseSource, "add", lambda self, value, std: add(self, value, std / 2))
+    monkeypatch.setattr(NoiseSource, "add", lambda self, value, std, *more: add(self, value, std / 2, *more))
     with pytest.raises(CheckFailed, match="MECHANISM BROKEN: noise"):
         audit(trained, "audit.canaries.kinds=[side]")
     record = json.loads((trained / "canaries.json").read_text())

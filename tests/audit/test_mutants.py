@@ -40,7 +40,7 @@ Patch = pytest.MonkeyPatch
 
 def noise_divided_by_8(patch: Patch) -> None:
     add = NoiseSource.add
-    patch.setattr(NoiseSource, "add", lambda self, value, std: add(self, value, std / 8))
+    patch.setattr(NoiseSource, "add", lambda self, value, std, *more: add(self, value, std / 8, *more))
 
 
 def no_clipping(patch: Patch) -> None:
