@@ -148,14 +148,25 @@ def run(overrides: Overrides = None) -> None:
 
 
 @app.command()
-def verify(release: Annotated[Path, typer.Argument(help="A release folder.")]) -> None:
+def verify(
+    release: Annotated[Path, typer.Argument(help="A release folder.")],
+    policy: Annotated[
+        Path | None, typer.Option(help="The custodian's conditions (YAML), judged by the card and the audit.")
+    ] = None,
+    audit: Annotated[
+        Path | None, typer.Option(help="The run's audit.json; default: beside the release folder. For --policy.")
+    ] = None,
+) -> None:
     """Check a release from its own files: checksums, privacy card against the accountant, DICOM and NIfTI.
 
-    Example: `imgsynth verify RUN/release`
+    With `--policy` the release must also keep the conditions in that file (docs/audit/policy.md). The audit they are
+    judged by is local and not in the release, so this is for whoever has the run.
+
+    Example: `imgsynth verify RUN/release`, `imgsynth verify RUN/release --policy policy.yaml`
     """
     from imgsynth import pipeline
 
-    console.done(pipeline.verify(release), "hand over the folder, whole")
+    console.done(pipeline.verify(release, policy, audit), "hand over the folder, whole")
 
 
 @app.command()

@@ -9,9 +9,10 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from imgsynth.audit.policy import read_policy
 from imgsynth.audit.registry import NAMES as ATTACKS
 from imgsynth.schema import Config, DataConfig, PreprocessConfig, PrivacyConfig
-from imgsynth.types import Fault
+from imgsynth.types import Fault, InputError
 
 Rule = tuple[str, Callable[[Any], bool], str]
 
@@ -214,7 +215,12 @@ def _privacy_faults(privacy: PrivacyConfig) -> Iterator[Fault]:
 
 def _across_sections(config: Config) -> Iterator[Fault]:
     privacy = config.privacy
-    if config.audit.primary not in config.audit.attacks:
+    if config.audit.policy is not None:
+        try:
+            read_policy(Path(config.audit.policy))
+        except InputError as error:
+            yield from error.faults
+    if config.audit.primary is not None and config.audit.primary not in config.audit.attacks:
         listed = ", ".join(config.audit.attacks)
         yield Fault("audit.primary", config.audit.primary, f"one of audit.attacks: {listed}", "audit.primary=<name>")
     by_recipe = [name for name in config.audit.attacks if name.partition("/")[0] in ("rmia", "lira", "groundhog")]

@@ -10,6 +10,8 @@ from pathlib import Path
 from imgsynth import config as door
 from imgsynth import console
 from imgsynth.audit.canaries.run import audit_canaries as canaries_run
+from imgsynth.audit.conclude import conclude_again
+from imgsynth.audit.policy import Evidence, policy_faults, read_policy, release_faults
 from imgsynth.audit.run import audit_run
 from imgsynth.cohort.build import build_manifest
 from imgsynth.cohort.inspect import inspect_cohort, print_inspection
@@ -18,7 +20,7 @@ from imgsynth.files import read_json, write_json
 from imgsynth.privacy.chain import Broken
 from imgsynth.privacy.ledger import Ledger
 from imgsynth.privacy.overview import print_overview, print_runs
-from imgsynth.release.card import update_card
+from imgsynth.release.card import fresh_card, update_card
 from imgsynth.release.sample import sample_release
 from imgsynth.release.verify import verify_release
 from imgsynth.report.write import write_report
@@ -26,7 +28,7 @@ from imgsynth.schema import Config
 from imgsynth.training.distributed import joined, refuse_several
 from imgsynth.training.loop import train as train_loop
 from imgsynth.training.propose import print_proposal
-from imgsynth.training.run import model_factory
+from imgsynth.training.run import load_run, model_factory
 from imgsynth.types import CheckFailed, Fault, InputError
 
 
@@ -69,18 +71,44 @@ def evaluate(config: Config) -> Path:
 
 
 def audit(config: Config) -> Path:
-    """Attack the release as an adversary would, and set the lower bound beside the proven ε in the privacy card."""
+    """Attack the release as an adversary would, and set the lower bound beside the proven ε in the privacy card.
+
+    Raises CheckFailed, when all is written, if the conditions in ``audit.policy`` do not hold.
+    """
+    path = _audit(config)
+    _keep_policy(config)
+    return path
+
+
+def _audit(config: Config) -> Path:
     refuse_several("audit")
-    audit_run(folder(config), config, door.extra_transforms(config))
+    found = audit_run(folder(config), config, door.extra_transforms(config))
     update_card(folder(config))
+    console.say(found["verdict"])
+    console.say(found["power"]["sentence"])
     return folder(config) / "audit.json"
 
 
 def audit_canaries(config: Config) -> Path:
     """Train twins of the run with pseudo-patients, and set the lower bound they give beside the proven ε (local)."""
     refuse_several("audit canaries")
-    canaries_run(folder(config), config, door.extra_transforms(config))
+    try:
+        canaries_run(folder(config), config, door.extra_transforms(config))
+    finally:  # a violation is raised when the record is written: the verdict and the card must have it
+        conclude_again(folder(config))
+        update_card(folder(config))
     return folder(config) / "canaries.json"
+
+
+def _keep_policy(config: Config) -> None:
+    if config.audit.policy is None:
+        return
+    audit_json = read_json(folder(config) / "audit.json")
+    evidence = Evidence(fresh_card(load_run(folder(config))), audit_json)
+    faults = policy_faults(read_policy(Path(config.audit.policy)), evidence)
+    if faults:
+        raise CheckFailed(*faults)
+    console.say(f"Policy: {config.audit.policy} holds")
 
 
 def report(config: Config) -> Path:
@@ -89,9 +117,23 @@ def report(config: Config) -> Path:
     return write_report(folder(config))
 
 
-def verify(release: Path) -> Path:
-    """Check a release offline, from its own files alone; raises ``CheckFailed`` with all that is wrong."""
-    verify_release(release)
+def verify(release: Path, policy: Path | None = None, audit: Path | None = None) -> Path:
+    """Check a release offline, from its own files alone; raises ``CheckFailed`` with all that is wrong.
+
+    With ``policy``, a file of conditions, also by the run's ``audit`` (default: beside the release folder).
+    """
+    conditions = None if policy is None else read_policy(policy)
+    faults: tuple[Fault, ...] = ()
+    try:
+        verify_release(release)
+    except CheckFailed as error:
+        faults = error.faults
+    if conditions is not None:
+        faults += tuple(release_faults(conditions, release, audit))
+    if faults:
+        raise CheckFailed(*faults)
+    if conditions is not None:
+        console.say(f"Policy: {policy} holds ({', '.join(conditions)})")
     return release
 
 
@@ -157,7 +199,7 @@ def run(config: Config) -> Path:
         ("train", train),
         ("sample", sample),
         ("evaluate", evaluate),
-        ("audit", audit),
+        ("audit", _audit),
         ("report", report),
     )
     seconds = folder(config) / "seconds.json"
@@ -168,4 +210,5 @@ def run(config: Config) -> Path:
         result = stage(config)
         took.setdefault(name, round(time.monotonic() - began, 1))  # a finished stage called again does nothing
         write_json(seconds, took)
+    _keep_policy(config)
     return result

@@ -163,7 +163,10 @@ class AuditConfig:
     attacks: list[str] = field(  # names of imgsynth/audit/registry.py: a family and its space
         default_factory=lambda: ["nearest_neighbour/raw"]
     )
-    primary: str = "nearest_neighbour/raw"  # the attack whose result is the verdict, fixed before the audit runs
+    policy: str | None = None  # file of the custodian's conditions, docs/audit/policy.md; where one fails, exit code 1
+    # The attack whose result is the verdict, fixed before the audit runs; null: all of them, each at alpha over their
+    # number, and the controls go through the first.
+    primary: str | None = "nearest_neighbour/raw"
     references: int = 0  # reference models for rmia, lira and groundhog, each trained as the run was; even; 0: none
     overfit_steps: int = 0  # of the positive control that is trained without privacy on few patients; 0: not made
     controls: bool = True  # leaking and innocent synthesizers, label swap, two holdouts, blind classifier

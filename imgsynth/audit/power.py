@@ -34,8 +34,10 @@ _SURE = 30.0  # an ε at which randomised response makes no error among any numb
 class Power:
     """Of an attack on ``n_members`` and ``n_nonmembers`` patients. None: nothing, however large, would show."""
 
-    n_members: int  # patients that errors are counted on
+    n_members: int
     n_nonmembers: int
+    counted_members: int  # patients that errors are counted on: all but those that the threshold was chosen on
+    counted_nonmembers: int
     ceiling: float  # of ε_LB: the bound from an attack without error
     auc: float | None
     tpr_at_1_percent_fpr: float | None
@@ -43,28 +45,34 @@ class Power:
     power: float = POWER
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        return asdict(self) | {"sentence": self.sentence()}
 
     def sentence(self) -> str:
         """For the terminal and the report."""
         who = f"With {self.n_members} members and {self.n_nonmembers} non-members"
+        if (self.counted_members, self.counted_nonmembers) != (self.n_members, self.n_nonmembers):
+            who += f" ({self.counted_members} and {self.counted_nonmembers} of them for errors at a threshold)"
         most = f"the most that could be certified is ε ≥ {self.ceiling:.2f}."
         if self.epsilon is None or self.auc is None:
-            return f"{who} no attack, however good, would show a leak in {self.power:.0%} of audits; {most}"
-        rate = "–" if self.tpr_at_1_percent_fpr is None else f"{self.tpr_at_1_percent_fpr:.1%}"
+            return f"{who} no attack, however good, would show a leak in {100 * self.power:.0f} % of audits; {most}"
+        rate = "–" if self.tpr_at_1_percent_fpr is None else f"{100 * self.tpr_at_1_percent_fpr:.1f}"
         return (
-            f"{who}, {self.power:.0%} of audits would show an AUC of {self.auc:.3f}, {rate} of members found at 1 % "
-            f"false alarms, or ε = {self.epsilon:.2f} leaked in full, and what is smaller less often; {most}"
+            f"{who}, {100 * self.power:.0f} % of audits would show an AUC of {self.auc:.3f}, {rate} % of members found "
+            f"at 1 % false alarms, or ε = {self.epsilon:.2f} leaked in full, and what is smaller less often; {most}"
         )
 
 
-def power_of(n_members: int, n_nonmembers: int, alpha: float, delta: float) -> Power:
-    """The ceiling and the smallest effects for errors counted on so many patients."""
-    shown = detector(n_members, n_nonmembers, alpha, delta)
+def power_of(n_members: int, n_nonmembers: int, alpha: float, delta: float, split: bool = False) -> Power:
+    """The ceiling and the smallest effects. ``split``: the threshold is chosen on half of the patients."""
+    members = n_members - n_members // 2 if split else n_members
+    nonmembers = n_nonmembers - n_nonmembers // 2 if split else n_nonmembers
+    shown = detector(members, nonmembers, alpha, delta)
     return Power(
         n_members,
         n_nonmembers,
-        ceiling(n_members, n_nonmembers, alpha, delta),
+        members,
+        nonmembers,
+        ceiling(members, nonmembers, alpha, delta),
         smallest_auc(n_members, n_nonmembers, alpha),
         _smallest(lambda tpr: shown(tpr, 0.01), 0.01, 1.0),
         _smallest(lambda epsilon: shown(float(expit(epsilon)), float(expit(-epsilon))), 0.0, _SURE),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 from imgsynth.audit.attacks.attack import Attack, NotApplicable, Released, Tools, full_name
 from imgsynth.audit.beyond import beyond_membership
 from imgsynth.audit.blind import blind_baseline
+from imgsynth.audit.conclude import conclude, read_canaries
 from imgsynth.audit.controls import (
     NOT_RUN,
     SAMPLE_ATTACKS,
@@ -25,14 +26,14 @@ from imgsynth.audit.controls import (
     two_holdouts,
 )
 from imgsynth.audit.copies import extraction, find_copies
-from imgsynth.audit.epsilon import MIN_PATIENTS, EpsilonBound, ceiling, epsilon_lower_bound
+from imgsynth.audit.epsilon import MIN_PATIENTS, epsilon_lower_bound
 from imgsynth.audit.leakage import find_leakage
 from imgsynth.audit.overfit import Overfit, overfit_control, overfit_of
 from imgsynth.audit.references import described, for_audit
 from imgsynth.audit.registry import build
 from imgsynth.audit.reidentify import reidentify
+from imgsynth.audit.risk import Facts, by_group, facts_of, worst_names, worst_patients
 from imgsynth.audit.roc import FPR_TARGETS, Roc, auc, auc_interval, tpr_at
-from imgsynth.audit.verdict import verdict
 from imgsynth.files import write_json
 from imgsynth.measure.encoders import Encoder, get_encoder
 from imgsynth.measure.images import Images
@@ -48,20 +49,27 @@ MEANING = (
 )
 
 
-def attack_result(attack: Attack, in_P: np.ndarray, out_Q: np.ndarray, primary: str) -> dict[str, Any]:
-    """ROC, AUC and TPR at low FPR of one attack, with intervals over patients."""
+def attack_result(
+    attack: Attack, in_P: np.ndarray, out_Q: np.ndarray, settings: AuditConfig, delta: float
+) -> dict[str, Any]:
+    """ROC, AUC, TPR at low FPR and bound on ε of one attack, with intervals over patients."""
+    role = "primary" if full_name(attack) == settings.primary else "exploratory"
+    if settings.primary is None:
+        role = f"one of {len(settings.attacks)}"
     area = auc(in_P, out_Q)
     low, high = auc_interval(area, len(in_P), len(out_Q))
     return {
         "name": attack.name,
         "space": attack.space,
         "access": attack.access,
-        "role": "primary" if full_name(attack) == primary else "exploratory",
+        "role": role,
         "auc": area,
         "auc_low": low,
         "auc_high": high,
         "tpr_at": {f"{fpr:g}": tpr_at(in_P, out_Q, fpr) for fpr in FPR_TARGETS},
         "roc": Roc.of(in_P, out_Q).to_json(),
+        "bound": asdict(epsilon_lower_bound(in_P, out_Q, settings.alpha, delta, np.random.default_rng(settings.seed))),
+        "worst": worst_patients(in_P, out_Q),
         "n_members": len(in_P),
         "n_nonmembers": len(out_Q),
     }
@@ -76,7 +84,7 @@ class Attacked:
     not_done: list[dict[str, str]] = field(default_factory=list)
 
 
-def run_attacks(members: Images, nonmembers: Images, released: Released, tools: Tools) -> Attacked:
+def run_attacks(members: Images, nonmembers: Images, released: Released, tools: Tools, delta: float) -> Attacked:
     """Every attack of audit.attacks; each that cannot be run with its reason."""
     found = Attacked()
     for name in tools.settings.attacks:
@@ -88,7 +96,7 @@ def run_attacks(members: Images, nonmembers: Images, released: Released, tools: 
             continue
         in_P, out_Q = attack.scores(members), attack.scores(nonmembers)
         found.ran[name] = attack, in_P, out_Q
-        found.results.append(attack_result(attack, in_P, out_Q, tools.settings.primary))
+        found.results.append(attack_result(attack, in_P, out_Q, tools.settings, delta))
     return found
 
 
@@ -96,12 +104,13 @@ def run_controls(
     found: Attacked, members: Images, nonmembers: Images, released: Released, tools: Tools,
     remembering: Overfit | None = None,
 ) -> tuple[list[Control], list[Response]]:  # fmt: skip
-    """The primary attack's controls, and what every attack on samples makes of the leaking synthesizers."""
+    """The controls of the primary attack (else of the first), and all attacks on samples on leaking synthesizers."""
     settings = tools.settings
     random = np.random.default_rng(settings.seed)
-    if settings.primary not in found.ran:
+    name = settings.primary or settings.attacks[0]
+    if name not in found.ran:
         return [], []
-    primary, in_P, out_Q = found.ran[settings.primary]
+    primary, in_P, out_Q = found.ran[name]
     others_R = random.permutation(out_Q)
     pair = others_R[: len(out_Q) // 2], others_R[len(out_Q) // 2 :]
     if primary.access == "samples" and released.reference and released.reference.n_patients:
@@ -114,36 +123,33 @@ def run_controls(
     ]
     deceivable = [attack for attack, _, _ in found.ran.values() if attack.access in SAMPLE_ATTACKS]
     doses = responses(deceivable, members, nonmembers, released, random)
-    own = dose_controls([one for one in doses if one.attack == settings.primary])
+    own = dose_controls([one for one in doses if one.attack == name])
     if remembering is not None:
-        own.append(overfit_control(build(settings.primary, tools), remembering))
+        own.append(overfit_control(build(name, tools), remembering))
     return own + controls + missing(own), doses
 
 
 def audit(
     members: Images, nonmembers: Images, released: Released, encoder: Encoder, settings: AuditConfig,
     proven_epsilon: float | None, delta: float, sheet: tuple[Path, Grid] | None = None,
-    remembering: Overfit | None = None,
+    remembering: Overfit | None = None, facts: Facts | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Attack ``released`` with patients that were (``members``) and were not (``nonmembers``) trained on. JSON-able.
 
     ``proven_epsilon`` is None for a run without a proof (ε = ∞). ``sheet``: where to write the copy check's pictures,
-    and the grid they are on. ``remembering``: an overfit model for one more positive control.
+    and the grid they are on. ``remembering``: an overfit model for one more positive control. ``facts``: what is known
+    of each patient, for the risk by group.
     """
     smallest = min(members.n_patients, nonmembers.n_patients)
     found = Attacked()
     controls: list[Control] = []
     doses: list[Response] = []
-    bound: EpsilonBound | None = None
     if smallest < MIN_PATIENTS:
         why = f"{members.n_patients} members and {nonmembers.n_patients} non-members; it takes {MIN_PATIENTS} of each"
         found.not_done = [{"what": what, "why": why} for what in ("attacks", "ε lower bound", "controls")]
     else:
         tools = Tools(encoder, settings)
-        found = run_attacks(members, nonmembers, released, tools)
-        if settings.primary in found.ran:
-            _, in_P, out_Q = found.ran[settings.primary]
-            bound = epsilon_lower_bound(in_P, out_Q, settings.alpha, delta, np.random.default_rng(settings.seed))
+        found = run_attacks(members, nonmembers, released, tools, delta)
         if settings.controls:
             controls, doses = run_controls(found, members, nonmembers, released, tools, remembering)
         else:
@@ -154,18 +160,13 @@ def audit(
     copies = find_copies(released.samples, members, nonmembers, settings, sheet)
     if "not_done" in copies:
         found.not_done.append({"what": "copy check", "why": copies.pop("not_done")})
-    primary = next((a for a in found.results if a["role"] == "primary"), None)
-    lower = bound.epsilon if bound else None
-    required = [control for control in controls if control.required]
-    return {
-        "verdict": verdict(primary, required, lower, proven_epsilon, settings.alpha),
+    return conclude({
         "meaning": MEANING,
         "proven_epsilon": proven_epsilon,
-        "epsilon_lower_bound": lower,
         "delta": delta,
         "alpha": settings.alpha,
-        "ceiling": bound.ceiling if bound else None,
-        "ceiling_all_patients": ceiling(members.n_patients, nonmembers.n_patients, settings.alpha, delta),
+        "n_members": members.n_patients,
+        "n_nonmembers": nonmembers.n_patients,
         "threshold": "chosen on a random half of the patients, errors counted on the other half",
         "primary": settings.primary,
         "encoder": encoder.name,
@@ -174,10 +175,26 @@ def audit(
         "attacks": found.results,
         "controls": [control.to_json() for control in controls],
         "dose_response": [one.to_json() for one in doses],
+        "risk": _risk(found, members, nonmembers, settings, facts or {}, sheet),
         "copies": copies,
         "reidentification": again,
         "not_done": found.not_done,
-    }
+    }, None)  # fmt: skip
+
+
+def _risk(
+    found: Attacked, members: Images, nonmembers: Images, settings: AuditConfig, facts: Facts,
+    sheet: tuple[Path, Grid] | None,
+) -> dict[str, Any]:  # fmt: skip
+    """By group and of single patients, whose names go into a file of their own beside the sheet."""
+    name = settings.primary or settings.attacks[0]
+    if name not in found.ran:
+        return {}
+    _, in_P, out_Q = found.ran[name]
+    if sheet is not None:
+        write_json(sheet[0].with_name("patients_at_risk.json"), worst_names(in_P, members.names_P))
+    groups = by_group(in_P, members.names_P, out_Q, nonmembers.names_P, facts, settings.alpha)
+    return {"attack": name, **groups, "worst": worst_patients(in_P, out_Q)}
 
 
 def audit_run(run_dir: Path, cfg: Config, extra_transforms: Sequence[Any] = ()) -> dict[str, Any]:
@@ -206,7 +223,10 @@ def audit_run(run_dir: Path, cfg: Config, extra_transforms: Sequence[Any] = ()) 
     proven = run.plan.epsilon if math.isfinite(run.plan.epsilon) else None
     sheet = run_dir / "local" / "copy_sheet.png", run.grid
     remembering = overfit_of(run, members, released, settings, extra_transforms)
-    result = audit(members, nonmembers, released, encoder, settings, proven, run.plan.delta, sheet, remembering)
+    result = audit(
+        members, nonmembers, released, encoder, settings, proven, run.plan.delta, sheet, remembering,
+        facts_of(run.manifest),
+    )  # fmt: skip
     result["references"] = described(released.references)
     result["beyond_membership"] = beyond_membership(members, nonmembers, released, Tools(encoder, settings))
     many = fresh_samples(run, settings.extraction_samples, settings.seed + 1)
@@ -216,6 +236,7 @@ def audit_run(run_dir: Path, cfg: Config, extra_transforms: Sequence[Any] = ()) 
         result["not_done"].append({"what": "text in pixels", "why": result["leakage"]["pixels"]["not_done"]})
     if "not_done" in result["copies"]["extraction"]:
         result["not_done"].append({"what": "extraction", "why": result["copies"]["extraction"]["not_done"]})
+    result = conclude(result, read_canaries(run_dir))
     header = {"format": FORMAT, "scope": "local", "unit": run.manifest.unit, "cohort_notes": list(run.manifest.notes)}
     result = header | result
     write_json(run_dir / "audit.json", result)

@@ -1,41 +1,157 @@
-"""One sentence out of an audit. It says what was found; it never says that a release is private."""
+"""What an audit allows to say: a word, the reasons, and what was and was not tested. It never says "private".
+
+| word          | when                                                                                               |
+|---------------|----------------------------------------------------------------------------------------------------|
+| VIOLATION     | a bound is above the proven ε, or canaries refute the claimed curve, whatever the controls say     |
+| INCONCLUSIVE  | a required control failed or was not run, no deciding attack ran, or no leak at all could show     |
+| LEAK FOUND    | a deciding attack sees one, in any of the three ways below; or strings of the source are in files  |
+|               | that must not hold any, whatever the controls say                                                  |
+| NO LEAK FOUND | otherwise: by these attacks, on so many patients                                                   |
+
+Which attacks decide was fixed before: the primary one alone at α, or, where none was declared primary, all K, each at
+α/K. The others are hints at most. Canaries speak of the program, attacks of this release: two statements, each with an
+α of its own; of J twins each has α/J, for its bound and again for the test of the curve.
+
+An attack sees a leak by an AUC whose interval lies above one half (probability α/2 where nothing leaks), by members
+above every non-member (exact p ≤ α/2; ``risk.worst_patients``), or by a bound above 0, for which Clopper and Pearson
+guarantee α and take about α/5. Few patients that leak much move the second and the third, and hardly the AUC. All three
+together fire in about α of audits; a test holds that.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from imgsynth.audit.controls import Control
+from imgsynth.audit.epsilon import epsilon_from_errors
+from imgsynth.audit.roc import auc_interval
 
-LEAK_FOUND = "LEAK FOUND"
-NO_LEAK_FOUND = "NO LEAK FOUND (this attack)"
-INCONCLUSIVE = "INCONCLUSIVE"
 VIOLATION = "VIOLATION"
+INCONCLUSIVE = "INCONCLUSIVE"
+LEAK_FOUND = "LEAK FOUND"
+NO_LEAK_FOUND = "NO LEAK FOUND"
+WORDS = (VIOLATION, INCONCLUSIVE, LEAK_FOUND, NO_LEAK_FOUND)
 
 
-def verdict(
-    primary: dict[str, Any] | None,
-    controls: Sequence[Control],
-    epsilon_lower_bound: float | None,
-    proven_epsilon: float | None,
-    alpha: float,
-) -> str:
-    """What the primary attack and the controls together allow to say, the gravest first.
+@dataclass(frozen=True)
+class Verdict:
+    """``because``: reasons, the gravest first. ``hints``: seen by what does not decide, uncorrected for many looks."""
 
-    A bound above the proof is a VIOLATION even when a control failed, which is then named; otherwise a failed or
-    impossible control makes the audit INCONCLUSIVE. A leak is an AUC whose interval lies above one half, or ε_LB > 0:
-    a few patients that leak much hardly move the AUC, but they move the bound.
+    word: str
+    because: tuple[str, ...]
+    hints: tuple[str, ...]
+    tested: tuple[str, ...]
+
+    def __str__(self) -> str:
+        if self.word == NO_LEAK_FOUND:
+            return f"{self.word} (tested: {'; '.join(self.tested)})"
+        return f"{self.word}: {'; '.join(self.because)}"
+
+    def to_json(self) -> dict[str, Any]:
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+
+
+def judge(audit: Mapping[str, Any], canaries: Mapping[str, Any] | None = None) -> Verdict:
+    """The verdict of what audit.json holds, and of canaries.json if there is one.
+
+    Of ``audit`` it reads attacks (with each one's ``bound``), controls, power, proven_epsilon (None: ∞), alpha, delta.
     """
-    failed = [f"{c.kind} control: {c.detail}" for c in controls if c.passed is not True]
-    caveat = f" (but {'; '.join(failed)})" if failed else ""
-    if epsilon_lower_bound is not None and proven_epsilon is not None and epsilon_lower_bound > proven_epsilon:
-        return (
-            f"{VIOLATION}: the attack shows ε ≥ {epsilon_lower_bound:.3g} at confidence {1 - alpha:.0%}, above the "
-            f"proven ε = {proven_epsilon:.3g}; the proof, the code or the data flow is broken: do not release{caveat}"
+    deciding = [a for a in audit["attacks"] if a["role"] != "exploratory"]
+    each = audit["alpha"] / max(len(deciding), 1)
+    proven = audit["proven_epsilon"]
+    above = [*_attacks_above(deciding, proven, each), *(_canaries_above(canaries) if canaries else ())]
+    weak = [*_cannot_tell(audit, deciding), *(_failed(canaries["controls"]) if canaries else ())]
+    found = [text for attack in deciding if (text := _leak(attack, each))]
+    hints = [text for attack in audit["attacks"] if attack not in deciding and (text := _leak(attack, audit["alpha"]))]
+    hints += _copied(audit.get("copies", {}))
+    written = list(_written(audit.get("leakage")))
+    tested = tuple(attack_name(attack) for attack in audit["attacks"])
+    tested += tuple(f"canaries ({twin['kind']})" for twin in (canaries or {}).get("twins", ()))
+    if above:
+        caveats = [f"but {text}" for text in weak]
+        broken = "the proof, the code or the data flow is broken: do not release"
+        return Verdict(VIOLATION, (*above, broken, *caveats), tuple(hints), tested)
+    if written:  # no statistics: the strings are there
+        return Verdict(LEAK_FOUND, (*written, *found, *(f"but {text}" for text in weak)), tuple(hints), tested)
+    if weak:
+        return Verdict(INCONCLUSIVE, tuple(weak), (*found, *hints), tested)
+    if found:
+        return Verdict(LEAK_FOUND, tuple(found), tuple(hints), tested)
+    return Verdict(NO_LEAK_FOUND, (), tuple(hints), tested)
+
+
+def attack_name(attack: Mapping[str, Any]) -> str:
+    """ "name/space", or the name alone, as audit.attacks has it."""
+    return f"{attack['name']}/{attack['space']}" if attack["space"] else str(attack["name"])
+
+
+def _attacks_above(deciding: Sequence[Mapping[str, Any]], proven: float | None, alpha: float) -> Iterator[str]:
+    for attack in deciding:
+        bound = bound_at(attack, alpha)
+        if proven is not None and bound > proven:
+            sure = f"at confidence {100 * (1 - alpha):.4g} %"
+            yield f"{attack_name(attack)} shows ε ≥ {bound:.3g} {sure}, above the proven ε = {proven:.3g}"
+
+
+def _canaries_above(canaries: Mapping[str, Any]) -> Iterator[str]:
+    proven = canaries["proven_epsilon"]
+    for twin in canaries["twins"]:
+        bound, p = twin["epsilon_lower_bound"], twin["p_value_of_claimed_curve"]
+        if bound > proven:
+            yield f"canaries ({twin['kind']}) show ε ≥ {bound:.3g}, above the proven ε = {proven:.3g} of their twin"
+        elif p <= canaries["alpha_of_each_twin"]:
+            yield f"canaries ({twin['kind']}) refute the trade-off curve that the accountant claims (p = {p:.2g})"
+
+
+def _cannot_tell(audit: Mapping[str, Any], deciding: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Why the attacks could not decide."""
+    if not deciding:
+        yield "no attack that decides was run (too few patients, or it could not be applied)"
+    if deciding and not any(control["kind"] == "positive" for control in audit["controls"]):
+        yield "no positive control was run"
+    yield from _failed(audit["controls"])
+    if deciding and audit["power"]["epsilon"] is None:
+        yield f"so few patients that no leak, however large, would show ({audit['power']['sentence']})"
+
+
+def _failed(controls: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    for control in controls:
+        if control["required"] and control["passed"] is not True:
+            yield f"{control['kind']} control: {control['detail']}"
+
+
+def _written(leakage: Mapping[str, Any] | None) -> Iterator[str]:
+    if leakage is not None and not leakage["clean"]:
+        yield f"{leakage['n_findings']} strings of the source are in files that must not hold any (local/leakage.json)"
+
+
+def _copied(copies: Mapping[str, Any]) -> Iterator[str]:
+    for found, how in ((copies, "copies"), (copies.get("invariant", {}), "flipped or shifted copies")):
+        if found.get("caught"):
+            yield f"{how}: {found['share']:.1%} of samples are nearer to training than to holdout patients"
+
+
+def _leak(attack: Mapping[str, Any], alpha: float) -> str | None:
+    low, high = auc_interval(attack["auc"], attack["n_members"], attack["n_nonmembers"], 1 - alpha)
+    seen = []
+    if low > 0.5:
+        seen.append(f"AUC {attack['auc']:.3f} [{low:.3f}, {high:.3f}]")
+    if (bound := bound_at(attack, alpha)) > 0:
+        seen.append(f"ε ≥ {bound:.3g}")
+    worst = attack["worst"]
+    if worst["p"] <= alpha / 2:
+        n, expected = worst["above_every_nonmember"], worst["expected"]
+        seen.append(
+            f"{n} members above every non-member where {expected:.1f} would be by chance (p = {worst['p']:.2g})"
         )
-    if primary is None:
-        return f"{INCONCLUSIVE}: too few patients for the attack"
-    if failed:
-        return f"{INCONCLUSIVE}: {'; '.join(failed)}"
-    leaks = primary["auc_low"] > 0.5 or (epsilon_lower_bound or 0.0) > 0
-    return LEAK_FOUND if leaks else NO_LEAK_FOUND
+    return f"{attack_name(attack)}: {', '.join(seen)}" if seen else None
+
+
+def bound_at(attack: Mapping[str, Any], alpha: float) -> float:
+    """The attack's bound at ``alpha``, from its stored counts of errors."""
+    counted = attack["bound"]
+    return epsilon_from_errors(
+        counted["false_positives"], counted["n_nonmembers"], counted["false_negatives"], counted["n_members"],
+        alpha, counted["delta"],
+    )  # fmt: skip

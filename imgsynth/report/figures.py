@@ -68,30 +68,6 @@ def curves(rows: Sequence[dict[str, Any]], leave_out: Sequence[str] = ()) -> str
         return svg_uri(figure)
 
 
-def roc(attacks: Sequence[dict[str, Any]], epsilon: float | None, delta: float) -> str:
-    """ROC curves in log-log scale with chance, and the limit TPR ≤ e^ε·FPR + δ where ε is finite."""
-    floor = min(0.5 / max(max(a["n_members"], a["n_nonmembers"]) for a in attacks), 1e-2)
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(5.2, 4.2), layout="constrained")
-        axis = figure.subplots()
-        grid = np.geomspace(floor, 1, 200)
-        axis.plot(grid, grid, color=GREY, linestyle=":", label="chance")
-        if epsilon is not None:
-            limit = np.minimum(1, np.exp(np.log(grid) + epsilon) + delta)
-            if limit[0] < 1:  # else it lies on the frame and says nothing
-                axis.plot(grid, limit, color=RED, linestyle="--", linewidth=1, label="limit by (ε, δ)")
-        for attack, colour in zip(attacks, (BLUE, ORANGE, "#2e7d32", "#6a1b9a"), strict=False):
-            area = f"AUC {attack['auc']:.2f} [{attack['auc_low']:.2f}, {attack['auc_high']:.2f}]"
-            text = f"{attack['space']} ({attack['role']}), {area}"
-            curve = np.clip([attack["roc"]["fpr"], attack["roc"]["tpr"]], floor, 1)
-            axis.step(*curve, where="post", color=colour, linewidth=1.3, label=text)
-        axis.set(xscale="log", yscale="log", xlim=(floor, 1), ylim=(floor, 1))
-        axis.set_xlabel("false positive rate (non-members called members)")
-        axis.set_ylabel("true positive rate (members found)")
-        axis.legend(fontsize=7, loc="lower right")
-        return svg_uri(figure)
-
-
 def histogram(found: dict[str, Any]) -> str:
     """Shares of voxels over intensity, real and synthetic; logarithmic, because air dwarfs everything else."""
     edges = np.array(found["edges"])

@@ -11,6 +11,7 @@ from imgsynth.files import read_json
 from imgsynth.measure.source import real_images
 from imgsynth.release.card import local_ledger
 from imgsynth.report import figures
+from imgsynth.report.audit_part import audit_part
 from imgsynth.report.pictures import SHOWN, real_sheet
 from imgsynth.training.metrics import read_rows
 from imgsynth.training.run import Run
@@ -32,9 +33,7 @@ def local_part(run: Run) -> dict[str, Any]:
         "intervals": figures.intervals(evaluation["metrics"]) if evaluation else None,
         "histogram": figures.histogram(evaluation["histogram"]) if evaluation and evaluation["histogram"] else None,
         "audit": audit,
-        "roc": figures.roc(audit["attacks"], audit["proven_epsilon"], audit["delta"])
-        if audit and audit["attacks"]
-        else None,
+        "audited": audit_part(audit) if audit else None,
         "copy_sheet": figures.data_uri(sheet.read_bytes(), "image/png") if audit and sheet.is_file() else None,
     }
 

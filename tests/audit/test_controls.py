@@ -1,4 +1,4 @@
-"""Controls and verdicts: caught when leaking, silent when not, and never more certain than the patients allow."""
+"""Controls and whole audits: caught when leaking, silent when not, and never more certain than the patients allow."""
 
 from __future__ import annotations
 
@@ -27,7 +27,6 @@ from imgsynth.audit.controls import (
 from imgsynth.audit.registry import FAMILIES, NAMES, Family, build
 from imgsynth.audit.roc import auc, auc_interval
 from imgsynth.audit.run import audit
-from imgsynth.audit.verdict import verdict
 from imgsynth.measure.encoders import Encoder, get_encoder
 from imgsynth.measure.images import Images, synthetic_images
 from imgsynth.schema import AuditConfig
@@ -152,6 +151,9 @@ def test_two_holdouts_are_silent_and_notice_another_scanner_and_too_few() -> Non
     assert too_few.passed is None and not too_few.required
 
 
+GOOD = Control("c", "positive", True, 1.0, 0.9, 1.0, "caught")
+
+
 def test_silence_without_a_positive_control_means_nothing() -> None:
     assert missing([GOOD]) == []
     (said,) = missing([replace(GOOD, kind="negative")])
@@ -180,53 +182,26 @@ def test_blind_classifier_counts_patients_not_images(encoder: Encoder) -> None:
     assert (once.low, once.high) == pytest.approx((often.low, often.high), abs=1e-3)
 
 
-GOOD = Control("c", "positive", True, 1.0, 0.9, 1.0, "caught")
-MISSED = Control("c", "positive", False, 0.5, 0.4, 0.6, "a leaky synthesizer was not caught")
-TOO_FEW = Control("c", "blind", None, None, None, None, "9 patients are too few")
-CLEAN, LEAK = {"auc_low": 0.45}, {"auc_low": 0.55}
-
-
-@pytest.mark.parametrize(
-    ("primary", "control", "bound", "proven", "expected"),
-    [
-        (CLEAN, GOOD, 0.0, 8.0, "NO LEAK FOUND (this attack)"),
-        (LEAK, GOOD, 0.0, 8.0, "LEAK FOUND"),
-        (CLEAN, GOOD, 0.3, 8.0, "LEAK FOUND"),
-        (LEAK, GOOD, 0.5, None, "LEAK FOUND"),
-        (CLEAN, MISSED, 0.0, 8.0, "INCONCLUSIVE: positive control: a leaky synthesizer was not caught"),
-        (LEAK, MISSED, 0.5, 8.0, "INCONCLUSIVE: positive control"),
-        (CLEAN, TOO_FEW, 0.0, 8.0, "INCONCLUSIVE: blind control: 9 patients are too few"),
-        (None, GOOD, None, 8.0, "INCONCLUSIVE: too few patients"),
-        (LEAK, GOOD, 2.0, 1.0, "VIOLATION: the attack shows ε ≥ 2 at confidence 95%, above the proven ε = 1"),
-        (LEAK, MISSED, 2.0, 1.0, "VIOLATION"),
-        (LEAK, GOOD, 1.0, 1.0, "LEAK FOUND"),
-    ],
-)
-def test_verdict(primary, control, bound, proven, expected) -> None:  # type: ignore[no-untyped-def]
-    said = verdict(primary, [control], bound, proven, 0.05)
-    assert said.startswith(expected)
-    assert "private" not in said
-
-
 def test_audit_of_a_leaking_generator_breaks_a_false_proof(trial, encoder: Encoder) -> None:  # type: ignore[no-untyped-def]
     members, nonmembers, synthetic = trial(0.2, 1)
     settings = AuditConfig(attacks=["nearest_neighbour/raw", "nearest_neighbour/pca", "logan"], bootstrap=100)
     found = audit(members, nonmembers, Released(synthetic), encoder, settings, 0.5, 1e-5)
     assert found["verdict"].startswith("VIOLATION")
-    assert 1.0 < found["epsilon_lower_bound"] <= found["ceiling"]
+    assert 1.0 < found["epsilon_lower_bound"] <= found["power"]["ceiling"]
     assert [a["role"] for a in found["attacks"]] == ["primary", "exploratory"]
     assert "attack logan" in [one["what"] for one in found["not_done"]]
     assert {one["attack"] for one in found["dose_response"]} == set(settings.attacks[:2])
     assert found["copies"]["low"] > 0.5
     json.dumps(found, allow_nan=False)
     without_proof = audit(members, nonmembers, Released(synthetic), encoder, AuditConfig(), None, 1e-5)
-    assert without_proof["verdict"] == "LEAK FOUND"
+    assert without_proof["verdict"].startswith("LEAK FOUND: nearest_neighbour/raw: AUC")
 
 
 def test_audit_of_an_honest_generator_says_no_more_than_it_saw(trial, encoder: Encoder) -> None:  # type: ignore[no-untyped-def]
     members, nonmembers, synthetic = trial(0.0, 1, samples=600)
     found = audit(members, nonmembers, Released(synthetic), encoder, AuditConfig(), 8.0, 1e-5)
-    assert found["verdict"] == "NO LEAK FOUND (this attack)"
+    assert found["verdict"].startswith("NO LEAK FOUND (tested: nearest_neighbour/raw")
+    assert "80 % of audits would show" in found["power"]["sentence"]
     assert found["attacks"][0]["auc_low"] < 0.5 < found["attacks"][0]["auc_high"]
     assert found["copies"]["patients_low"] < 0.5 < found["copies"]["patients_high"]
 

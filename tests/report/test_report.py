@@ -95,10 +95,12 @@ def test_the_whole_report_holds_the_numbers_of_the_run(both: tuple[Page, Page], 
     for row in evaluation["utility"]["results"]:
         assert f"{row['auc']['value']:.3g} [{row['auc']['low']:.3g}, {row['auc']['high']:.3g}]" in text
     for attack in audit["attacks"]:
-        assert f"AUC {attack['auc']:.3g} [{attack['auc_low']:.3g}, {attack['auc_high']:.3g}]" in text
+        assert f"{attack['auc']:.3g} [{attack['auc_low']:.3g}, {attack['auc_high']:.3g}]" in text
+        assert f"{attack['bound']['epsilon']:.3g} of {attack['bound']['ceiling']:.3g}" in text
     for control in audit["controls"]:
         assert control["detail"] in text
-    assert audit["verdict"] in text and f"{audit['copies']['closer_to_train']} of" in text
+    assert audit["judgement"]["word"] in text and audit["power"]["sentence"] in text
+    assert f"{audit['copies']['closer_to_train']} of" in text
     assert f"{card['plan']['noise_multiplier']:.5g}" in text and "LOCAL ONLY" in text
     for entry in evaluation["not_done"] + audit["not_done"]:
         assert entry["why"] in text
@@ -117,7 +119,7 @@ def test_pictures_of_real_patients_are_in_the_whole_report_alone(both: tuple[Pag
     local = set(whole.pictures()) - set(public.pictures())
     assert set(public.pictures()) <= set(whole.pictures())
     assert len(public.pictures()) == 2  # training curves and the release's images
-    assert len(local) == 6  # real sheet, local curves, intervals, histogram, ROC, copies
+    assert len(local) == 7  # real sheet, local curves, intervals, histogram, ROC, ladder of ε, copies
 
 
 def test_the_public_report_holds_nothing_private(both: tuple[Page, Page], complete: Path) -> None:

@@ -18,6 +18,7 @@ from imgsynth.measure.resampling import clopper_pearson, recentred_interval
 # Quantile of holdout-to-train distances: nearer than this is unusual for two different patients. Set by real patients
 # alone, so that no generator moves it.
 TOO_NEAR = 0.05
+NEAREST = 0.01  # share of samples, the nearest ones, that the ratio of distances looks at
 MIN_PATIENTS = 4
 
 
@@ -36,19 +37,24 @@ def copy_counts(
 
     ``low, high``: binomial, for these very patients (equal numbers of each). ``patients_low, patients_high``: over
     random halves of the patients, which vary as a bootstrap would without repeating anybody (delete-half jackknife).
-    ``too_near``: how many are nearer than ``threshold``, to train and to holdout.
+    ``too_near``: how many are nearer than ``threshold``, to train and to holdout. ``holdout_relative_distance``: the
+    NEAREST quantile of distances to train over that of distances to holdout; 1 without copying, 0 with exact copies,
+    and its interval over the same halves.
     """
     n, m = len(to_train_NP), min(to_train_NP.shape[1], to_holdout_NQ.shape[1])
     one = to_train_NP[:, random.permutation(to_train_NP.shape[1])[:m]].min(1)
     other = to_holdout_NQ[:, random.permutation(to_holdout_NQ.shape[1])[:m]].min(1)
     closer = int((one < other).sum())
     low, high = clopper_pearson(closer, n)
-    halves = []
+    halves, ratios = [], []
     for _ in range(replicates):
         half = to_train_NP[:, random.permutation(to_train_NP.shape[1])[: m // 2]].min(1)
         other_half = to_holdout_NQ[:, random.permutation(to_holdout_NQ.shape[1])[: m // 2]].min(1)
         halves.append((half < other_half).mean())
+        ratios.append(_relative(half, other_half))
     patients_low, patients_high = recentred_interval(closer / n, np.array(halves))
+    ratio = _relative(one, other)
+    ratio_low, ratio_high = recentred_interval(ratio, np.array(ratios))
     return {
         "n_synthetic": n,
         "n_patients_each": m,
@@ -63,5 +69,10 @@ def copy_counts(
             "train": int((one < threshold).sum()),
             "holdout": int((other < threshold).sum()),
         },
+        "holdout_relative_distance": {"value": ratio, "low": max(ratio_low, 0.0), "high": ratio_high},
         "note": "one half is expected without copying; descriptive only: noisy copies evade it",
     }
+
+
+def _relative(to_train_N: np.ndarray, to_holdout_N: np.ndarray) -> float:
+    return float(np.quantile(to_train_N, NEAREST) / max(np.quantile(to_holdout_N, NEAREST), 1e-12))
