@@ -75,7 +75,7 @@ def picture(images: Images, sizes: tuple[int, int, int], grid: Grid, path: Path)
     members, _, reference, _ = (images.of_patients(part) for part in np.split(names, np.cumsum(sizes)))
     base = innocent(reference, 8, random)
     rows = [base] + [leaky(base, members, 1.0, noise, np.random.default_rng(1))[0] for noise in (0.0, 0.1, 0.3)]
-    titles = [f"{what} {i}" for what in ("innocent", "copy", "sd 0.1", "sd 0.3") for i in range(8)]
+    titles = [f"{what}, {i}" for what in ("innocent", "copy", "sd 0.1", "sd 0.3") for i in range(8)]
     save_png(sheet(np.concatenate([row.x_NC for row in rows]), titles, grid, columns=8), path)
 
 
