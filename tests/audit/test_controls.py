@@ -188,6 +188,7 @@ def test_audit_of_a_leaking_generator_breaks_a_false_proof(trial, encoder: Encod
     found = audit(members, nonmembers, Released(synthetic), encoder, settings, 0.5, 1e-5)
     assert found["verdict"].startswith("VIOLATION")
     assert 1.0 < found["epsilon_lower_bound"] <= found["power"]["ceiling"]
+    assert (found["power"]["n_members"], found["power"]["counted_members"]) == (200, 100)  # half chose the threshold
     assert [a["role"] for a in found["attacks"]] == ["primary", "exploratory"]
     assert "attack logan" in [one["what"] for one in found["not_done"]]
     assert {one["attack"] for one in found["dose_response"]} == set(settings.attacks[:2])

@@ -23,6 +23,17 @@ def test_gaussian_curve_from_below(event: dp.DpEvent) -> None:
     np.testing.assert_allclose(claimed, exact, rtol=3e-3, atol=1e-13)
 
 
+def test_where_almost_nothing_is_hidden_rounding_claims_no_more_than_is_true() -> None:
+    """Where e^ε is beyond what doubles can subtract from 1, the curve must still stay below the exact one."""
+    for sigma in (0.1, 0.2, 0.3):
+        claimed = trade_off_of(dp.GaussianDpEvent(sigma)).fnr(ALPHA)
+        assert (claimed <= norm.cdf(norm.isf(ALPHA) - 1 / sigma) + 1e-12).all()
+        near_one_Y = 1 - np.geomspace(1e-15, 1e-3, 2000)
+        inverse = trade_off_of(dp.GaussianDpEvent(sigma)).blow_up_inverse
+        exact = norm.cdf(norm.ppf(near_one_Y) - 1 / sigma)
+        assert all(inverse(float(y)) <= limit + 1e-9 for y, limit in zip(near_one_Y, exact, strict=True))
+
+
 def test_one_subsampled_step_is_the_mixture_with_its_inverse() -> None:
     """At rate q the curve in one direction is q G_μ + (1 − q) Id (Dong et al. 2019, section 4); it is symmetric."""
     q, sigma = 0.2, 0.8
