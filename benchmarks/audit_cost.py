@@ -63,7 +63,8 @@ def main() -> None:
         print(f"| {name} | {time.monotonic() - began:.0f} | {spent:.0f} | {peak:.1f} |", flush=True)
 
     print(f"{args.samples} samples, {args.patients} patients, {args.side}³ voxels, {args.encoder}, "
-          f"{os.environ.get('OMP_NUM_THREADS', 'all')} threads\n\n| after | s | CPU s | peak GiB |\n|---|---|---|---|")  # fmt: skip
+          f"{os.environ.get('OMP_NUM_THREADS', 'all')} threads\n\n"
+          "| after | s | CPU s | peak GiB |\n|---|---|---|---|")  # fmt: skip
     half = args.patients // 2
     members, nonmembers = volumes(half, args.side, 1, "m"), volumes(args.patients - half, args.side, 2, "n")
     released = Released(volumes(args.samples, args.side, 3, "s"), volumes(100, args.side, 4, "r"))
