@@ -43,7 +43,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
         privacy=PrivacyConfig(batch_patients=10, delta=1e-3, ledger=str(folder / "ledger")),
         trainer=TrainerConfig(steps=2, checkpoint_every=2, sheet_every=2, device="cpu"),
         evaluate=EvaluateConfig(n=64, bootstrap=30, classifier_seeds=1),
-        audit=AuditConfig(n=64, bootstrap=30),
+        audit=AuditConfig(n=64, bootstrap=30, extraction_samples=64, ocr_pictures=1),
     )  # fmt: skip
 
 

@@ -49,7 +49,7 @@ def configure(folder: Path, mode: str = "dp") -> Config:
         sample=SampleConfig(n=10),
         encoder=EncoderConfig("random_conv"),
         evaluate=EvaluateConfig(n=60, bootstrap=20, classifier_seeds=1),
-        audit=AuditConfig(n=60, bootstrap=20),
+        audit=AuditConfig(n=60, bootstrap=20, extraction_samples=60, ocr_pictures=1),
     )
 
 
