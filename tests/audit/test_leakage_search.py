@@ -55,6 +55,14 @@ def test_matcher_is_the_naive_search(texts: list[str], data: str, chunk: int) ->
     assert set(found) == naive(content, patterns)
 
 
+def test_patterns_with_the_same_end_are_all_found() -> None:
+    """UIDs of one study, an id within a longer one: their last bytes have one hash."""
+    patterns = [b"abcdef", b"xxabcdef", b"yyabcdef", b"1.2.826.0.1.77.555", b"9.2.826.0.1.77.555"]
+    data = b" xxABCDEF, yyabcdef: 9.2.826.0.1.77.555 1.2.826.0.1.77.555"
+    assert set(Matcher(patterns).find(data)) == naive(data, patterns)
+    assert {index for _, index in naive(data, patterns)} == set(range(5))
+
+
 def test_patterns_that_are_too_short_are_refused() -> None:
     with pytest.raises(ValueError, match="6 bytes"):
         Matcher([b"abcde"])
