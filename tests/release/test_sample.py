@@ -145,6 +145,18 @@ def test_nothing_that_a_further_transform_is_told_is_released(ct_run: Path) -> N
 
 
 @pytest.mark.parametrize(
+    ("defaced", "said"), [(None, "Nobody has declared"), (True, "no faces"), (False, "show faces")]
+)
+def test_a_release_says_what_was_declared_of_faces(ct_run: Path, defaced: bool | None, said: str) -> None:
+    cfg = load_run(ct_run).config
+    cfg.data.defaced = defaced
+    folder = sample_release(ct_run, cfg)
+    assert read_json(folder / "provenance.json")["source_declared_defaced"] is defaced
+    assert said in (folder / "README.md").read_text()
+    verify_release(folder)
+
+
+@pytest.mark.parametrize(
     ("kind", "declared", "expected"),
     [("ct", None, None), ("ct", "NO", "NO"), ("ct", "YES", "YES"), ("dx", None, "YES"), ("dx", "NO", "NO")],
 )
