@@ -13,7 +13,7 @@ from imgsynth.audit.canaries import run as canaries_run
 from imgsynth.audit.canaries import twin as twin_module
 from imgsynth.audit.canaries.run import _verdict, control_steps, evaluated, twin_plan
 from imgsynth.audit.canaries.twin import Twin
-from imgsynth.audit.one_run import Guesses
+from imgsynth.audit.one_run import Guesses, OneRunBound
 from imgsynth.privacy.noise import NoiseSource
 from imgsynth.privacy.plan import PrivacyPlan
 from imgsynth.training.run import load_run
@@ -58,7 +58,9 @@ def test_the_record_and_nothing_else_is_left(trained: Path, monkeypatch: pytest.
     assert record["scope"] == "local" and record["engine"] == run.plan.engine and record["delta"] == run.plan.delta
     assert record["proven_epsilon"] == pytest.approx(run.plan.epsilon) and record["steps"] == 6
     assert [t["kind"] for t in record["twins"]] == ["weights", "input"]
+    best = OneRunBound.of(Guesses(80, 16, 16), 0.05 / 2, run.plan.delta).epsilon  # of two twins each has half of α
     for twin in record["twins"]:
+        assert twin["ceiling"] == pytest.approx(best)
         assert len(twin["coins"]) == len(twin["scores"]) == 80 and twin["guesses"] == 16
         assert 0 <= twin["correct"] <= 16 and twin["epsilon_lower_bound"] <= twin["ceiling"]
         names = {check["name"] for check in twin["mechanism"] if check["passed"]}
