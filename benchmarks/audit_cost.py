@@ -75,7 +75,7 @@ def main() -> None:
     found = Attacked()
     for space in ("raw", "pca", "ssim", "encoder"):
         settings.attacks = [name for name in attacks if name.endswith(space)]
-        part = run_attacks(members, nonmembers, released, tools)
+        part = run_attacks(members, nonmembers, released, tools, delta=1e-5)
         found.ran |= part.ran
         stage(f"{len(part.ran)} attacks in space {space}")
     _, doses = run_controls(found, members, nonmembers, released, tools)
