@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -75,15 +76,17 @@ def test_the_next_batch_is_made_while_this_one_is_worked_on() -> None:
     feed.take()
     data.hold.clear()
     feed.prepare()  # returns, although the batch cannot be made yet
-    waiting = threading.Timer(0.3, data.hold.set)
+    waiting = threading.Timer(1.0, data.hold.set)
     waiting.start()
+    began = time.perf_counter()
     feed.take()
-    assert 0.2 < feed.waited < 10
+    assert data.hold.is_set()  # not before it was made
+    assert feed.waited == pytest.approx(time.perf_counter() - began, abs=0.3)
     feed.prepare()
     while not feed._prepared.done():
         pass
     feed.take()
-    assert feed.waited < 0.2
+    assert feed.waited < 0.5
     feed.close()
 
 
