@@ -13,7 +13,7 @@ import numpy as np
 from imgsynth.audit.attacks.attack import Attack, NotApplicable, Released, Tools, full_name
 from imgsynth.audit.beyond import beyond_membership
 from imgsynth.audit.blind import blind_baseline
-from imgsynth.audit.conclude import conclude, read_canaries
+from imgsynth.audit.conclude import conclude
 from imgsynth.audit.controls import (
     NOT_RUN,
     SAMPLE_ATTACKS,
@@ -38,6 +38,7 @@ from imgsynth.files import write_json
 from imgsynth.measure.encoders import Encoder, get_encoder
 from imgsynth.measure.images import Images
 from imgsynth.measure.source import fresh_samples, real_images
+from imgsynth.release.canary_record import read_canaries
 from imgsynth.schema import AuditConfig, Config
 from imgsynth.training.run import load_run
 from imgsynth.types import Grid
@@ -236,7 +237,7 @@ def audit_run(run_dir: Path, cfg: Config, extra_transforms: Sequence[Any] = ()) 
         result["not_done"].append({"what": "text in pixels", "why": result["leakage"]["pixels"]["not_done"]})
     if "not_done" in result["copies"]["extraction"]:
         result["not_done"].append({"what": "extraction", "why": result["copies"]["extraction"]["not_done"]})
-    result = conclude(result, read_canaries(run_dir))
+    result = conclude(result, *read_canaries(run_dir))
     header = {"format": FORMAT, "scope": "local", "unit": run.manifest.unit, "cohort_notes": list(run.manifest.notes)}
     result = header | result
     write_json(run_dir / "audit.json", result)

@@ -2,7 +2,11 @@
 
 | word          | when                                                                                               |
 |---------------|----------------------------------------------------------------------------------------------------|
-| VIOLATION     | a bound is above the proven ε, or canaries refute the claimed curve, whatever the controls say     |
+| VIOLATION     | a bound, of a deciding attack or of canaries, is above the proven ε, whatever the controls say     |
+| CLAIM         | canaries refute the claimed trade-off curve, though no bound is above ε, whatever the controls say |
+| REJECTED      |                                                                                                    |
+| MECHANISM     | a test of the twins' mechanism failed (noise, dose, draws), whatever the controls say              |
+| BROKEN        |                                                                                                    |
 | INCONCLUSIVE  | a required control failed or was not run, no deciding attack ran, or no leak at all could show     |
 | LEAK FOUND    | a deciding attack sees one, in any of the three ways below; or strings of the source are in files  |
 |               | that must not hold any, whatever the controls say                                                  |
@@ -10,7 +14,7 @@
 
 Which attacks decide was fixed before: the primary one alone at α, or, where none was declared primary, all K, each at
 α/K. The others are hints at most. Canaries speak of the program, attacks of this release: two statements, each with an
-α of its own; of J twins each has α/J, for its bound and again for the test of the curve.
+α of its own; of J twins each has α/J, half of it for its bound and half for the test of the curve.
 
 An attack sees a leak by an AUC whose interval lies above one half (probability α/2 where nothing leaks), by members
 above every non-member (exact p ≤ α/2; ``risk.worst_patients``), or by a bound above 0, for which Clopper and Pearson
@@ -24,14 +28,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from imgsynth.audit.canaries.findings import against
 from imgsynth.audit.epsilon import epsilon_from_errors
 from imgsynth.audit.roc import auc_interval
+from imgsynth.release.canary_record import GRAVE, VIOLATION
 
-VIOLATION = "VIOLATION"
 INCONCLUSIVE = "INCONCLUSIVE"
 LEAK_FOUND = "LEAK FOUND"
 NO_LEAK_FOUND = "NO LEAK FOUND"
-WORDS = (VIOLATION, INCONCLUSIVE, LEAK_FOUND, NO_LEAK_FOUND)
+WORDS = (*GRAVE, INCONCLUSIVE, LEAK_FOUND, NO_LEAK_FOUND)
 
 
 @dataclass(frozen=True)
@@ -60,7 +65,7 @@ def judge(audit: Mapping[str, Any], canaries: Mapping[str, Any] | None = None) -
     deciding = [a for a in audit["attacks"] if a["role"] != "exploratory"]
     each = audit["alpha"] / max(len(deciding), 1)
     proven = audit["proven_epsilon"]
-    above = [*_attacks_above(deciding, proven, each), *(_canaries_above(canaries) if canaries else ())]
+    grave = [*_attacks_above(deciding, proven, each), *(against(canaries) if canaries else ())]
     weak = [*_cannot_tell(audit, deciding), *(_failed(canaries["controls"]) if canaries else ())]
     found = [text for attack in deciding if (text := _leak(attack, each))]
     hints = [text for attack in audit["attacks"] if attack not in deciding and (text := _leak(attack, audit["alpha"]))]
@@ -68,10 +73,11 @@ def judge(audit: Mapping[str, Any], canaries: Mapping[str, Any] | None = None) -
     written = list(_written(audit.get("leakage")))
     tested = tuple(attack_name(attack) for attack in audit["attacks"])
     tested += tuple(f"canaries ({twin['kind']})" for twin in (canaries or {}).get("twins", ()))
-    if above:
+    if grave:
+        word = min((word for word, _ in grave), key=GRAVE.index)
         caveats = [f"but {text}" for text in weak]
         broken = "the proof, the code or the data flow is broken: do not release"
-        return Verdict(VIOLATION, (*above, broken, *caveats), tuple(hints), tested)
+        return Verdict(word, (*(text for _, text in grave), broken, *caveats), tuple(hints), tested)
     if written:  # no statistics: the strings are there
         return Verdict(LEAK_FOUND, (*written, *found, *(f"but {text}" for text in weak)), tuple(hints), tested)
     if weak:
@@ -86,22 +92,14 @@ def attack_name(attack: Mapping[str, Any]) -> str:
     return f"{attack['name']}/{attack['space']}" if attack["space"] else str(attack["name"])
 
 
-def _attacks_above(deciding: Sequence[Mapping[str, Any]], proven: float | None, alpha: float) -> Iterator[str]:
+def _attacks_above(
+    deciding: Sequence[Mapping[str, Any]], proven: float | None, alpha: float
+) -> Iterator[tuple[str, str]]:
     for attack in deciding:
         bound = bound_at(attack, alpha)
         if proven is not None and bound > proven:
             sure = f"at confidence {100 * (1 - alpha):.4g} %"
-            yield f"{attack_name(attack)} shows ε ≥ {bound:.3g} {sure}, above the proven ε = {proven:.3g}"
-
-
-def _canaries_above(canaries: Mapping[str, Any]) -> Iterator[str]:
-    proven = canaries["proven_epsilon"]
-    for twin in canaries["twins"]:
-        bound, p = twin["epsilon_lower_bound"], twin["p_value_of_claimed_curve"]
-        if bound > proven:
-            yield f"canaries ({twin['kind']}) show ε ≥ {bound:.3g}, above the proven ε = {proven:.3g} of their twin"
-        elif p <= canaries["alpha_of_each_twin"]:
-            yield f"canaries ({twin['kind']}) refute the trade-off curve that the accountant claims (p = {p:.2g})"
+            yield VIOLATION, f"{attack_name(attack)} shows ε ≥ {bound:.3g} {sure}, above the proven ε = {proven:.3g}"
 
 
 def _cannot_tell(audit: Mapping[str, Any], deciding: Sequence[Mapping[str, Any]]) -> Iterator[str]:

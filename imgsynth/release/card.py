@@ -19,13 +19,13 @@ from imgsynth.privacy.events import event_to_json, training_event
 from imgsynth.privacy.ledger import Ledger
 from imgsynth.privacy.plan import PrivacyPlan
 from imgsynth.release.attacker import members_found_at_most
+from imgsynth.release.card_audit import NOT_RELEASABLE, VERDICTS, audit_part
 from imgsynth.release.card_text import (
     burned_in_text,
     counted_unit,
     declared_public,
     group_of_two,
     not_covered,
-    round_down,
     round_up,
     unit_warning,
     weak_proof,
@@ -38,24 +38,11 @@ FORMAT = "imgsynth-privacy-card-1"
 CARD_JSON = "privacy_card.json"
 CARD_MD = "privacy_card.md"
 
-# The first words of a verdict. What follows them in audit.json (counts, details of controls) stays local.
-VERDICTS = {
-    "VIOLATION": "the attack contradicts the proof",
-    "LEAK FOUND": "the attack told members from non-members better than chance, within what ε allows",
-    "NO LEAK FOUND": "this attack did not tell members from non-members, and its controls worked",
-    "INCONCLUSIVE": "the audit could not decide: a control failed, or there were too few patients",
-}
 ADJACENCY = {
     "patient": "add or remove all data of one patient",
     "case": "add or remove all data filed under one case id",
     "image": "add or remove one image",
 }
-NOT_AUDITED = {"status": "not audited yet", "epsilon_lower_bound": None, "alpha": None, "verdict": None}
-AUDIT_NOTE = (
-    "This is an output of real patients without noise, and no part of the proven guarantee. It is shown rounded down "
-    "to one decimal, with a verdict of a few words, because a proof that was never tested is worth less to whoever "
-    "relies on it. It says what was found; a low number does not say that no more is there."
-)
 
 
 def build_card(
@@ -180,29 +167,9 @@ def not_releasable_because(plan: PrivacyPlan, audit: dict[str, Any], ledger: dic
             "the cohort's privacy ledger does not have this run: what was spent on these patients is not known "
             "(restore the ledger, or set privacy.ledger to the folder that the run was trained with)"
         )
-    if audit["verdict"] == "VIOLATION":
-        reasons.append(
-            f"the audit found more than the proof allows (ε at least {audit['epsilon_lower_bound']:g}): the proof, the "
-            "program or the flow of data is broken"
-        )
+    if audit["verdict"] in NOT_RELEASABLE:
+        reasons.append(NOT_RELEASABLE[audit["verdict"]].format(bound=audit["epsilon_lower_bound"]))
     return reasons
-
-
-def audit_part(run_dir: Path) -> dict[str, Any]:
-    """What the card says of audit.json: one rounded number, α and one of VERDICTS, marked as a private-data output."""
-    path = run_dir / "audit.json"
-    if not path.is_file():
-        return dict(NOT_AUDITED)
-    audit = read_json(path)
-    lower = audit["epsilon_lower_bound"]
-    return {
-        "status": "audited",
-        "epsilon_lower_bound": None if lower is None else round_down(lower),
-        "alpha": audit["alpha"],
-        "verdict": next(name for name in VERDICTS if audit["verdict"].startswith(name)),
-        "private_data_output": True,
-        "note": AUDIT_NOTE,
-    }
 
 
 def write_card(folder: Path, card: dict[str, Any]) -> None:

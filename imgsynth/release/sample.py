@@ -10,7 +10,8 @@ import numpy as np
 
 from imgsynth import console
 from imgsynth.release.bids import write_bids_dataset
-from imgsynth.release.card import audit_part, build_card, cohort_ledger, judged_burned_in, write_card
+from imgsynth.release.card import build_card, cohort_ledger, judged_burned_in, write_card
+from imgsynth.release.card_audit import audit_part
 from imgsynth.release.documents import write_provenance, write_readme
 from imgsynth.release.folder import atomic_folder, write_checksums
 from imgsynth.release.generate import fresh_generator, generate

@@ -6,12 +6,18 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from imgsynth.audit.registry import FAMILIES
-from imgsynth.audit.verdict import INCONCLUSIVE, LEAK_FOUND, NO_LEAK_FOUND, VIOLATION, attack_name
+from imgsynth.audit.verdict import INCONCLUSIVE, LEAK_FOUND, NO_LEAK_FOUND, attack_name
+from imgsynth.release.canary_record import BROKEN, GRAVE, REJECTED, VIOLATION
 from imgsynth.report import audit_figures
 
 PLAIN = {
     VIOLATION: "More leaks than the proof allows. The proof, the program or the flow of data is broken, and ε on the "
     "privacy card must not be relied on. Do not hand this release over.",
+    REJECTED: "A twin of this run, trained by the same program, gave away more about who was in it than the trade-off "
+    "curve behind ε allows. ε on the privacy card must not be relied on. Do not hand this release over.",
+    BROKEN: "A twin of this run, trained by the same program, showed that the program does not do what the proof is "
+    "about: its noise, clipping or sampling is another. ε on the privacy card must not be relied on. Do not hand this "
+    "release over.",
     INCONCLUSIVE: "The audit cannot say whether this release leaks: what it builds on did not hold (see the reasons). "
     "Treat the release as if nobody had audited it.",
     LEAK_FOUND: "Somebody with the released images can tell patients who were trained on from others better than by "
@@ -34,6 +40,7 @@ def audit_part(audit: dict[str, Any]) -> dict[str, Any]:
     return {
         "judgement": judgement,
         "plain": PLAIN[judgement["word"]],
+        "grave": judgement["word"] in GRAVE,
         "numbers": list(_numbers(audit)),
         "attacks": [
             attack | {"full": attack_name(attack), "holder": ACCESS[attack["access"]][0]} for attack in attacks

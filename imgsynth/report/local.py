@@ -6,9 +6,11 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from imgsynth.audit.conclude import summary
 from imgsynth.cohort.manifest import Item, Manifest
 from imgsynth.files import read_json
 from imgsynth.measure.source import real_images
+from imgsynth.release.canary_record import read_canaries
 from imgsynth.release.card import local_ledger
 from imgsynth.report import figures
 from imgsynth.report.audit_part import audit_part
@@ -21,6 +23,7 @@ from imgsynth.types import SPLITS, InputError
 def local_part(run: Run) -> dict[str, Any]:
     """Everything that only the whole report has. What is missing is None, and the page says how to get it."""
     evaluation, audit = _json(run.root / "evaluation.json"), _json(run.root / "audit.json")
+    canaries, not_taken = read_canaries(run.root)
     sheet = run.root / "local" / "copy_sheet.png"
     return {
         "output": str(run.root),
@@ -34,6 +37,8 @@ def local_part(run: Run) -> dict[str, Any]:
         "histogram": figures.histogram(evaluation["histogram"]) if evaluation and evaluation["histogram"] else None,
         "audit": audit,
         "audited": audit_part(audit) if audit else None,
+        "canaries": summary(canaries) if canaries else None,
+        "canaries_not_taken": not_taken,
         "copy_sheet": figures.data_uri(sheet.read_bytes(), "image/png") if audit and sheet.is_file() else None,
     }
 

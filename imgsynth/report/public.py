@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from imgsynth.files import read_json
-from imgsynth.release.card import CARD_JSON, VERDICTS, fresh_card
+from imgsynth.release.card import CARD_JSON, fresh_card
+from imgsynth.release.card_audit import VERDICTS
 from imgsynth.release.card_text import round_up
 from imgsynth.release.documents import provenance
 from imgsynth.release.patients import COHORT_JSON

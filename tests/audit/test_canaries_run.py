@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from imgsynth import cli, config, pipeline
-from imgsynth.audit.canaries import run as canaries_run
 from imgsynth.audit.canaries import twin as twin_module
-from imgsynth.audit.canaries.run import _verdict, control_steps, evaluated, twin_plan
+from imgsynth.audit.canaries.run import control_steps, evaluated, twin_plan, verdict_of
 from imgsynth.audit.canaries.twin import Twin
 from imgsynth.audit.one_run import Guesses, OneRunBound
 from imgsynth.privacy.noise import NoiseSource
 from imgsynth.privacy.plan import PrivacyPlan
+from imgsynth.release.canary_record import FORMAT
 from imgsynth.training.run import load_run
 from imgsynth.types import CheckFailed, InputError
 
@@ -58,7 +58,8 @@ def test_the_record_and_nothing_else_is_left(trained: Path, monkeypatch: pytest.
     assert record["scope"] == "local" and record["engine"] == run.plan.engine and record["delta"] == run.plan.delta
     assert record["proven_epsilon"] == pytest.approx(run.plan.epsilon) and record["steps"] == 6
     assert [t["kind"] for t in record["twins"]] == ["weights", "input"]
-    best = OneRunBound.of(Guesses(80, 16, 16), 0.05 / 2, run.plan.delta).epsilon  # of two twins each has half of α
+    assert record["alpha_of_each_test"] == 0.05 / 4 and record["alpha_of_bounds"] == 0.05 / 2
+    best = OneRunBound.of(Guesses(80, 16, 16), 0.05 / 4, run.plan.delta).epsilon  # two twins, each with two tests
     for twin in record["twins"]:
         assert twin["ceiling"] == pytest.approx(best)
         assert len(twin["coins"]) == len(twin["scores"]) == 80 and twin["guesses"] == 16
@@ -85,7 +86,7 @@ def test_without_controls_it_is_inconclusive(trained: Path) -> None:
 
 def test_a_violation_is_recorded_and_fails(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(NoiseSource, "add", lambda self, value, std, divisor=1.0: value.double() / divisor)
-    overrides = ["audit.canaries.kinds=[side]", "audit.canaries.m=400", "audit.canaries.steps=2"]
+    overrides = ["audit.canaries.kinds=[side]", "audit.canaries.m=400"]
     monkeypatch.setattr(PrivacyPlan, "epsilon", 0.5)
     with pytest.raises(CheckFailed, match="do not release"):
         audit(trained, *overrides)
@@ -98,9 +99,10 @@ def test_a_claim_that_is_refuted_before_the_bound_passes_it_fails_too() -> None:
                        noise_multiplier=1.07, images_per_patient=1, delta=1e-5)  # fmt: skip
     found = {"kind": "side", "mechanism": [], **evaluated(Guesses(1000, 200, 198), plan, 0.05)}
     assert found["epsilon_lower_bound"] < plan.epsilon
-    assert _verdict([found], [], plan.epsilon, 0.05).startswith("CLAIM REJECTED")
+    record = {"proven_epsilon": plan.epsilon, "alpha_of_each_test": 0.05, "twins": [found], "controls": []}
+    assert verdict_of(record).startswith("CLAIM REJECTED")
     fair = {"kind": "side", "mechanism": [], **evaluated(Guesses(1000, 200, 120), plan, 0.05)}
-    assert _verdict([fair], [], plan.epsilon, 0.05).startswith("INCONCLUSIVE: no positive control")
+    assert verdict_of(record | {"twins": [fair]}).startswith("INCONCLUSIVE: no positive control")
 
 
 def test_a_mechanism_that_is_not_the_plans_is_recorded_and_fails(
@@ -109,7 +111,7 @@ def test_a_mechanism_that_is_not_the_plans_is_recorded_and_fails(
     """Half the noise, where no bound from so few canaries passes ε."""
     add = NoiseSource.add
     monkeypatch.setattr(NoiseSource, "add", lambda self, value, std, *more: add(self, value, std / 2, *more))
-    with pytest.raises(CheckFailed, match="MECHANISM BROKEN: noise"):
+    with pytest.raises(CheckFailed, match=r"MECHANISM BROKEN: .*noise"):
         audit(trained, "audit.canaries.kinds=[side]")
     record = json.loads((trained / "canaries.json").read_text())
     assert record["verdict"].startswith("MECHANISM BROKEN")
@@ -178,4 +180,4 @@ def test_the_command_line_knows_it(trained: Path, monkeypatch: pytest.MonkeyPatc
         cli.main()
     said = capsys.readouterr()
     assert ended.value.code == 2 and "kinds" in said.err and "audit.canaries.m" in said.err
-    assert canaries_run.FORMAT in (trained / "canaries.json").read_text()
+    assert FORMAT in (trained / "canaries.json").read_text()

@@ -14,7 +14,8 @@ from imgsynth.audit.one_run import epsilon_one_run
 from imgsynth.audit.power import power_of
 from imgsynth.audit.risk import worst_patients
 from imgsynth.audit.roc import auc
-from imgsynth.audit.verdict import INCONCLUSIVE, LEAK_FOUND, NO_LEAK_FOUND, VIOLATION, WORDS, judge
+from imgsynth.audit.verdict import INCONCLUSIVE, LEAK_FOUND, NO_LEAK_FOUND, WORDS, judge
+from imgsynth.release.canary_record import BROKEN, REJECTED, VIOLATION
 
 GOOD = {"kind": "positive", "passed": True, "detail": "copies were caught", "required": True}
 MISSED = GOOD | {"passed": False, "detail": "copies were not caught"}
@@ -120,13 +121,14 @@ def test_copies_are_a_hint() -> None:
     )  # fmt: skip
 
 
-def canaries(*correct: int, proven: float = 2.0, p: float = 1.0) -> dict[str, Any]:
-    bounds = [epsilon_one_run(500, 100, c, 0.05 / len(correct), 1e-5) for c in correct]
+def canaries(*correct: int, proven: float = 2.0, p: float = 1.0, mechanism: Any = ()) -> dict[str, Any]:
+    each = 0.05 / len(correct) / 2
+    bounds = [epsilon_one_run(500, 100, c, each, 1e-5) for c in correct]
     twins = [
-        {"kind": f"kind{i}", "epsilon_lower_bound": bound, "p_value_of_claimed_curve": p}
+        {"kind": f"kind{i}", "epsilon_lower_bound": bound, "p_value_of_claimed_curve": p, "mechanism": mechanism}
         for i, bound in enumerate(bounds)
     ]
-    return {"alpha_of_each_twin": 0.05 / len(correct), "proven_epsilon": proven, "twins": twins, "controls": [GOOD]}
+    return {"alpha_of_each_test": each, "proven_epsilon": proven, "twins": twins, "controls": [GOOD]}
 
 
 def test_canaries_above_the_proof_are_a_violation_whatever_the_attacks_say() -> None:
@@ -134,14 +136,36 @@ def test_canaries_above_the_proof_are_a_violation_whatever_the_attacks_say() -> 
     assert judge(audit(BLIND), canaries(60)).tested[-1] == "canaries (kind0)"
     caught = judge(audit(BLIND), canaries(100))
     assert caught.word == VIOLATION
-    assert "canaries (kind0) show ε ≥ 3.48" in str(caught)
+    assert "canaries (kind0) show ε ≥ 3.26" in str(caught)
     assert judge(audit(controls=()), canaries(60, 100)).word == VIOLATION
 
 
-def test_canaries_that_refute_the_claimed_curve_are_a_violation_and_pay_for_every_twin() -> None:
-    assert judge(audit(BLIND), canaries(60, p=0.04)).word == VIOLATION
-    assert "refute the trade-off curve" in str(judge(audit(BLIND), canaries(60, p=0.04)))
-    assert judge(audit(BLIND), canaries(60, 60, p=0.04)).word == NO_LEAK_FOUND
+def test_canaries_that_refute_the_claimed_curve_pay_for_the_bound_and_for_every_twin() -> None:
+    assert judge(audit(BLIND), canaries(60, p=0.024)).word == REJECTED
+    assert "refute the trade-off curve" in str(judge(audit(BLIND), canaries(60, p=0.024)))
+    assert judge(audit(BLIND), canaries(60, p=0.026)).word == NO_LEAK_FOUND
+    assert judge(audit(BLIND), canaries(60, 60, p=0.013)).word == NO_LEAK_FOUND
+    assert judge(audit(BLIND), canaries(60, 60, p=0.012)).word == REJECTED
+
+
+NOISE = {"name": "noise", "value": 0.9, "expected": 1.8, "p": 1e-9, "passed": False}
+
+
+@pytest.mark.parametrize("found", [audit(BLIND), audit(), audit(SHARP), audit(BLIND, controls=(MISSED,))])
+def test_a_mechanism_that_is_not_the_plans_outweighs_what_attacks_say(found: Any) -> None:
+    assert judge(found, canaries(60, mechanism=[NOISE | {"passed": True}])).word != BROKEN
+    verdict = judge(found, canaries(60, 60, mechanism=[NOISE]))
+    assert verdict.word == BROKEN and str(verdict).startswith("MECHANISM BROKEN: canaries (kind0) met a mechanism")
+    assert "noise 0.9 for 1.8 (p = 1e-09)" in verdict.because[0] and "canaries (kind1)" in verdict.because[1]
+
+
+def test_of_all_that_stands_against_a_release_the_gravest_is_the_word_and_nothing_is_left_out() -> None:
+    all_three = judge(audit(BLIND), canaries(100, p=0.01, mechanism=[NOISE]))
+    assert all_three.word == VIOLATION
+    said = "; ".join(all_three.because)
+    assert all(what in said for what in ("above the proven ε", "refute the trade-off curve", "met a mechanism"))
+    assert judge(audit(BLIND), canaries(60, p=0.01, mechanism=[NOISE])).word == REJECTED
+    assert judge(audit(SHARP, proven=1.0), canaries(60, mechanism=[NOISE])).word == VIOLATION
 
 
 def test_canaries_without_a_control_that_was_caught_leave_it_open() -> None:

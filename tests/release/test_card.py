@@ -16,15 +16,13 @@ from imgsynth.privacy.patients import Patients
 from imgsynth.privacy.plan import PrivacyPlan, make_plan
 from imgsynth.release.attacker import members_found_at_most
 from imgsynth.release.card import (
-    NOT_AUDITED,
-    VERDICTS,
-    audit_part,
     build_card,
     card_markdown,
     cohort_ledger,
     local_ledger,
     update_card,
 )
+from imgsynth.release.card_audit import NOT_AUDITED, VERDICTS, audit_part
 from imgsynth.release.card_text import CASE_IDS, group_of_two, round_down, round_up
 from imgsynth.release.sample import sample_release
 from imgsynth.release.verify import verify_release
@@ -79,11 +77,10 @@ def test_two_units_have_the_group_guarantee() -> None:
 
 
 def test_every_verdict_of_an_audit_has_its_place_on_the_card(tmp_path: Path) -> None:
-    names = {audit_verdict.VIOLATION, audit_verdict.LEAK_FOUND, audit_verdict.NO_LEAK_FOUND, audit_verdict.INCONCLUSIVE}
-    for name in names:
+    for name in audit_verdict.WORDS:
         shown = audit_part(audit_json(tmp_path, f"{name}: 12 patients of ward 7", 1.99))
         assert name.startswith(shown["verdict"]) and "ward" not in str(shown) and shown["epsilon_lower_bound"] == 1.9
-    assert len(VERDICTS) == len(names)
+    assert set(VERDICTS) == set(audit_verdict.WORDS)
     assert audit_part(tmp_path / "elsewhere") == NOT_AUDITED
     assert audit_part(audit_json(tmp_path, "INCONCLUSIVE: too few", None))["epsilon_lower_bound"] is None
 

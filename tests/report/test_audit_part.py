@@ -16,6 +16,7 @@ from imgsynth import pipeline
 from imgsynth.audit.conclude import conclude, conclude_again
 from imgsynth.audit.verdict import WORDS
 from imgsynth.files import read_json, write_json
+from imgsynth.release.canary_record import FORMAT, identity
 from imgsynth.release.card import update_card
 from imgsynth.report.audit_part import ACCESS, PLAIN, audit_part, not_tested
 from imgsynth.report.write import write_report
@@ -33,10 +34,11 @@ def canaries(bound: float, proven: float = 8.0) -> dict[str, Any]:
     control = {"name": "canaries without noise, weights", "kind": "positive", "passed": True, "value": 3.0, "low": None,
                "high": None, "detail": "a twin without noise was caught", "required": True}  # fmt: skip
     twin = {"kind": "weights", "guesses": 50, "correct": 48, "epsilon_lower_bound": bound, "ceiling": 4.0,
-            "p_value_of_claimed_curve": 0.5, "epsilon_under_gaussian_hypothesis": 3.3, "seconds": 1.0,
+            "p_value_of_claimed_curve": 0.5, "mechanism": [], "epsilon_under_gaussian_hypothesis": 3.3, "seconds": 1.0,
             "coins": "0110", "scores": [0.125, 0.25, 0.5, 1.0]}  # fmt: skip
     return {"meaning": "Trained anew with canaries.", "verdict": "", "proven_epsilon": proven, "delta": 1e-3,
-            "alpha": 0.05, "alpha_of_each_twin": 0.05, "m": 4, "twins": [twin], "controls": [control]}  # fmt: skip
+            "alpha": 0.05, "alpha_of_each_test": 0.025, "alpha_of_bounds": 0.025, "twins": [twin],
+            "controls": [control]}  # fmt: skip
 
 
 def svg(uri: str) -> str:
@@ -80,12 +82,13 @@ def test_coins_and_scores_of_canaries_stay_in_their_file(audit: dict[str, Any]) 
     assert found["canaries"]["twins"][0]["correct"] == 48
     assert not {"coins", "scores"} & set(found["canaries"]["twins"][0])
     assert (found["epsilon_lower_bound"], found["epsilon_lower_bound_from"]) == (1.25, "canaries (weights)")
+    assert found["alpha_of_bound"] == pytest.approx(0.075)  # the largest of several bounds, each with its own α
     assert conclude(found, canaries(1.25)) == found
 
 
 def test_a_violation_by_canaries_reaches_report_and_card(complete: Path, tmp_path: Path) -> None:
     run_dir = Path(shutil.copytree(complete, tmp_path / "run"))
-    write_json(run_dir / "canaries.json", canaries(3.5, proven=2.0))
+    write_json(run_dir / "canaries.json", canaries(3.5, proven=2.0) | {"format": FORMAT, "of": identity(run_dir)})
     conclude_again(run_dir)
     update_card(run_dir)
     write_report(run_dir)

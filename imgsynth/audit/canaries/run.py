@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from imgsynth import console
+from imgsynth import __version__, console
 from imgsynth.audit.canaries.coins import GuessCounts, half_and_half, toss
+from imgsynth.audit.canaries.findings import against
 from imgsynth.audit.canaries.twin import Twin
 from imgsynth.audit.controls import Control
 from imgsynth.audit.fdp import fdp_p_value
@@ -27,6 +28,7 @@ from imgsynth.cohort.dataset import PatientDataset
 from imgsynth.files import write_json
 from imgsynth.privacy.plan import PrivacyPlan
 from imgsynth.privacy.tradeoff import trade_off
+from imgsynth.release.canary_record import FORMAT, NAME, grave_word, identity
 from imgsynth.schema import Config
 from imgsynth.training.device import choose_device
 from imgsynth.training.fakes import refuse_earlier_fakes
@@ -34,8 +36,7 @@ from imgsynth.training.folder import RunFolder
 from imgsynth.training.run import Run, load_run, model_factory
 from imgsynth.types import CheckFailed, Fault, InputError
 
-FORMAT = "imgsynth-canaries-1"
-VIOLATION, REJECTED, BROKEN, INCONCLUSIVE = "VIOLATION", "CLAIM REJECTED", "MECHANISM BROKEN", "INCONCLUSIVE"
+INCONCLUSIVE = "INCONCLUSIVE"
 MEANING = (
     "Trained anew on the run's patients and on pseudo-patients (canaries), each put in by a secret coin. A lower bound "
     "above the proven ε shows that clipping, noise, sampling or accounting are broken; one below shows nothing more "
@@ -59,24 +60,26 @@ def audit_canaries(run_dir: Path, cfg: Config, extra_transforms: Sequence[Any] =
     )  # fmt: skip
     counts = half_and_half(settings.m, settings.guesses)
     alpha = cfg.audit.alpha / len(settings.kinds)  # the worst of several twins is a choice, too
+    each = alpha / 2  # of a twin's two tests: the bound against ε, and the claimed curve
     twins, controls = [], []
     for kind in settings.kinds:
         console.say(f"Twin with {settings.m} canaries ({kind}), {plan.steps} steps")
-        twins.append(_audited(run, cfg, patients, plan, kind, counts, alpha))
+        twins.append(_audited(run, cfg, patients, plan, kind, counts, each))
         if settings.control:
             controls.append(_noiseless(run, cfg, patients, plan, kind))
-    verdict = _verdict(twins, controls, plan.epsilon, alpha)
     record = {
-        "format": FORMAT, "scope": "local", "meaning": MEANING, "verdict": verdict,
+        "format": FORMAT, "scope": "local", "of": identity(run_dir), "imgsynth": __version__, "meaning": MEANING,
         "proven_epsilon": plan.epsilon, "proven_epsilon_of_run": run.plan.epsilon, "delta": plan.delta,
-        "alpha": cfg.audit.alpha, "alpha_of_each_twin": alpha, "engine": plan.engine,
+        "alpha": cfg.audit.alpha, "alpha_of_each_twin": alpha, "alpha_of_each_test": each,
+        "alpha_of_bounds": each * len(twins), "engine": plan.engine,
         "steps": plan.steps, "steps_of_run": run.plan.steps, "m": settings.m, "guesses": counts._asdict(),
         "guesses_fixed": "before any twin was trained", "twins": twins, "controls": [c.to_json() for c in controls],
     }  # fmt: skip
-    path = write_json(run_dir / "canaries.json", record)
+    record["verdict"] = verdict = verdict_of(record)
+    path = write_json(run_dir / NAME, record)
     for twin in twins:
         console.say(f"{twin['kind']}: ε ≥ {twin['epsilon_lower_bound']:.3g}, proven ε ≤ {plan.epsilon:.4g}")
-    if verdict.startswith((VIOLATION, REJECTED, BROKEN)):
+    if grave_word(record):
         raise CheckFailed(
             Fault(str(path), verdict, f"nothing against the proven ε of {plan.epsilon:.4g}",
                   "do not release; clipping, noise, sampling or accounting are broken")
@@ -160,30 +163,15 @@ def _twin(run: Run, cfg: Config, patients: PatientDataset, plan: PrivacyPlan, ki
     return Twin(model, kind, coins_M, plan, trainer, patients, choose_device(trainer))
 
 
-def _verdict(twins: Sequence[dict[str, Any]], controls: Sequence[Control], proven: float, alpha: float) -> str:
+def verdict_of(record: Mapping[str, Any]) -> str:
     """One sentence, the gravest first."""
-    above = [t for t in twins if t["epsilon_lower_bound"] > proven]
-    if above:
-        worst = max(above, key=lambda t: t["epsilon_lower_bound"])
-        return (
-            f"{VIOLATION}: canaries ({worst['kind']}) show ε ≥ {worst['epsilon_lower_bound']:.3g}, above the proven "
-            f"ε = {proven:.3g} of the twin: do not release"
-        )
-    least = min(twins, key=lambda t: t["p_value_of_claimed_curve"])
-    if least["p_value_of_claimed_curve"] <= alpha:
-        return (
-            f"{REJECTED}: canaries ({least['kind']}) refute the trade-off curve that ε = {proven:.3g} stands for "
-            f"(p = {least['p_value_of_claimed_curve']:.2g}): do not release"
-        )
-    off = [(t["kind"], c) for t in twins for c in t["mechanism"] if not c["passed"]]
-    if off:
-        seen = "; ".join(
-            f"{c['name']} {c['value']:.4g} for {c['expected']:.4g} ({kind}, p = {c['p']:.1g})" for kind, c in off
-        )
-        return f"{BROKEN}: {seen}: the mechanism is not the plan's: do not release"
-    missed = [c.detail for c in controls if not c.passed]
+    found = against(record)
+    if found:
+        word = found[0][0]
+        return f"{word}: {'; '.join(seen for other, seen in found if other == word)}: do not release"
+    missed = [control["detail"] for control in record["controls"] if not control["passed"]]
     if missed:
         return f"{INCONCLUSIVE}: {'; '.join(missed)}"
-    if not controls:
+    if not record["controls"]:
         return f"{INCONCLUSIVE}: no positive control was run"
     return "NO VIOLATION FOUND (by these canaries)"
