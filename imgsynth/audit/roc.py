@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from scipy.optimize import brentq
-from scipy.stats import norm, rankdata
+from scipy.stats import binom, norm, rankdata
 
 from imgsynth.measure.resampling import LEVEL, clopper_pearson
 
@@ -82,7 +82,11 @@ def auc_interval(area: float, n_in: int, n_out: int, level: float = LEVEL) -> tu
 
 
 def tpr_at(in_P: np.ndarray, out_Q: np.ndarray, fpr: float) -> dict[str, Any]:
-    """The largest TPR at an empirical FPR of at most ``fpr``, with its Clopper-Pearson interval over members.
+    """The largest TPR at an empirical FPR of at most ``fpr``, with an interval for the TPR at a *true* FPR of ``fpr``.
+
+    The interval pays for both sides. The threshold of that true FPR lies between two order statistics of the
+    non-members with probability 1 − α/2 (how many non-members reach it is binomial), and each of these is a threshold
+    fixed without the members, for which Clopper and Pearson's interval of the TPR is taken at α/2. Ties only widen it.
 
     With fewer than 10/fpr non-members the threshold rests on less than ten of them: "underpowered", and no number.
     """
@@ -92,5 +96,10 @@ def tpr_at(in_P: np.ndarray, out_Q: np.ndarray, fpr: float) -> dict[str, Any]:
         return {"tpr": None, "low": None, "high": None, "status": why}
     curve = Roc.of(in_P, out_Q)
     tpr = float(curve.tpr[curve.fpr <= fpr].max())
-    low, high = clopper_pearson(round(tpr * len(in_P)), len(in_P))
+    half = (1 + LEVEL) / 2
+    fewest, most = binom.ppf([(1 - half) / 2, (1 + half) / 2], len(out_Q), fpr).astype(int).tolist()
+    falling_Q = np.sort(out_Q)[::-1]
+    strict = falling_Q[fewest - 1] if fewest else np.inf
+    surely, perhaps = int((in_P > strict).sum()), int((in_P > falling_Q[most]).sum())
+    low, high = clopper_pearson(surely, len(in_P), half)[0], clopper_pearson(perhaps, len(in_P), half)[1]
     return {"tpr": tpr, "low": low, "high": high, "status": "ok"}

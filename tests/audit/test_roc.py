@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy.stats import norm
+from scipy.stats import binom, norm
 from sklearn.metrics import auc as area_under
 from sklearn.metrics import roc_auc_score
 
 from imgsynth.audit.roc import Roc, auc, auc_interval, band, tpr_at
+from imgsynth.measure.resampling import clopper_pearson
 
 
 def test_auc_with_ties_agrees_with_scikit_learn() -> None:
@@ -54,7 +55,45 @@ def test_tpr_is_read_at_no_more_than_the_wanted_false_positives() -> None:
     in_P = np.array([989.5, 989.0, 990.0, 2000.0])
     at = tpr_at(in_P, out_Q, 0.01)
     assert at["tpr"] == 0.75
-    assert 0 < at["low"] < 0.75 < at["high"] < 1
+    assert 0 < at["low"] < 0.75 < at["high"] <= 1
+
+
+def only_members(in_P: np.ndarray, out_Q: np.ndarray, fpr: float) -> tuple[float, float]:
+    """Clopper and Pearson's interval over members alone, as if the threshold had been known."""
+    tpr = tpr_at(in_P, out_Q, fpr)["tpr"]
+    return clopper_pearson(round(tpr * len(in_P)), len(in_P))
+
+
+@pytest.mark.parametrize("truth", [0.01, 0.1, 0.5, 0.9])
+@pytest.mark.parametrize("decimals", [12, 1])
+def test_tpr_interval_covers_the_truth_at_the_true_rate_and_one_over_members_alone_does_not(
+    truth: float, decimals: int
+) -> None:
+    """Normal scores, whole or in tied steps of a tenth, for which the best threshold at a true FPR of 1 % is known."""
+    random, trials, covered, naive = np.random.default_rng(5), 250, 0, 0
+    shift = norm.ppf(truth) - norm.ppf(0.01)
+    exact = truth
+    if decimals == 1:
+        edge = np.ceil(norm.isf(0.01) * 10 + 0.5) / 10 - 0.05  # the smallest edge between steps with FPR ≤ 1 %
+        exact = norm.sf(edge - shift)
+    for _ in range(trials):
+        in_P = (random.standard_normal(1000) + shift).round(decimals)
+        out_Q = random.standard_normal(1000).round(decimals)
+        found = tpr_at(in_P, out_Q, 0.01)
+        assert found["low"] <= found["tpr"] <= found["high"]
+        covered += found["low"] <= exact <= found["high"]
+        low, high = only_members(in_P, out_Q, 0.01)
+        naive += low <= exact <= high
+    assert binom.cdf(covered, trials, 0.95) > 1e-3
+    assert binom.cdf(naive, trials, 0.95) < 1e-3
+
+
+def test_tpr_interval_is_not_so_wide_that_it_says_nothing() -> None:
+    random = np.random.default_rng(6)
+    found = tpr_at(random.standard_normal(2000) + 2, random.standard_normal(2000), 0.01)
+    assert found["high"] - found["low"] < 0.35
+    blind = tpr_at(random.standard_normal(2000), random.standard_normal(2000), 0.01)
+    assert blind["high"] < 0.04
 
 
 def test_too_few_nonmembers_are_underpowered_not_zero() -> None:
