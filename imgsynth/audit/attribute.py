@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import norm
 
-from imgsynth.audit.attacks.attack import Attack, Released, mean_by_patient
+from imgsynth.audit.attacks.attack import Attack, NotApplicable, Released, mean_by_patient
 from imgsynth.measure.images import Images
 from imgsynth.measure.resampling import LEVEL, recentred_interval
 
@@ -52,11 +52,11 @@ class Advantage:
 def attribute_inference(attack: Attack, members: Images, nonmembers: Images, classes: int) -> Advantage:
     """Guess each patient's class with a prepared ``attack`` whose scores follow the labels that images come with.
 
-    Patients whose images have several classes are left out. Raises ValueError where a side has no patient left.
+    Patients whose images have several classes are left out. Raises NotApplicable where a side has no patient left.
     """
     right_P, right_Q = (guessed_right(attack, patients, classes) for patients in (members, nonmembers))
     if not len(right_P) or not len(right_Q):
-        raise ValueError("Expected members and non-members with one class each, got none on a side.")
+        raise NotApplicable("every patient of a side, members or non-members, has images of several classes")
     low, high = difference_interval(int(right_P.sum()), len(right_P), int(right_Q.sum()), len(right_Q))
     share_in, share_out = float(right_P.mean()), float(right_Q.mean())
     commonest = np.bincount(_class_of(nonmembers)[_pure(nonmembers)]).max() / len(right_Q)
@@ -83,37 +83,44 @@ def class_mean_inversion(
 ) -> Advantage:
     """Root mean square distance (per voxel, images in [-1, 1]) of the generated classes' means to the real ones'.
 
-    ``members`` and ``nonmembers`` here are *closeness*, minus that distance, averaged over the classes that both sides
-    and the release have; as many patients are taken from either side, since the mean of fewer is farther from any
-    picture. The interval is over random halves of the patients (delete-half jackknife).
+    ``members`` and ``nonmembers`` here are *closeness*, minus that distance, averaged over the classes that the release
+    and either side have; as many patients are taken from either side, since the mean of fewer is farther from any
+    picture. The interval is over random halves of the patients (delete-half jackknife); halves that share no class
+    say nothing and are left out. Raises NotApplicable with fewer than 4 patients on a side, or no class in common.
     """
     n = min(members.n_patients, nonmembers.n_patients)
     if n < 4:
-        raise ValueError(f"Expected 4 patients or more on either side, got {n}.")
-    shared = sorted(set(members.y_N.tolist()) & set(nonmembers.y_N.tolist()) & set(released.samples.y_N.tolist()))
-    if not shared:
-        raise ValueError("Expected a class that members, non-members and samples have, got none.")
+        raise NotApplicable(f"{n} patients on one side; it takes 4")
+    picture = _class_means(released.samples)
 
-    def means(images: Images) -> dict[int, np.ndarray]:
-        return {c: images.x_NC[images.y_N == c].mean(0, dtype=np.float64) for c in shared if (images.y_N == c).any()}
-
-    picture = means(released.samples)
-
-    def closeness(images: Images) -> float:
-        found = means(images)
-        return -float(np.mean([math.sqrt(((found[c] - picture[c]) ** 2).mean()) for c in found]))
+    def closeness(inside: Images, outside: Images) -> np.ndarray:
+        """[2] of either side, not a number without a class in common."""
+        sides = _class_means(inside), _class_means(outside)
+        shared = sorted(picture.keys() & sides[0].keys() & sides[1].keys())
+        if not shared:
+            return np.full(2, np.nan)
+        return np.array(
+            [-np.mean([math.sqrt(((means[c] - picture[c]) ** 2).mean()) for c in shared]) for means in sides]
+        )
 
     members, nonmembers = members.draw_patients(n, random), nonmembers.draw_patients(n, random)
-    inside, outside = closeness(members), closeness(nonmembers)
-    halves = np.array(
+    inside, outside = map(float, closeness(members, nonmembers))
+    halves_R2 = np.array(
         [
-            closeness(members.draw_patients(n // 2, random)) - closeness(nonmembers.draw_patients(n // 2, random))
+            closeness(members.draw_patients(n // 2, random), nonmembers.draw_patients(n // 2, random))
             for _ in range(replicates)
         ]
     )
-    low, high = recentred_interval(inside - outside, halves)
+    halves_R2 = halves_R2[~np.isnan(halves_R2[:, 0])]
+    if math.isnan(inside) or not len(halves_R2):
+        raise NotApplicable("no class that members, non-members and samples have in common")
+    low, high = recentred_interval(inside - outside, halves_R2[:, 0] - halves_R2[:, 1])
     return Advantage("class-mean inversion", "mean of the generated images of a class", inside, outside,
                      inside - outside, low, high, None, n, n)  # fmt: skip
+
+
+def _class_means(images: Images) -> dict[int, np.ndarray]:
+    return {int(c): images.x_NC[images.y_N == c].mean(0, dtype=np.float64) for c in np.unique(images.y_N)}
 
 
 def difference_interval(
@@ -149,7 +156,10 @@ def _pure(patients: Images) -> np.ndarray:
 
 
 class NearestOfClass:
-    """Guesses by samples alone: minus the distance to the nearest released image that has the label in question."""
+    """Guesses by samples alone: minus the distance to the nearest released image that has the label in question.
+
+    A class that was not released is never guessed: it scores -inf.
+    """
 
     name = "nearest sample of the class"
     access = "samples"
@@ -167,4 +177,5 @@ class NearestOfClass:
     def scores(self, patients: Images) -> np.ndarray:
         """All images must have one label, as ``attribute_inference`` asks."""
         (label,) = np.unique(patients.y_N).tolist()
-        return self._by_class[label].scores(patients)
+        nearest = self._by_class.get(label)
+        return np.full(patients.n_patients, -np.inf) if nearest is None else nearest.scores(patients)

@@ -36,12 +36,19 @@ def beyond_membership(members: Images, nonmembers: Images, released: Released, t
                 attack.prepare(released)
             except NotApplicable:
                 continue  # the model lacks the part: another guesser has it, or samples alone must do
-            found["advantages"].append(attribute_inference(attack, members, nonmembers, classes).to_json())
+            try:
+                found["advantages"].append(attribute_inference(attack, members, nonmembers, classes).to_json())
+            except NotApplicable as reason:  # of the cohort, so that it holds for every guesser
+                found["not_done"].append({"what": "attribute inference", "why": str(reason)})
+                break
     else:
         found["not_done"].append({"what": "attribute inference", "why": "there is one class"})
     random = np.random.default_rng(tools.settings.seed)
-    inversion = class_mean_inversion(released, members, nonmembers, tools.settings.bootstrap, random)
-    found["advantages"].append(inversion.to_json())
+    try:
+        inversion = class_mean_inversion(released, members, nonmembers, tools.settings.bootstrap, random)
+        found["advantages"].append(inversion.to_json())
+    except NotApplicable as reason:
+        found["not_done"].append({"what": "class-mean inversion", "why": str(reason)})
     if len(released.references) >= 4:
         classifier = Groundhog("encoder", tools)
         classifier.prepare(released)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import torch
 from hybrid import Hybrid
 from scipy.stats import binomtest
 
-from imgsynth.audit.attacks.attack import Released, Tools
+from imgsynth.audit.attacks.attack import NotApplicable, Released, Tools
 from imgsynth.audit.attribute import (
     NearestOfClass,
     attribute_inference,
@@ -24,6 +25,8 @@ from imgsynth.audit.registry import build
 from imgsynth.measure.encoders import get_encoder
 from imgsynth.measure.images import Images, synthetic_images
 from imgsynth.schema import AuditConfig
+
+TOOLS = Tools(get_encoder("random_conv", 2, 0), AuditConfig(bootstrap=20))
 
 
 class Oracle:
@@ -65,7 +68,7 @@ def test_advantage_is_the_difference_of_the_shares_of_right_guesses() -> None:
 def test_patients_with_several_classes_are_left_out() -> None:
     patients = Images(np.zeros((5, 1, 8, 8), np.float32), np.array([0, 1, 1, 0, 2]), np.array(list("aabcc")))
     assert guessed_right(Oracle({"b": 1, "c": 0}), patients, 3).tolist() == [True]
-    with pytest.raises(ValueError, match="one class each"):
+    with pytest.raises(NotApplicable, match="several classes"):
         attribute_inference(Oracle({}), patients, patients.of_patients(np.array(["a"])), 3)
 
 
@@ -121,7 +124,7 @@ def test_class_means_nearer_to_members_are_found_and_those_of_strangers_are_not(
     assert whole.value == whole.members == whole.nonmembers == 0
     shifted = Released(synthetic_images(members.x_NC + np.float32(0.25), members.y_N))
     assert class_mean_inversion(shifted, members, members, 20, random).members == pytest.approx(-0.25, rel=1e-4)
-    with pytest.raises(ValueError, match="a class"):
+    with pytest.raises(NotApplicable, match="no class"):
         class_mean_inversion(Released(synthetic_images(members.x_NC, members.y_N + 7)), members, nonmembers, 2, random)
 
 
@@ -156,3 +159,67 @@ def test_all_questions_beyond_membership_are_json_and_say_what_was_not_done() ->
     few = beyond_membership(members, nonmembers.select(np.arange(2)), released, tools)
     assert few["advantages"] == []
     assert "2 patients" in few["not_done"][0]["why"]
+
+
+def asked(members: Images, nonmembers: Images, samples: Images, model: Hybrid | None = None) -> dict[str, Any]:
+    tools = Tools(get_encoder("random_conv", samples.x_NC.ndim - 2, 0), AuditConfig(bootstrap=20))
+    found = beyond_membership(members, nonmembers, Released(samples, model=model), tools)
+    return json.loads(json.dumps(found, allow_nan=False))
+
+
+def hybrid(shape: tuple[int, ...], classes: int) -> Hybrid:
+    torch.manual_seed(0)
+    return Hybrid(shape, classes).eval().requires_grad_(False)
+
+
+def test_a_class_that_is_rare_or_was_not_released_stops_nothing() -> None:
+    members, nonmembers = people("in", [0, 1] * 6 + [2]), people("out", [0, 1] * 5)
+    samples = synthetic_images(nonmembers.x_NC, np.array([0, 1] * 5))  # class 2 is among members alone
+    found = asked(members, nonmembers, samples, hybrid((8, 8), 3))
+    assert [a["name"] for a in found["advantages"]] == ["attribute inference"] * 3 + ["class-mean inversion"]
+    assert found["not_done"] == []
+    nearest = NearestOfClass(lambda: build("nearest_neighbour/raw", TOOLS))
+    nearest.prepare(Released(samples))
+    rare = members.select(members.y_N == 2)
+    assert nearest.scores(rare).tolist() == [-np.inf]
+    assert guessed_right(nearest, rare, 3).tolist() == [False]
+
+
+def test_patients_with_mixed_labels_leave_the_guess_undone_and_say_why() -> None:
+    members, nonmembers = (people(side, [0] * 8, 2) for side in ("in", "out"))
+    mixed = [Images(p.x_NC, np.arange(16) % 2, p.patients_N) for p in (members, nonmembers)]
+    found = asked(*mixed, synthetic_images(members.x_NC, np.arange(16) % 2), hybrid((8, 8), 2))
+    assert [a["name"] for a in found["advantages"]] == ["class-mean inversion"]
+    assert [entry["what"] for entry in found["not_done"]] == ["attribute inference"]
+    assert "several classes" in found["not_done"][0]["why"]
+    one_side = asked(mixed[0], nonmembers, synthetic_images(members.x_NC, np.arange(16) % 2))
+    assert [entry["what"] for entry in one_side["not_done"]] == ["attribute inference"]
+
+
+def test_sides_without_a_class_in_common_leave_the_picture_undone_and_say_why() -> None:
+    members, nonmembers = people("in", [0] * 6), people("out", [1] * 6)
+    found = asked(members, nonmembers, synthetic_images(members.x_NC, np.zeros(6, int)))
+    assert [entry["what"] for entry in found["not_done"]] == ["class-mean inversion"]
+    assert "no class" in found["not_done"][0]["why"]
+
+
+def test_halves_without_a_class_in_common_are_left_out_of_the_interval() -> None:
+    """Of each side's four patients only two have the released class."""
+    members, nonmembers = people("in", [0, 0, 1, 1]), people("out", [0, 0, 2, 2])
+    samples = synthetic_images(members.x_NC, np.zeros(4, int))
+    found = class_mean_inversion(Released(samples), members, nonmembers, 60, np.random.default_rng(0))
+    assert found.low < found.high and np.isfinite([found.low, found.high, found.value]).all()
+
+
+def test_volumes_several_a_patient_and_the_fewest_patients() -> None:
+    random = np.random.default_rng(3)
+
+    def volumes(prefix: str, patients: int) -> Images:
+        names = np.repeat([f"{prefix}{i}" for i in range(patients)], 3)
+        x_NC = random.uniform(-1, 1, (len(names), 1, 8, 8, 8)).astype(np.float32)
+        return Images(x_NC, np.repeat(np.arange(patients) % 2, 3), names)
+
+    members, nonmembers = volumes("in", 4), volumes("out", 4)
+    found = asked(members, nonmembers, synthetic_images(members.x_NC, members.y_N), hybrid((8, 8, 8), 2))
+    assert [a["n_members"] for a in found["advantages"]] == [4, 4, 4, 4]
+    assert found["not_done"] == []
