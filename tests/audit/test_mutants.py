@@ -116,6 +116,20 @@ def noise_once_per_chunk(patch: Patch) -> None:
     patch.setattr(GhostEngine, "_chunks", noised)
 
 
+def noise_used_twice(patch: Patch) -> None:
+    """Steps 2k and 2k + 1 have the same noise: each alone is as the plan says."""
+    add = NoiseSource.add
+    kept: dict[torch.Size, torch.Tensor] = {}
+
+    def again(self: NoiseSource, value: torch.Tensor, std: float, divisor: float = 1.0) -> torch.Tensor:
+        noise = kept.pop(value.shape, None)
+        if noise is None:
+            noise = kept[value.shape] = add(self, torch.zeros_like(value), std) / std
+        return (value.double() + noise * std) / divisor
+
+    patch.setattr(NoiseSource, "add", again)
+
+
 def batch_norm_left_in(patch: Patch) -> None:
     judge = refuse._reason_and_fix
     batch_norms = torch.nn.modules.batchnorm._BatchNorm
@@ -149,6 +163,7 @@ MUTANTS: dict[str, Callable[[Patch], None]] = {
     "shuffled batches": shuffled_batches,
     "double-counted chunk": double_counted_chunk,
     "noise once per chunk": noise_once_per_chunk,
+    "noise used twice": noise_used_twice,
     "BatchNorm left in": batch_norm_left_in,
     "data-fitted normalisation": data_fitted_normalisation,
 }
@@ -161,6 +176,7 @@ BY_CHECK = {  # the check of the mechanism that must fail, whatever else does
     "shuffled batches": "draws",
     "double-counted chunk": "dose",
     "noise once per chunk": "noise",
+    "noise used twice": "steps",
 }
 BY_TEST: dict[str, tuple[str, str, tuple[Any, ...]]] = {  # file, test, arguments
     "noise ÷ 8": ("privacy/test_step.py", "test_noise_on_the_sum_has_standard_deviation_sigma_C", ([],)),
@@ -174,6 +190,9 @@ BY_TEST: dict[str, tuple[str, str, tuple[Any, ...]]] = {  # file, test, argument
     "shuffled batches": ("privacy/test_sampling.py", "test_batches_are_poisson_samples", (None,)),
     "double-counted chunk": ("contracts/test_engines.py", "test_physical_batch_changes_nothing", (GhostEngine(),)),
     "noise once per chunk": ("contracts/test_engines.py", "test_physical_batch_changes_nothing", (GhostEngine(),)),
+    "noise used twice": (
+        "privacy/test_step.py", "test_noise_is_fresh_in_every_step_and_differs_between_parameters", (),
+    ),
     "BatchNorm left in": ("privacy/test_refuse.py", "test_all_are_named_at_once", ()),
     "data-fitted normalisation": (
         "cohort/test_independence.py", "test_a_patients_images_do_not_depend_on_the_other_patients", ("window",),
@@ -215,7 +234,7 @@ def test_sound_code_is_not_suspected(way: dict[str, Any]) -> None:
     shown, checks, claimed = audited(None, **way)
     assert 0.8 < claimed < 1.2 if way is FULL else claimed > 5
     assert shown["epsilon_lower_bound"] < claimed and shown["p_value_of_claimed_curve"] > 0.05
-    assert all(checks.values()) and len(checks) == (3 if way is FULL else 5)
+    assert all(checks.values()) and len(checks) == (6 if way is FULL else 8)
 
 
 @pytest.mark.parametrize("name", sorted(BY_BOUND))

@@ -4,13 +4,16 @@ A bound on ε needs a large excess before it shows: twice the sensitivity at ε 
 Given the draws, though, the readings of Dirac canaries are normal with known mean and variance at every step, and the
 draws are coin tosses with a known rate. Tests of that see a few percent. They bound no ε.
 
-| check   | of Dirac canaries' readings, or of any canaries' draws | what is wrong where it fails              |
-|---------|--------------------------------------------------------|-------------------------------------------|
-| dose    | mean 1 where drawn, in clipping norms                  | clipping, counting twice, normaliser      |
-| noise   | mean square σ_g² where not drawn                       | noise, normaliser                         |
-| rate    | each draws with probability q in each of T steps       | another rate                              |
-| draws   | spread over canaries like T tosses of each             | shuffled batches                          |
-| batches | spread over steps like tosses of all                   | batches of one size                       |
+| check       | of Dirac canaries' readings, or of any canaries' draws | what is wrong where it fails              |
+|-------------|--------------------------------------------------------|-------------------------------------------|
+| dose        | mean 1 where drawn, in clipping norms                  | clipping, counting twice, normaliser      |
+| noise       | mean square σ_g² where not drawn                       | noise, normaliser                         |
+| steps       | noise of different steps is uncorrelated               | noise used twice, kept, or of low rank    |
+| coordinates | noise of different coordinates is uncorrelated         | one noise for several weights             |
+| normal      | all noise together is normal                           | another distribution                      |
+| rate        | each draws with probability q in each of T steps       | another rate                              |
+| draws       | spread over canaries like T tosses of each             | shuffled batches                          |
+| batches     | spread over steps like tosses of all                   | batches of one size                       |
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from imgsynth.audit.canaries.independence import of_rows, of_shape
 from imgsynth.privacy.plan import PrivacyPlan
 
 LEVEL = 1e-4  # of each two-sided test; fixed, and so small that sound trainers are not suspected by mere repetition
@@ -53,6 +57,7 @@ class Mechanism:
         self._batches: list[int] = []
         self._drawn: list[np.ndarray] = []
         self._others: list[np.ndarray] = []
+        self._noise_TM: list[np.ndarray] = []
 
     def add(self, drawn_M: np.ndarray, x_M: np.ndarray | None) -> None:
         """One step: which canaries were in the batch, and their readings where these are independent."""
@@ -61,6 +66,7 @@ class Mechanism:
         if x_M is not None:
             self._drawn.append(x_M[drawn_M])
             self._others.append(x_M[~drawn_M])
+            self._noise_TM.append((x_M - drawn_M).astype(np.float32))
 
     def checks(self) -> list[Check]:
         included, steps = int(self._coins_M.sum()), self._plan.steps
@@ -71,6 +77,7 @@ class Mechanism:
         ]
         if self._drawn:
             found += [self._dose(np.concatenate(self._drawn)), self._noise(np.concatenate(self._others))]
+            found += self._fresh(np.stack(self._noise_TM))
         return [check for check in found if check is not None]
 
     def _dose(self, x_N: np.ndarray) -> Check | None:
@@ -92,6 +99,16 @@ class Mechanism:
         square = len(x_N) * (rms / sd) ** 2
         p = 2 * min(stats.chi2.cdf(square, len(x_N)), stats.chi2.sf(square, len(x_N)))
         return Check("noise", rms, sd, float(min(1.0, p)))
+
+    def _fresh(self, z_TM: np.ndarray) -> list[Check | None]:
+        if self._plan.gradient_noise_multiplier == 0:
+            return []
+        pairs = {"steps": of_rows(z_TM), "coordinates": of_rows(np.ascontiguousarray(z_TM.T))}
+        distance, p = of_shape(z_TM)
+        return [
+            *(None if pair is None else Check(name, pair[0], 0.0, pair[1]) for name, pair in pairs.items()),
+            Check("normal", distance, 0.0, p),
+        ]
 
     def _rate(self) -> Check | None:
         """Of those put in; one that was left out and drawn all the same fails for sure."""
