@@ -7,9 +7,10 @@
 | REJECTED      |                                                                                                    |
 | MECHANISM     | a test of the twins' mechanism failed (noise, dose, draws), whatever the controls say              |
 | BROKEN        |                                                                                                    |
+| SOURCE        | strings of the source are in files that must not hold any, whatever the controls say               |
+| STRINGS FOUND |                                                                                                    |
 | INCONCLUSIVE  | a required control failed or was not run, no deciding attack ran, or no leak at all could show     |
-| LEAK FOUND    | a deciding attack sees one, in any of the three ways below; or strings of the source are in files  |
-|               | that must not hold any, whatever the controls say                                                  |
+| LEAK FOUND    | a deciding attack sees one, in any of the three ways below                                         |
 | NO LEAK FOUND | otherwise: by these attacks, on so many patients                                                   |
 
 Which attacks decide was fixed before: the primary one alone at α, or, where none was declared primary, all K, each at
@@ -34,9 +35,10 @@ from imgsynth.audit.roc import auc_interval
 from imgsynth.release.canary_record import GRAVE, VIOLATION
 
 INCONCLUSIVE = "INCONCLUSIVE"
+STRINGS_FOUND = "SOURCE STRINGS FOUND"
 LEAK_FOUND = "LEAK FOUND"
 NO_LEAK_FOUND = "NO LEAK FOUND"
-WORDS = (*GRAVE, INCONCLUSIVE, LEAK_FOUND, NO_LEAK_FOUND)
+WORDS = (*GRAVE, STRINGS_FOUND, INCONCLUSIVE, LEAK_FOUND, NO_LEAK_FOUND)
 
 
 @dataclass(frozen=True)
@@ -77,9 +79,9 @@ def judge(audit: Mapping[str, Any], canaries: Mapping[str, Any] | None = None) -
         word = min((word for word, _ in grave), key=GRAVE.index)
         caveats = [f"but {text}" for text in weak]
         broken = "the proof, the code or the data flow is broken: do not release"
-        return Verdict(word, (*(text for _, text in grave), broken, *caveats), tuple(hints), tested)
+        return Verdict(word, (*(text for _, text in grave), broken, *written, *caveats), tuple(hints), tested)
     if written:  # no statistics: the strings are there
-        return Verdict(LEAK_FOUND, (*written, *found, *(f"but {text}" for text in weak)), tuple(hints), tested)
+        return Verdict(STRINGS_FOUND, (*written, *found, *(f"but {text}" for text in weak)), tuple(hints), tested)
     if weak:
         return Verdict(INCONCLUSIVE, tuple(weak), (*found, *hints), tested)
     if found:

@@ -14,6 +14,7 @@ VERDICTS = {
     VIOLATION: "a lower bound contradicts the proof",
     REJECTED: "canaries in a twin of the run contradict the trade-off curve that the proof claims",
     BROKEN: "canaries in a twin of the run met other noise, clipping or sampling than the proof is about",
+    "SOURCE STRINGS FOUND": "strings of the source (such as ids, names or paths) are in files that must not hold any",
     "LEAK FOUND": "the attack told members from non-members better than chance, within what ε allows",
     "NO LEAK FOUND": "this attack did not tell members from non-members, and its controls worked",
     "INCONCLUSIVE": "the audit could not decide: a control failed, or there were too few patients",
@@ -24,6 +25,8 @@ NOT_RELEASABLE = {
     REJECTED: f"the audit's canaries refute the trade-off curve that ε stands for: {_BROKEN}",
     BROKEN: "the audit's canaries met a mechanism that is not the plan's (noise, clipping or sampling): the program "
     "does not do what ε was proven of",
+    "SOURCE STRINGS FOUND": "the audit found strings of the source (such as ids, names or paths) in files that must "
+    "not hold any",
 }
 NOT_AUDITED = {"status": "not audited yet", "epsilon_lower_bound": None, "alpha": None, "verdict": None}
 BY_CANARIES = "by canaries alone"

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from imgsynth.audit.registry import FAMILIES
-from imgsynth.audit.verdict import INCONCLUSIVE, LEAK_FOUND, NO_LEAK_FOUND, attack_name
+from imgsynth.audit.verdict import INCONCLUSIVE, LEAK_FOUND, NO_LEAK_FOUND, STRINGS_FOUND, attack_name
 from imgsynth.release.canary_record import BROKEN, GRAVE, REJECTED, VIOLATION
 from imgsynth.report import audit_figures
 
@@ -18,6 +18,8 @@ PLAIN = {
     BROKEN: "A twin of this run, trained by the same program, showed that the program does not do what the proof is "
     "about: its noise, clipping or sampling is another. ε on the privacy card must not be relied on. Do not hand this "
     "release over.",
+    STRINGS_FOUND: "Strings of the source, such as ids, names or paths, are in files that must not hold any (which and "
+    "where is in local/leakage.json). No ε covers that. Do not hand this release over.",
     INCONCLUSIVE: "The audit cannot say whether this release leaks: what it builds on did not hold (see the reasons). "
     "Treat the release as if nobody had audited it.",
     LEAK_FOUND: "Somebody with the released images can tell patients who were trained on from others better than by "
@@ -40,7 +42,7 @@ def audit_part(audit: dict[str, Any]) -> dict[str, Any]:
     return {
         "judgement": judgement,
         "plain": PLAIN[judgement["word"]],
-        "grave": judgement["word"] in GRAVE,
+        "grave": judgement["word"] in (*GRAVE, STRINGS_FOUND),
         "numbers": list(_numbers(audit)),
         "attacks": [
             attack | {"full": attack_name(attack), "holder": ACCESS[attack["access"]][0]} for attack in attacks

@@ -14,7 +14,7 @@ from imgsynth.audit.one_run import epsilon_one_run
 from imgsynth.audit.power import power_of
 from imgsynth.audit.risk import worst_patients
 from imgsynth.audit.roc import auc
-from imgsynth.audit.verdict import INCONCLUSIVE, LEAK_FOUND, NO_LEAK_FOUND, WORDS, judge
+from imgsynth.audit.verdict import INCONCLUSIVE, LEAK_FOUND, NO_LEAK_FOUND, STRINGS_FOUND, WORDS, judge
 from imgsynth.release.canary_record import BROKEN, REJECTED, VIOLATION
 
 GOOD = {"kind": "positive", "passed": True, "detail": "copies were caught", "required": True}
@@ -109,8 +109,10 @@ def test_strings_of_the_source_in_a_file_need_no_statistics() -> None:
     assert judge(audit(BLIND) | {"leakage": clean}).word == NO_LEAK_FOUND
     for controls in ((GOOD,), (MISSED,)):
         verdict = judge(audit(BLIND, controls=controls) | {"leakage": found})
-        assert verdict.word == LEAK_FOUND
+        assert verdict.word == STRINGS_FOUND
         assert verdict.because[0].startswith("3 strings of the source")
+    both = judge(audit(told(90, 90), proven=1.5) | {"leakage": found})
+    assert both.word == VIOLATION and any(text.startswith("3 strings of the source") for text in both.because)
 
 
 def test_copies_are_a_hint() -> None:

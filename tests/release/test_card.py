@@ -19,6 +19,7 @@ from imgsynth.release.card import (
     build_card,
     card_markdown,
     cohort_ledger,
+    fresh_card,
     local_ledger,
     update_card,
 )
@@ -150,6 +151,29 @@ def test_a_violation_found_by_the_audit_makes_the_release_not_releasable(ct_run:
         )
     finally:
         (ct_run / "audit.json").unlink()
+
+
+@pytest.mark.parametrize("word", ["CLAIM REJECTED", "MECHANISM BROKEN"])
+def test_a_contradiction_that_no_bound_shows_is_worded_without_one(ct_run: Path, word: str) -> None:
+    """A test of the curve alone can refute the proof, with a bound of 0."""
+    try:
+        audit_json(ct_run, f"{word}: canaries", 0.0)
+        (reason,) = fresh_card(load_run(ct_run))["not_releasable_because"]
+    finally:
+        (ct_run / "audit.json").unlink()
+    assert "ε at least" not in reason and "more than" not in reason
+
+
+def test_strings_of_the_source_make_a_release_not_releasable(ct_run: Path) -> None:
+    try:
+        audit_json(ct_run, "SOURCE STRINGS FOUND: 3 strings of the source, as in ward-7.txt", 0.0)
+        card = fresh_card(load_run(ct_run))
+    finally:
+        (ct_run / "audit.json").unlink()
+    assert card["audit"]["verdict"] == "SOURCE STRINGS FOUND" and not card["releasable"]
+    assert "strings of the source" in card["not_releasable_because"][0] and "ward" not in str(card)
+    page = card_markdown(card)
+    assert "NOT RELEASABLE" in page and "within what ε allows" not in page
 
 
 def test_without_a_release_there_is_no_card_to_update(dx_run: Path) -> None:
