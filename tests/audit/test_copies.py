@@ -49,6 +49,29 @@ def test_interval_over_patients_is_wider_than_the_binomial_one(trial) -> None:  
     assert counts["patients_high"] - counts["patients_low"] > 1.5 * (counts["high"] - counts["low"])
 
 
+def test_samples_that_are_all_alike_are_no_copies(trial) -> None:  # type: ignore[no-untyped-def]
+    """Their one nearest patient was trained on in half of the cohorts: then every sample is nearer to train."""
+    shares = []
+    for seed in range(12):
+        members, nonmembers, synthetic = trial(0.0, seed, members=60, nonmembers=60, samples=200)
+        same = synthetic.with_images(synthetic.x_NC.mean(0, keepdims=True) + 1e-3 * synthetic.x_NC)
+        found = find_copies(same, members, nonmembers, AuditConfig(bootstrap=200))
+        shares.append(found["share"])
+        assert not found["caught"] and found["chance"]["p"] > 0.2
+    assert max(shares) > 0.9 and min(shares) < 0.1
+
+
+def test_chance_is_exact_under_the_null_and_sees_copies(trial) -> None:  # type: ignore[no-untyped-def]
+    p_T = [
+        find_copies(*(lambda t: (t[2], t[0], t[1]))(trial(0.0, seed, members=40, nonmembers=40, samples=100)),
+                    AuditConfig(bootstrap=200))["chance"]["p"]
+        for seed in range(40)
+    ]  # fmt: skip
+    assert np.mean(np.array(p_T) <= 0.1) < 0.3 and 0.3 < np.mean(p_T) < 0.7
+    members, nonmembers, synthetic = trial(0.2, 0, members=60, nonmembers=60, samples=500)
+    assert find_copies(synthetic, members, nonmembers, AuditConfig(bootstrap=200))["chance"]["p"] < 0.01
+
+
 def test_interval_of_a_difference_of_shares_is_the_published_one() -> None:
     """Newcombe 1998, Stat. Med. 17:873, table II: examples (a), (c) and (g) by method 10; Wilson's of 81 in 263."""
     for counts, low, high in (((56, 70, 48, 80), 0.0524, 0.3339), ((6, 7, 2, 7), 0.0582, 0.8062),

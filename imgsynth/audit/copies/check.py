@@ -45,12 +45,12 @@ def _measured(
 ) -> dict[str, Any]:
     """``copy_counts`` and ``memorisation`` by one distance; ``between_MP`` is that of holdout images to train patients.
 
-    ``caught``: the interval over patients of the share nearer to train lies above one half, or that of the memorised
-    share above that of holdout. Two intervals of 95 %, of which one side counts: 5 % of false alarms at most.
+    ``caught``: the share nearer to train is larger than by chance (p ≤ 2.5 %), or the interval of the memorised share
+    lies above that of holdout (95 %, of which one side counts): 5 % of false alarms at most.
     """
     random = np.random.default_rng(settings.seed)
     threshold = float(np.quantile(between_MP.min(1), TOO_NEAR))
     counts = copy_counts(to_train_NP, to_holdout_NQ, threshold, settings.bootstrap, random)
     memorised = memorisation(to_train_NP, to_holdout_NQ, threshold)
-    caught = bool(counts["patients_low"] > 0.5 or memorised["low"] > 0)
+    caught = bool(counts["chance"]["p"] <= 0.025 or memorised["low"] > 0)
     return {**counts, "memorised": memorised, "caught": caught}
