@@ -11,6 +11,8 @@ from imgsynth import config as door
 from imgsynth import console
 from imgsynth.audit.canaries.run import audit_canaries as canaries_run
 from imgsynth.audit.conclude import conclude_again
+from imgsynth.audit.leakage import search_again, source_strings
+from imgsynth.audit.leakage.sought import Sought
 from imgsynth.audit.policy import Evidence, policy_faults, read_policy, release_faults
 from imgsynth.audit.run import audit_run
 from imgsynth.cohort.build import build_manifest
@@ -58,9 +60,20 @@ def train(config: Config) -> Path:
 
 
 def sample(config: Config) -> Path:
-    """Write the release of a trained run."""
+    """Write the release of a trained run; where the run is audited already, its files are searched again."""
     refuse_several("sample")
-    return sample_release(folder(config), config)
+    release = sample_release(folder(config), config)
+    if (folder(config) / "audit.json").is_file():
+        _search_again(config)
+    return release
+
+
+def _search_again(config: Config) -> Sought:
+    """The strings of the source, which were looked for in all that the run made; audit.json and the card follow."""
+    sought, unread = source_strings(load_run(folder(config)).manifest, config)
+    if search_again(folder(config), sought, unread):
+        update_card(folder(config))
+    return sought
 
 
 def evaluate(config: Config) -> Path:
@@ -112,9 +125,12 @@ def _keep_policy(config: Config) -> None:
 
 
 def report(config: Config) -> Path:
-    """One self-contained HTML file, and a second one with the public part alone."""
+    """One self-contained HTML file, and a second one with the public part alone, which is searched like the release.
+
+    Raises CheckFailed, without the public one, if a string of the source is in it.
+    """
     refuse_several("report")
-    return write_report(folder(config))
+    return write_report(folder(config), _search_again(config))
 
 
 def verify(release: Path, policy: Path | None = None, audit: Path | None = None) -> Path:

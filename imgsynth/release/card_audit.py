@@ -15,8 +15,8 @@ VERDICTS = {
     REJECTED: "canaries in a twin of the run contradict the trade-off curve that the proof claims",
     BROKEN: "canaries in a twin of the run met other noise, clipping or sampling than the proof is about",
     "SOURCE STRINGS FOUND": "strings of the source (such as ids, names or paths) are in files that must not hold any",
-    "LEAK FOUND": "the attack told members from non-members better than chance, within what ε allows",
-    "NO LEAK FOUND": "this attack did not tell members from non-members, and its controls worked",
+    "LEAK FOUND": "an attack told members from non-members better than chance, within what ε allows",
+    "NO LEAK FOUND": "the attacks that decide did not tell members from non-members, and their controls worked",
     "INCONCLUSIVE": "the audit could not decide: a control failed, or there were too few patients",
 }
 _BROKEN = "the proof, the program or the flow of data is broken"

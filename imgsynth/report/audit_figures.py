@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from imgsynth.audit.roc import Roc, band
 from imgsynth.audit.verdict import attack_name
+from imgsynth.release.card_text import round_up
 from imgsynth.report.figures import BLUE, GREY, ORANGE, RED, STYLE, svg_uri
 
 GREEN, VIOLET = "#2e7d32", "#6a1b9a"
@@ -90,9 +91,11 @@ def ladder(audit: Mapping[str, Any]) -> str:
         if any(guessed is not None for *_, guessed, _ in rows):
             axis.plot([], [], "o", color=VIOLET, fillstyle="none", markersize=5, label="if Gaussian: no bound")
         if proven is not None and proven <= end:
-            axis.axvline(proven, color=RED, linestyle="--", linewidth=1.2, label=f"proven: ε at most {proven:.3g}")
+            axis.axvline(
+                proven, color=RED, linestyle="--", linewidth=1.2, label=f"proven: ε at most {round_up(proven)}"
+            )
         else:
-            text = "∞: nothing is proven" if proven is None else f"{proven:.3g}, beyond the axis"
+            text = "∞: nothing is proven" if proven is None else f"{round_up(proven)}, beyond the axis"
             axis.plot([], [], ">", color=RED, label=f"proven: ε at most {text}")
             axis.plot(end * 0.985, -0.5, ">", color=RED, clip_on=False)
         axis.set_yticks(range(len(rows)), [name for name, *_ in reversed(rows)])

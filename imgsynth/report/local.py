@@ -12,6 +12,7 @@ from imgsynth.files import read_json
 from imgsynth.measure.source import real_images
 from imgsynth.release.canary_record import read_canaries
 from imgsynth.release.card import local_ledger
+from imgsynth.release.card_text import counted_unit
 from imgsynth.report import figures
 from imgsynth.report.audit_part import audit_part
 from imgsynth.report.pictures import SHOWN, real_sheet
@@ -36,7 +37,7 @@ def local_part(run: Run) -> dict[str, Any]:
         "intervals": figures.intervals(evaluation["metrics"]) if evaluation else None,
         "histogram": figures.histogram(evaluation["histogram"]) if evaluation and evaluation["histogram"] else None,
         "audit": audit,
-        "audited": audit_part(audit) if audit else None,
+        "audited": audit_part(audit, counted_unit(run.plan)) if audit else None,
         "canaries": summary(canaries) if canaries else None,
         "canaries_not_taken": not_taken,
         "copy_sheet": figures.data_uri(sheet.read_bytes(), "image/png") if audit and sheet.is_file() else None,

@@ -9,26 +9,36 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from imgsynth import __version__
+from imgsynth.audit.leakage import source_strings, write_searched
+from imgsynth.audit.leakage.sought import Sought
 from imgsynth.files import write_text
 from imgsynth.release.card_text import round_up
+from imgsynth.report.audit_details import down, share
 from imgsynth.report.glossary import GLOSSARY
 from imgsynth.report.local import local_part
 from imgsynth.report.public import made_by_the_mechanism, public_part
 from imgsynth.training.run import load_run
 
 
-def write_report(run_dir: Path) -> Path:
+def write_report(run_dir: Path, sought: Sought | None = None) -> Path:
     """Write ``report.html`` and ``report_public.html`` into ``run_dir``; returns the former.
 
     Each is one self-contained file: styles and pictures are in it, no script, nothing is fetched. The public one is
     rendered from ``public_part`` alone, so that no template mistake can put anything else into it. Evaluation, audit
-    and release may be missing; the page then says which command makes them. Raises InputError where there is no run.
+    and release may be missing; the page then says which command makes them.
+
+    The public one is searched for the strings of the source, ``sought`` (None: they are collected here), before it has
+    its name. Raises InputError where there is no run, and CheckFailed, the whole report being written, where a string
+    is found; then there is no public report.
     """
     run = load_run(Path(run_dir))
+    if sought is None:
+        sought, _ = source_strings(run.manifest, run.config)
     public = public_part(run)
-    write_text(run.root / "report_public.html", render(public, None))
     whole = public | made_by_the_mechanism(run)
-    return write_text(run.root / "report.html", render(whole, local_part(run)))
+    path = write_text(run.root / "report.html", render(whole, local_part(run)))
+    write_searched(run.root / "report_public.html", render(public, None), sought)
+    return path
 
 
 def render(public: dict[str, Any], local: dict[str, Any] | None) -> str:
@@ -40,7 +50,7 @@ def render(public: dict[str, Any], local: dict[str, Any] | None) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    pages.filters.update(up=up, num=num, band=band)
+    pages.filters.update(up=up, num=num, band=band, down=down, share=share)
     style = resources.files("imgsynth.report").joinpath("templates/style.css").read_text(encoding="utf-8")
     return pages.get_template("report.html.j2").render(
         **public, local=local, style=style, glossary=GLOSSARY, version=__version__

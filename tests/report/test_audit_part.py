@@ -58,7 +58,8 @@ def test_what_was_not_tested_shrinks_as_it_is_tested(audit: dict[str, Any]) -> N
     assert any(text.startswith("Attacks that were not run: ") and "logan" in text for text in before)
     assert "No attack with the model's weights." in before
     more = copy.deepcopy(audit) | {"canaries": canaries(1.0)}
-    more["attacks"].append(more["attacks"][0] | {"name": "logan", "space": "", "access": "white box"})
+    more["attacks"].append(more["attacks"][0] | {"name": "logan", "space": "", "access": "white box",
+                                                 "role": "exploratory"})  # fmt: skip
     after = list(not_tested(more))
     assert len(after) == len(before) - 2
     assert not any("logan" in text for text in after)

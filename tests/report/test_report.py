@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import math
 import re
 import shutil
 from html.parser import HTMLParser
@@ -96,14 +97,15 @@ def test_the_whole_report_holds_the_numbers_of_the_run(both: tuple[Page, Page], 
         assert f"{row['auc']['value']:.3g} [{row['auc']['low']:.3g}, {row['auc']['high']:.3g}]" in text
     for attack in audit["attacks"]:
         assert f"{attack['auc']:.3g} [{attack['auc_low']:.3g}, {attack['auc_high']:.3g}]" in text
-        assert f"{attack['bound']['epsilon']:.3g} of {attack['bound']['ceiling']:.3g}" in text
+        low, most = (f"{math.floor(100 * attack['bound'][key]) / 100:.2f}" for key in ("epsilon", "ceiling"))
+        assert f"{low} of {most}" in text
     for control in audit["controls"]:
         assert control["detail"] in text
     assert audit["judgement"]["word"] in text and audit["power"]["sentence"] in text
     assert f"{audit['copies']['closer_to_train']} of" in text
     assert f"{card['plan']['noise_multiplier']:.5g}" in text and "LOCAL ONLY" in text
     for entry in evaluation["not_done"] + audit["not_done"]:
-        assert entry["why"] in text
+        assert entry["why"].rstrip(".") in text
 
 
 def test_what_was_spent_under_other_names_is_in_the_whole_report_alone(both: tuple[Page, Page]) -> None:

@@ -31,6 +31,8 @@ LOCAL_FOLDERS = ("local",)
 SHOWN = 100  # findings in audit.json; the local file has them all
 TEXT_SHOWN = "looked for in UTF-8, Latin-1, UTF-16 and UTF-32, whatever the case"
 
+_LAST: dict[tuple[str, str, str], tuple[Sought, list[str]]] = {}
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -91,11 +93,19 @@ def _search_layer(
 
 
 def source_strings(manifest: Manifest, config: Config) -> tuple[Sought, list[str]]:
-    """All that is to be looked for, and what of the source could not be read."""
-    sought = Sought(declared(config) | set(manifest.classes))
-    unread = collect(sought, manifest, config.data)
-    sought.leave_out_public(program_text())
-    return sought, unread
+    """All that is to be looked for, and what of the source could not be read.
+
+    Reading every header takes a minute for some ten thousand files. What was read last is kept for the process, so that
+    ``imgsynth run``, whose audit and report both ask, reads once.
+    """
+    key = (manifest.root, manifest.fingerprint, repr(config))
+    if key not in _LAST:
+        sought = Sought(declared(config) | set(manifest.classes))
+        unread = collect(sought, manifest, config.data)
+        sought.leave_out_public(program_text())
+        _LAST.clear()
+        _LAST[key] = sought, unread
+    return _LAST[key]
 
 
 def scan_run(run_dir: Path, sought: Sought, unread_sources: list[str]) -> dict[str, Any]:
@@ -104,11 +114,10 @@ def scan_run(run_dir: Path, sought: Sought, unread_sources: list[str]) -> dict[s
     Writes ``local/leakage.json`` with the strings that were found and where they come from.
     """
     began = time.monotonic()
-    everything = list_files(run_dir)
-    local = [name for name in everything if name in LOCAL or name.split("/", 1)[0] in LOCAL_FOLDERS]
-    found = search(run_dir, [name for name in everything if name not in set(local)], sought)
-    key = secrets.token_bytes(32)
-    _write_local(run_dir / "local" / "leakage.json", found, key)
+    names = searched_files(run_dir)
+    found = search(run_dir, names, sought)
+    key = write_findings(run_dir / "local" / "leakage.json", found)
+    left_out = set(list_files(run_dir)) - set(names)
     return {
         "clean": not found.findings,
         "strings": {"sought": len(sought.origin), "left_out": sought.counts(), "how": TEXT_SHOWN},
@@ -116,10 +125,17 @@ def scan_run(run_dir: Path, sought: Sought, unread_sources: list[str]) -> dict[s
         "bytes": found.size,
         "findings": [_public(finding, found.findings, key) for finding in found.findings[:SHOWN]],
         "n_findings": len(found.findings),
-        "local_files": [name for name in local if not name.startswith(LOCAL_FOLDERS)],
+        "local_files": sorted(name for name in left_out if not name.startswith(LOCAL_FOLDERS)),
         "not_read": [_without(text, found.findings, key) for text in [*unread_sources, *found.not_read]],
         "seconds": round(time.monotonic() - began, 1),
     }
+
+
+def searched_files(run_dir: Path) -> list[str]:
+    """All files of the run but those that hold ids or paths by design and stay."""
+    return [
+        name for name in list_files(run_dir) if name not in LOCAL and name.split("/", 1)[0] not in LOCAL_FOLDERS
+    ]  # fmt: skip
 
 
 def token(text: str, key: bytes) -> str:
@@ -147,12 +163,9 @@ def _without(text: str, findings: list[Finding], key: bytes) -> str:
     return text
 
 
-def _write_local(path: Path, found: Scan, key: bytes) -> None:
-    write_json(
-        path,
-        {
-            "local_only": True,
-            "key": key.hex(),
-            "findings": [{**vars(finding), "token": token(finding.text, key)} for finding in found.findings],
-        },
-    )
+def write_findings(path: Path, found: Scan) -> bytes:
+    """Write the strings that were found and where they come from. LOCAL ONLY. Returns the key of their tokens."""
+    key = secrets.token_bytes(32)
+    findings = [{**vars(finding), "token": token(finding.text, key)} for finding in found.findings]
+    write_json(path, {"local_only": True, "key": key.hex(), "findings": findings})
+    return key
