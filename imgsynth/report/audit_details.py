@@ -42,10 +42,10 @@ def details(audit: Part, unit: str) -> list[Section]:
     ]
 
 
-def why_not(audit: Part, what: str) -> str:
+def why_not(audit: Part, what: str, otherwise: str = "this audit does not say why") -> str:
     """The reason that ``not_done`` has for ``what``."""
     reasons = [entry["why"] for entry in audit["not_done"] if entry["what"] == what]
-    return reasons[0] if reasons else "this audit does not say why"
+    return reasons[0] if reasons else otherwise
 
 
 def share(value: float, low: float, high: float) -> str:
@@ -225,7 +225,7 @@ def _mechanism(audit: Part) -> Section:
     title, canaries = "Canaries' checks of the mechanism", audit["canaries"]
     checks = [(t["kind"], c) for t in (canaries or {}).get("twins", ()) for c in t.get("mechanism", ())]
     if not checks:
-        return _not_done(title, "canaries were not counted (imgsynth audit canaries)")
+        return _not_done(title, why_not(audit, "canaries", "canaries were not counted (imgsynth audit canaries)"))
     off = [f"{kind}: {c['name']}" for kind, c in checks if not c["passed"]]
     rows = [
         (kind, c["name"], f"{c['value']:.4g}", f"{c['expected']:.4g}", f"{c['p']:.2g}", "yes" if c["passed"] else "NO")

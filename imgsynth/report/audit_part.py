@@ -85,7 +85,7 @@ def _numbers(audit: Mapping[str, Any], unit: str) -> Iterator[str]:
     elif bound is not None:
         yield (
             f"Proven to leak: ε of {down(bound)} at least, by {audit['epsilon_lower_bound_from']}, with "
-            f"{100 * (1 - audit['alpha']):.4g} % confidence ({limit})."
+            f"{100 * (1 - audit['alpha_of_bound']):.4g} % confidence ({limit})."
         )
     worst = audit.get("risk", {}).get("worst")
     if worst:
@@ -99,20 +99,21 @@ def _numbers(audit: Mapping[str, Any], unit: str) -> Iterator[str]:
 def not_tested(audit: Mapping[str, Any]) -> Iterator[str]:
     """What a reader might think was tested, and was not, with the reason where the audit has one."""
     ran = {attack["name"] for attack in audit["attacks"]}
-    missing = [name.replace("_", " ") for name in FAMILIES if name not in ran]
+    said = {entry["what"].removeprefix("attack ").split("/")[0] for entry in audit["not_done"]}
+    missing = [name.replace("_", " ") for name in FAMILIES if name not in ran | said]
     if missing:
         yield f"Attacks that were not run: {', '.join(missing)}."
     accesses = {attack["access"] for attack in audit["attacks"]}
     for access, (_, words) in ACCESS.items():
         if access not in accesses:
             yield f"No attack with {words}."
-    if not audit["canaries"]:
+    noted = {entry["what"] for entry in audit["not_done"]}
+    if not audit["canaries"] and "canaries" not in noted:
         yield "The training program itself: no canaries were counted (imgsynth audit canaries)."
     if not audit.get("leakage"):
         yield "Names, ids and paths in the released files were not looked for."
     elif short := audit["leakage"]["strings"]["left_out"].get("too short"):
         yield f"Strings of the source with fewer than six characters ({short}) were not looked for in files."
-    noted = {entry["what"] for entry in audit["not_done"]}
     for what, there, words in _looked_for(audit):
         if not there and what not in noted:
             yield words

@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from imgsynth.audit.conclude import conclude, read_canaries
+from imgsynth.audit.conclude import conclude
 from imgsynth.audit.leakage.scan import scan_run, search, searched_files, write_findings
 from imgsynth.audit.leakage.sought import Sought
 from imgsynth.console import warn
 from imgsynth.files import read_json, rename, write_json, write_text
+from imgsynth.release.canary_record import read_canaries
 from imgsynth.types import CheckFailed, Fault
 
 WITHHELD = "local/withheld.json"
@@ -35,7 +36,7 @@ def search_again(run_dir: Path, sought: Sought, unread: Sequence[str]) -> bool:
     found = scan_run(run_dir, sought, list(unread))
     if not found["clean"]:
         warn(f"{found['n_findings']} strings of the source are in the run's files: see local/leakage.json")
-    write_json(path, conclude(audit | {"leakage": before | found}, read_canaries(run_dir)))
+    write_json(path, conclude(audit | {"leakage": before | found}, *read_canaries(run_dir)))
     return True
 
 
