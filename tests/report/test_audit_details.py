@@ -11,7 +11,7 @@ import pytest
 from imgsynth.audit.conclude import conclude
 from imgsynth.files import read_json
 from imgsynth.report.audit_details import Section, details, down, share
-from imgsynth.report.audit_part import WRITTEN, audit_part, not_tested
+from imgsynth.report.audit_part import audit_part, not_tested
 
 TITLES = ("Strings", "Text and faces", "Extraction", "Re-identification", "Beyond", "Set classifier", "Dose",
           "Canaries", "Reference models")  # fmt: skip
@@ -68,7 +68,7 @@ def test_strings_in_files_are_told_without_the_strings(audit: dict[str, Any]) ->
     section = by_title(audit)["Strings"]
     assert section.alarm and section.rows == [("release/a.txt", "as it lies", "2", "manifest")]
     assert "2 more are in the local file alone." in section.lines
-    assert audit_part(conclude(audit, None))["plain"] == WRITTEN
+    assert audit_part(conclude(audit, None))["plain"].startswith("Strings of the source")
 
 
 def test_doses_are_a_row_for_each_attack(audit: dict[str, Any]) -> None:

@@ -69,17 +69,17 @@ def test_a_release_drawn_after_the_audit_is_searched(
         patched.setattr(pipeline, "sample_release", careless)
         pipeline.sample(config)
     after = read_json(run_dir / "audit.json")
-    assert after["judgement"]["word"] == "LEAK FOUND" and PATIENT not in str(after)
+    assert after["judgement"]["word"] == "SOURCE STRINGS FOUND" and PATIENT not in str(after)
     assert {finding["file"] for finding in after["leakage"]["findings"]} == {"release/notes.txt"}
     assert after["leakage"]["pixels"] == before["leakage"]["pixels"] and after["attacks"] == before["attacks"]
-    assert read_json(run_dir / "release" / "privacy_card.json")["audit"]["verdict"] == "LEAK FOUND"
+    assert read_json(run_dir / "release" / "privacy_card.json")["audit"]["verdict"] == "SOURCE STRINGS FOUND"
 
     # A search that knows less does not clear what one that knew more has found ...
     (run_dir / "release" / "notes.txt").write_text("nothing")
     with monkeypatch.context() as patched:
         patched.setattr(pipeline, "source_strings", lambda *_: (Sought(), ["1 of 1"]))
         pipeline.report(config)
-    assert read_json(run_dir / "audit.json")["judgement"]["word"] == "LEAK FOUND"
+    assert read_json(run_dir / "audit.json")["judgement"]["word"] == "SOURCE STRINGS FOUND"
     # ... and one that knows as much does.
     pipeline.report(config)
     assert read_json(run_dir / "audit.json")["judgement"] == before["judgement"]

@@ -31,7 +31,7 @@ LOCAL_FOLDERS = ("local",)
 SHOWN = 100  # findings in audit.json; the local file has them all
 TEXT_SHOWN = "looked for in UTF-8, Latin-1, UTF-16 and UTF-32, whatever the case"
 
-_LAST: dict[tuple[str, str, str], tuple[Sought, list[str]]] = {}
+_LAST: dict[tuple[str, str, str, int], tuple[Sought, list[str]]] = {}
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def source_strings(manifest: Manifest, config: Config) -> tuple[Sought, list[str
     Reading every header takes a minute for some ten thousand files. What was read last is kept for the process, so that
     ``imgsynth run``, whose audit and report both ask, reads once.
     """
-    key = (manifest.root, manifest.fingerprint, repr(config))
+    key = (manifest.root, manifest.fingerprint, repr(config), _times(manifest))
     if key not in _LAST:
         sought = Sought(declared(config) | set(manifest.classes))
         unread = collect(sought, manifest, config.data)
@@ -106,6 +106,13 @@ def source_strings(manifest: Manifest, config: Config) -> tuple[Sought, list[str
         _LAST.clear()
         _LAST[key] = sought, unread
     return _LAST[key]
+
+
+def _times(manifest: Manifest) -> int:
+    """Changes when a source file is changed or gone."""
+    root = Path(manifest.root)
+    paths = [root, *(root / name for item in manifest.items for name in item.files)]
+    return hash(tuple(path.stat().st_mtime_ns if path.exists() else 0 for path in paths))
 
 
 def scan_run(run_dir: Path, sought: Sought, unread_sources: list[str]) -> dict[str, Any]:
