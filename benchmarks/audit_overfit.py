@@ -6,9 +6,16 @@
     python benchmarks/audit_overfit.py --table overfit
 
 For each seed, 25 patients train a model without privacy, and the same recipe (networks, optimizers, steps, sampling
-rate) at ε = 8; other patients are the non-members and the attacker's reference. Nothing is fitted to members but the
-model. Models and results are kept in the folder, so that a run that was killed goes on. The folder is LOCAL ONLY: its
-pictures show members beside samples.
+rate) at ε = 8; other patients are the non-members and the attacker's reference. All three have the same share of every
+class: otherwise an attack that sees nothing but the class could pass for one that sees members. Nothing is fitted to
+members but the model.
+
+The same attacks are then made on the same patients with the models of the other seeds, which never saw them ("unseen").
+What is found there as well is about the patients who were drawn, and not about who trained the model. The inversion,
+which takes minutes, is not repeated so.
+
+Models and results are kept in the folder, so that a run that was killed goes on. The folder is LOCAL ONLY: its pictures
+show members beside samples.
 """
 
 from __future__ import annotations
@@ -35,6 +42,7 @@ from imgsynth.cohort.manifest import Manifest
 from imgsynth.files import write_text
 from imgsynth.measure.encoders import get_encoder
 from imgsynth.measure.images import Images, synthetic_images
+from imgsynth.models.base import GenerativeModel
 from imgsynth.privacy.plan import make_plan
 from imgsynth.release.generate import images_of
 from imgsynth.schema import AuditConfig, Config, PrivacyConfig
@@ -46,6 +54,7 @@ WHITE = {
     "vae": ("posterior/reconstruction", "posterior/elbo", "latent_inversion"),
     "gan": ("logan", "latent_inversion"),
 }
+SLOW = ("latent_inversion",)
 # Fixed before the runs: the attacks whose result decides "found", and how long a model is trained.
 DECIDES = {"vae": "posterior/reconstruction", "gan": "logan", "black box": "calibrated_nearest_neighbour/raw"}
 LEARNING = {
@@ -88,30 +97,57 @@ def everybody(of: Cohort, names: list[str]) -> Images:
     return Images(np.stack([np.asarray(image) for image in x]), np.array(y), np.array(ids))
 
 
-def rows(name: str, model: str, of: Cohort, epsilon: float | None, seed: int, folder: Path) -> Iterator[dict[str, Any]]:
-    """Train (or open) one model and attack it; a row for each attack."""
-    order = np.random.default_rng(seed).permutation(np.array(of.manifest.patients(), dtype=object)).tolist()
-    members, others = sorted(order[:MEMBERS]), order[MEMBERS : MEMBERS + NONMEMBERS + REFERENCE]
-    if len(others) < NONMEMBERS + REFERENCE:  # a small cohort: half of the others are tested
-        others = others[: len(others) // 2 * 2]
-    tested = others[: min(NONMEMBERS, len(others) // 2)]
-    images, made = everybody(of, members + others), recipe(of, epsilon)
-    path, began = folder / f"{content_key(made, of.manifest, members, seed)}.pt", time.monotonic()
+def parts(of: Cohort, seed: int) -> tuple[list[str], list[str], list[str]]:
+    """Members, non-members and reference: disjoint patients at random, of each class in the same proportion.
+
+    There are as many non-members and reference patients as the constants say, or half of a small cohort's others, down
+    to a multiple of the members of each class.
+    """
+    random, classes = np.random.default_rng(seed), of.manifest.patient_classes()
+    found: tuple[list[str], list[str], list[str]] = ([], [], [])
+    fold = min(NONMEMBERS, (len(classes) - MEMBERS) // 2) // MEMBERS
+    for index in sorted(set(classes.values())):
+        names = random.permutation(np.array([p for p in classes if classes[p] == index], dtype=object)).tolist()
+        n = round(MEMBERS * len(names) / len(classes))
+        ends = [n, n + fold * n, n + fold * n + (REFERENCE // MEMBERS) * n]
+        for part, start, end in zip(found, [0, *ends], ends, strict=False):
+            part.extend(names[start:end])
+    return sorted(found[0]), found[1], found[2]
+
+
+def trained(of: Cohort, made: Recipe, seed: int, folder: Path) -> GenerativeModel:
+    """The model of the members of that seed, opened if it is there."""
+    members = parts(of, seed)[0]
+    path = folder / f"{content_key(made, of.manifest, members, seed)}.pt"
     if not path.is_file():
         store(path, train_reference(made, made.images(of.manifest, members), members, seed))
-    seconds, generator = time.monotonic() - began, load(path, made)
+    return load(path, made)
+
+
+def rows(
+    name: str, model: str, of: Cohort, epsilon: float | None, seed: int, whose: int, folder: Path
+) -> Iterator[dict[str, Any]]:
+    """Attack the model of seed ``whose`` with the patients of ``seed``; a row for each attack.
+
+    Where the two differ, patients who trained that model are left out, be they members or tested.
+    """
+    known = set(parts(of, whose)[0]) if whose != seed else set()
+    members, tested, reference = ([p for p in part if p not in known] for part in parts(of, seed))
+    images, made, began = everybody(of, members + tested + reference), recipe(of, epsilon), time.monotonic()
+    generator, seconds = trained(of, made, whose, folder), time.monotonic() - began
     inside, outside = images.of_patients(np.array(members)), images.of_patients(np.array(tested))
     labels = np.resize(inside.y_N, SAMPLES)
-    samples = synthetic_images(images_of(generator, labels, torch.Generator().manual_seed(seed)), labels)
-    picture(folder / f"{name}-{model}-{epsilon}-{seed}.png", inside, samples, of)
-    released = Released(samples, images.of_patients(np.array(others[len(tested) :])), generator)
+    samples = synthetic_images(images_of(generator, labels, torch.Generator().manual_seed(whose)), labels)
+    if whose == seed:
+        picture(folder / f"{name}-{model}-{epsilon}-{seed}.png", inside, samples, of)
+    released = Released(samples, images.of_patients(np.array(reference)), generator)
     tools = Tools(get_encoder("random_conv", len(made.shape), 0), AuditConfig())
-    for which in (*BLACK, *WHITE[model]):
+    for which in (*BLACK, *(one for one in WHITE[model] if whose == seed or one not in SLOW)):
         attack = build(which, tools)
         yield {
-            "data": name, "model": model, "epsilon": epsilon, "seed": seed, "attack": which, "access": attack.access,
-            "train_seconds": round(seconds, 1), "sigma": made.plan.noise_multiplier, "steps": made.plan.steps,
-            **measured(attack, released, inside, outside),
+            "data": name, "model": model, "epsilon": epsilon, "seed": seed, "whose": whose, "attack": which,
+            "access": attack.access, "train_seconds": round(seconds, 1), "sigma": made.plan.noise_multiplier,
+            "steps": made.plan.steps, **measured(attack, released, inside, outside),
         }  # fmt: skip
 
 
@@ -134,17 +170,19 @@ def picture(path: Path, inside: Images, samples: Images, of: Cohort) -> None:
 
 def table(folder: Path) -> str:
     found = [json.loads(line) for path in sorted(folder.glob("*.jsonl")) for line in path.read_text().splitlines()]
-    lines = ["| data | model | ε | attack | access | AUC by seed [95 %] | found |", "|" + "---|" * 7]
+    lines = ["| data | model | ε | attack | access | AUC by seed [95 %] | found | unseen |", "|" + "---|" * 8]
     keys = dict.fromkeys(tuple(r[name] for name in KEY) for r in found)
     for key in sorted(keys, key=lambda k: (k[0], k[1], k[2] is not None, k[4], k[3])):
-        mine = [
-            r for r in found if (r["data"], r["model"], r["epsilon"], r["attack"], r["access"]) == key and "auc" in r
-        ]
-        cells = "; ".join(f"{r['auc']:.2f} [{r['low']:.2f}, {r['high']:.2f}]" for r in mine)
-        decides = key[3] in (DECIDES[key[1]], DECIDES["black box"])
-        caught = sum(r["low"] > 0.5 for r in mine)
-        name = f"**{key[3]}**" if decides else key[3]
-        lines.append(f"| {key[0]} | {key[1]} | {key[2] or '∞'} | {name} | {key[4]} | {cells} | {caught}/{len(mine)} |")
+        data, model, epsilon, attack, access = key
+        mine = [r for r in found if tuple(r[name] for name in KEY) == key and "auc" in r]
+        own = [r for r in mine if r["whose"] == r["seed"]]
+        cells = "; ".join(f"{r['auc']:.2f} [{r['low']:.2f}, {r['high']:.2f}]" for r in own)
+        others = [[r["auc"] for r in mine if r["seed"] == one["seed"] and r["whose"] != one["seed"]] for one in own]
+        unseen = "; ".join(f"{np.mean(areas):.2f}" for areas in others if areas) or "–"
+        caught = sum(r["low"] > 0.5 for r in own)
+        name = f"**{attack}**" if attack in (DECIDES[model], DECIDES["black box"]) else attack
+        privacy = "∞" if epsilon is None else f"{epsilon:g}"
+        lines.append(f"| {data} | {model} | {privacy} | {name} | {access} | {cells} | {caught}/{len(own)} | {unseen} |")
     return "\n".join(lines)
 
 
@@ -162,11 +200,13 @@ def main() -> None:
         return
     torch.set_num_threads(1)
     of = cohort(chosen.cohort, chosen.model, chosen.data.resolve())
-    for seed in range(1, 1 + chosen.seeds):  # 0 was used to choose LEARNING
+    seeds = range(1, 1 + chosen.seeds)  # 0 was used to choose LEARNING
+    own = [(seed, seed) for seed in seeds]
+    for seed, whose in [*own, *((s, w) for s in seeds for w in seeds if s != w)]:
         for epsilon in (None, 8.0):
-            done = chosen.folder / f"{chosen.cohort}-{chosen.model}-{epsilon}-{seed}.jsonl"
+            done = chosen.folder / f"{chosen.cohort}-{chosen.model}-{epsilon}-{seed}-{whose}.jsonl"
             if not done.is_file():
-                found = list(rows(chosen.cohort, chosen.model, of, epsilon, seed, chosen.folder))
+                found = list(rows(chosen.cohort, chosen.model, of, epsilon, seed, whose, chosen.folder))
                 write_text(done, "".join(json.dumps(row) + "\n" for row in found))
             print(done.read_text(), flush=True)
 
