@@ -8,15 +8,18 @@ import numpy as np
 import pytest
 
 from imgsynth.audit.attacks.attack import Released, Tools
+from imgsynth.audit.controls import SAMPLE_ATTACKS
 from imgsynth.audit.overfit import Overfit, overfit, overfit_control, overfit_of
 from imgsynth.audit.references import Recipe, train_reference
 from imgsynth.audit.registry import build
 from imgsynth.audit.run import audit_run
+from imgsynth.config import config_folder, from_overrides
 from imgsynth.measure.encoders import get_encoder
 from imgsynth.measure.source import fresh_samples, real_images
 from imgsynth.schema import AuditConfig
 from imgsynth.training.run import load_run
 
+PRIMARY = "calibrated_nearest_neighbour/raw"
 TOOLS = Tools(get_encoder("random_conv", 2, 0), AuditConfig())
 
 
@@ -80,14 +83,19 @@ def test_overfitting_changes_privacy_and_length_and_nothing_else(small_run) -> N
 def test_an_audit_has_the_control_and_the_references_that_it_was_asked_for(small_run) -> None:  # type: ignore[no-untyped-def]
     root = small_run("vae")
     run = load_run(root)
-    attacks = ["nearest_neighbour/raw", "lira/posterior/elbo", "rmia/nearest_neighbour/raw", "groundhog/pca", "logan"]
-    settings = AuditConfig(n=60, attacks=attacks, references=4, overfit_steps=3, bootstrap=20)
+    recipes = ["lira/posterior/elbo", "rmia/nearest_neighbour/raw", "groundhog/pca"]
+    attacks = ["nearest_neighbour/raw", PRIMARY, *recipes, "logan"]
+    settings = AuditConfig(n=60, attacks=attacks, primary=PRIMARY, references=4, overfit_steps=3, bootstrap=20)
     found = audit_run(root, dataclasses.replace(run.config, audit=settings))
     assert {(a["name"], a["access"]) for a in found["attacks"]} == {
-        ("nearest_neighbour", "samples"), ("lira", "recipe"), ("rmia", "recipe"), ("groundhog", "recipe"),
+        ("nearest_neighbour", "samples"), ("calibrated_nearest_neighbour", "samples+reference"),
+        ("lira", "recipe"), ("rmia", "recipe"), ("groundhog", "recipe"),
     }  # fmt: skip
     assert {"what": "attack logan", "why": "the model has no discriminator"} in found["not_done"]
-    assert "overfit non-private model, nearest_neighbour/raw" in [c["name"] for c in found["controls"]]
+    controls = {c["name"]: c["passed"] for c in found["controls"]}
+    assert f"overfit non-private model, {PRIMARY}" in controls
+    assert controls["two holdouts"] is not None  # half of them against the other: the reference is the attacker's
+    assert [a["name"] for a in found["attacks"] if a["role"] == "primary"] == ["calibrated_nearest_neighbour"]
     assert found["beyond_membership"]["set_classifier"]["pairs"] == 2
     assert len(list((root / "local" / "references").glob("*.pt"))) == 5
     assert found["references"]["count"] == 4
@@ -96,6 +104,14 @@ def test_an_audit_has_the_control_and_the_references_that_it_was_asked_for(small
     assert found["leakage"]["clean"]
     without = dataclasses.replace(settings, overfit_steps=0)
     assert overfit_of(run, real_images(run, "train", 60, 0), Released(fresh_samples(run, 2, 0)), without) is None
+
+
+def test_the_sets_that_come_with_imgsynth_are_decided_by_an_attack_that_their_controls_can_try() -> None:
+    for path in (config_folder() / "audit").glob("*.yaml"):
+        settings = from_overrides("train", [f"audit={path.stem}"]).audit
+        assert settings.primary is not None and build(settings.primary, TOOLS).access in SAMPLE_ATTACKS, path.stem
+        if settings.overfit_steps:
+            assert settings.primary == PRIMARY, path.stem
 
 
 def test_training_repeats_whatever_was_drawn_before(small_run) -> None:  # type: ignore[no-untyped-def]
