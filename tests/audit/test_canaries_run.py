@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -10,7 +11,9 @@ import pytest
 
 from imgsynth import cli, config, pipeline
 from imgsynth.audit.canaries import twin as twin_module
-from imgsynth.audit.canaries.run import control_steps, evaluated, twin_plan, verdict_of
+from imgsynth.audit.canaries.coins import half_and_half
+from imgsynth.audit.canaries.control import CouldShow, control_steps
+from imgsynth.audit.canaries.run import evaluated, twin_plan, verdict_of
 from imgsynth.audit.canaries.twin import Twin
 from imgsynth.audit.one_run import Guesses, OneRunBound
 from imgsynth.privacy.noise import NoiseSource
@@ -25,7 +28,7 @@ SMALL = [
     "preprocess.shape=[8,8]", "preprocess.fit=resize", "preprocess.spacing=null", "preprocess.intensity=minmax",
     "data.modality=DX",
 ]  # fmt: skip
-CANARIES = ["audit.canaries.m=80", "audit.canaries.guesses=0.2"]
+CANARIES = ["audit.canaries.m=120", "audit.canaries.guesses=0.2"]
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +52,7 @@ def audit(output: Path, *overrides: str) -> Path:
 def test_the_record_and_nothing_else_is_left(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("IMGSYNTH_LEDGER", str(trained.parent / "ledger"))
     before = {path: path.stat().st_mtime_ns for path in trained.parent.rglob("*") if path.is_file()}
-    record = json.loads(audit(trained).read_text())
+    record = json.loads(audit(trained, "audit.alpha=0.1").read_text())
     after = {path: path.stat().st_mtime_ns for path in trained.parent.rglob("*") if path.is_file()}
     assert set(after) - set(before) == {trained / "canaries.json"}  # no weights, no samples, no entry in the ledger
     assert all(after[path] == stamp for path, stamp in before.items())
@@ -58,17 +61,19 @@ def test_the_record_and_nothing_else_is_left(trained: Path, monkeypatch: pytest.
     assert record["scope"] == "local" and record["engine"] == run.plan.engine and record["delta"] == run.plan.delta
     assert record["proven_epsilon"] == pytest.approx(run.plan.epsilon) and record["steps"] == 6
     assert [t["kind"] for t in record["twins"]] == ["weights", "input"]
-    assert record["alpha_of_each_test"] == 0.05 / 4 and record["alpha_of_bounds"] == 0.05 / 2
-    best = OneRunBound.of(Guesses(80, 16, 16), 0.05 / 4, run.plan.delta).epsilon  # two twins, each with two tests
+    assert record["alpha_of_each_test"] == 0.1 / 4 and record["alpha_of_bounds"] == 0.1 / 2
+    best = OneRunBound.of(Guesses(120, 24, 24), 0.1 / 4, run.plan.delta).epsilon  # two twins, each with two tests
     for twin in record["twins"]:
         assert twin["ceiling"] == pytest.approx(best)
-        assert len(twin["coins"]) == len(twin["scores"]) == 80 and twin["guesses"] == 16
-        assert 0 <= twin["correct"] <= 16 and twin["epsilon_lower_bound"] <= twin["ceiling"]
+        assert len(twin["coins"]) == len(twin["scores"]) == 120 and twin["guesses"] == 24
+        assert 0 <= twin["correct"] <= 24 and twin["epsilon_lower_bound"] <= twin["ceiling"]
         names = {check["name"] for check in twin["mechanism"] if check["passed"]}
         assert names >= {"rate", "draws"} and (twin["kind"] == "input" or names >= {"dose", "noise"})
         assert 0 < twin["p_value_of_claimed_curve"] <= 1 and twin["epsilon_under_gaussian_hypothesis"] >= 0
     assert [c["kind"] for c in record["controls"]] == ["positive", "positive"]
-    assert all(c["passed"] for c in record["controls"]), record["controls"]
+    assert [c["passed"] for c in record["controls"]] == [True, None] and not record["controls"][1]["required"]
+    assert "MECHANISM BROKEN" in record["controls"][0]["detail"] and "input) cannot refute" in record["verdict"]
+    assert record["could_show"]["ceiling"] == pytest.approx(best)
     assert record["verdict"].startswith("NO VIOLATION FOUND")
 
 
@@ -163,11 +168,38 @@ def test_the_twins_plan_is_the_runs_but_for_steps_seed_and_histogram(trained: Pa
 
 
 @pytest.mark.parametrize("rate", [0.01, 0.3, 1.0])
-def test_a_controls_steps_draw_enough_canaries(rate: float) -> None:
+def test_a_controls_steps_draw_enough_canaries(trained: Path, rate: float) -> None:
     """Half of 1000 are put in; 100 guesses must find 100 of them drawn."""
-    steps = control_steps(rate, 0.1)
+    plan = dataclasses.replace(load_run(trained).plan, sampling_rate=rate, steps=1000)
+    steps = control_steps(plan, "side", 0.1)
     drawn_after = [500 * (1 - (1 - rate) ** t) for t in (steps - 1, steps)]
     assert drawn_after[0] < 150 - 1e-9 and drawn_after[1] > 150 - 1e-9  # and no more than it takes
+    assert control_steps(plan, "input", 0.1) == 1000
+
+
+def test_a_kind_that_cannot_refute_the_claim_is_inconclusive_alone(trained: Path) -> None:
+    """At ε = 6 24 guesses, all right, say little, and images of random signs do not read the noise."""
+    record = json.loads(audit(trained, "audit.canaries.kinds=[input]").read_text())
+    assert record["verdict"].startswith("INCONCLUSIVE: canaries (input) cannot refute the claim")
+    assert not record["controls"][0]["passed"] and record["controls"][0]["required"]
+
+
+def test_what_guesses_could_show_at_best() -> None:
+    plan = PrivacyPlan(mode="dp", unit="patient", n=500, sampling_rate=1.0, steps=1, clipping_norm=1.0,
+                       noise_multiplier=1.0, images_per_patient=1, delta=1e-5)  # fmt: skip
+    weak = CouldShow.of(500, half_and_half(500, 0.1), dataclasses.replace(plan, noise_multiplier=0.6), 0.05)
+    assert weak.ceiling < weak.claimed and not weak.refutes and weak.by("side") and not weak.by("input")
+    assert "could not refute" in weak.sentence()
+    strong = CouldShow.of(1000, half_and_half(1000, 0.2), dataclasses.replace(plan, noise_multiplier=4.0), 0.05)
+    assert strong.ceiling > strong.claimed and strong.by("input") and strong.smallest_epsilon is not None
+
+
+def test_so_few_guesses_that_nothing_could_show_are_refused_before_any_twin(
+    trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Twin, "scores", lambda self: pytest.fail("a twin was trained"))
+    with pytest.raises(InputError, match=r"audit\.canaries\.m"):
+        audit(trained, "audit.canaries.m=20")
 
 
 def test_the_command_line_knows_it(trained: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -65,20 +66,23 @@ class Twin:
     """One twin, ready to be trained under ``plan``; its scores are all that it gives.
 
     ``coins_M`` says which canaries may be drawn. ``plan`` is the run's, perhaps with fewer steps or without noise; it
-    is seeded where ``seed`` is given, which is for tests.
+    is seeded where ``seed`` is given, which is for tests. A ``silent`` twin is trained without noise and read as if it
+    had the plan's.
     """
 
     def __init__(
         self, model: GenerativeModel, kind: str, coins_M: np.ndarray, plan: PrivacyPlan, trainer: TrainerConfig,
         patients: PatientDataset, device: torch.device, seed: int | None = None,
+        silent: bool = False,
     ):  # fmt: skip
         self.plan = plan
+        self._trained = replace(plan, noise_multiplier=0.0) if silent else plan
         random = np.random.default_rng(seed)
         audited = Audited(model, kind, len(coins_M), plan, random)
         self.canaries = audited.canaries
         image_MC = self.canaries.images(audited.shape, random)
         self._data = WithCanaries(patients, audited.classes, np.flatnonzero(coins_M).tolist(), image_MC)
-        self.state = TrainingState(audited, plan, trainer, patients=len(self._data), seed=seed, device=device)
+        self.state = TrainingState(audited, self._trained, trainer, patients=len(self._data), seed=seed, device=device)
         twice = self.canaries.reads_network
         self._watched = self.state.engine = Watched(self.state.engine, audited.classes, len(coins_M), twice)
         if twice:
@@ -100,7 +104,7 @@ class Twin:
                     feed.prepare()
                 self._watched.forget()
                 norm, weights = state.clipping.value, self._weights()
-                private_update(state, plan, batch)
+                private_update(state, self._trained, batch)
                 self._take(norm, weights, self._drawn(batch))
                 post_processing_updates(state, plan.companion_size)
                 advance(state.step, None)
