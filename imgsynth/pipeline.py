@@ -13,7 +13,7 @@ from imgsynth.audit.canaries.run import audit_canaries as canaries_run
 from imgsynth.audit.conclude import conclude_again
 from imgsynth.audit.leakage import search_again, source_strings
 from imgsynth.audit.leakage.sought import Sought
-from imgsynth.audit.policy import Evidence, policy_faults, read_policy, release_faults
+from imgsynth.audit.policy import evidence_of, policy_faults, read_policy, release_faults
 from imgsynth.audit.run import audit_run
 from imgsynth.cohort.build import build_manifest
 from imgsynth.cohort.inspect import inspect_cohort, print_inspection
@@ -117,7 +117,8 @@ def _keep_policy(config: Config) -> None:
     if config.audit.policy is None:
         return
     audit_json = read_json(folder(config) / "audit.json")
-    evidence = Evidence(fresh_card(load_run(folder(config))), audit_json)
+    root = folder(config)
+    evidence = evidence_of(fresh_card(load_run(root)), audit_json, root, root / "release")
     faults = policy_faults(read_policy(Path(config.audit.policy)), evidence)
     if faults:
         raise CheckFailed(*faults)

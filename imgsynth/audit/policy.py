@@ -23,8 +23,10 @@ import yaml
 
 from imgsynth.audit.verdict import WORDS, attack_name
 from imgsynth.files import read_json
+from imgsynth.release.audit_record import NO_RUN, OTHER_RUN, refused, searched
 from imgsynth.release.card import CARD_JSON
 from imgsynth.release.card_text import round_down
+from imgsynth.training.folder import RunFolder
 from imgsynth.types import Fault, InputError
 
 REMEDY = "do not release; change the run, or the policy if the custodian decides so"
@@ -34,10 +36,13 @@ Judge = Callable[["Evidence", Any], Iterator[tuple[str, str]]]  # (got, expected
 
 @dataclass(frozen=True)
 class Evidence:
-    """The card of the release, and the audit of its run; None where there was none."""
+    """The card of the release, and the audit of its run; None where there was none. ``not_of_it``: why the audit is
+    not of this run and its release; ``searched``: whether its search for strings was made on the release as it is."""
 
     card: Mapping[str, Any]
     audit: Mapping[str, Any] | None
+    not_of_it: str | None
+    searched: bool
 
 
 @dataclass(frozen=True)
@@ -78,10 +83,27 @@ def release_faults(policy: Mapping[str, Any], release: Path, audit: Path | None)
     path = release.resolve().parent / "audit.json" if audit is None else audit
     try:
         there = audit is not None or path.is_file()
-        return policy_faults(policy, Evidence(read_json(release / CARD_JSON), read_json(path) if there else None))
+        card, found = read_json(release / CARD_JSON), read_json(path) if there else None
+        return policy_faults(policy, evidence_of(card, found, release.resolve().parent, release))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         got = f"{type(error).__name__}: {error}"
         return [Fault("policy", got, "a privacy card and an audit.json as imgsynth writes them", "imgsynth audit")]
+
+
+def evidence_of(
+    card: Mapping[str, Any], audit: Mapping[str, Any] | None, run_dir: Path, release: Path | None
+) -> Evidence:
+    """``run_dir`` need not hold a run: an audit of this very release, by its files, is of its run wherever that is."""
+    if audit is None:
+        return Evidence(card, None, None, False)
+    this_release = release is not None and searched(audit, release)
+    if RunFolder(run_dir).checkpoint.is_file():
+        why_not = refused(audit, run_dir)
+    elif not isinstance(audit.get("of"), dict):
+        why_not = NO_RUN
+    else:
+        why_not = None if this_release else OTHER_RUN
+    return Evidence(card, audit, why_not, this_release)
 
 
 def policy_faults(policy: Mapping[str, Any], evidence: Evidence) -> list[Fault]:
@@ -97,6 +119,8 @@ def _other_run(evidence: Evidence) -> list[Fault]:
     on_card, audit = evidence.card["audit"], evidence.audit
     if audit is None:
         return []
+    if evidence.not_of_it is not None:
+        return [_fault("audit.json", evidence.not_of_it, "an audit of this run and its release")]
     lower = audit["epsilon_lower_bound"]
     rounded = None if lower is None else round_down(lower)
     word = next((word for word in WORDS if audit["verdict"].startswith(word)), None)
@@ -120,6 +144,9 @@ def _verdict(evidence: Evidence, allowed: list[str]) -> Iterator[tuple[str, str]
         yield "no audit", expected
     elif not any(evidence.audit["verdict"].startswith(word) for word in allowed):
         yield evidence.audit["verdict"], expected
+    elif not evidence.searched:
+        got = "the search for strings of the source, which the verdict rests on, was not made on this release"
+        yield got, "that imgsynth audit comes after imgsynth sample"
 
 
 def _controls(evidence: Evidence, required: list[str]) -> Iterator[tuple[str, str]]:

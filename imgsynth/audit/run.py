@@ -38,7 +38,9 @@ from imgsynth.files import write_json
 from imgsynth.measure.encoders import Encoder, get_encoder
 from imgsynth.measure.images import Images
 from imgsynth.measure.source import fresh_samples, real_images
+from imgsynth.release.audit_record import audited, release_id
 from imgsynth.release.canary_record import read_canaries
+from imgsynth.release.sample import require_finished
 from imgsynth.schema import AuditConfig, Config
 from imgsynth.training.run import load_run
 from imgsynth.types import Grid
@@ -207,10 +209,13 @@ def audit_run(run_dir: Path, cfg: Config, extra_transforms: Sequence[Any] = ()) 
     ``extra_transforms`` are those of ``cfg.preprocess.extra``, instantiated.
 
     Raises:
-        InputError: if the encoder is wrong (before anything is loaded), or the run cannot be read.
+        InputError: if the encoder is wrong (before anything is loaded), or the run cannot be read or is not
+            trained to its end.
     """
     encoder = get_encoder(cfg.encoder.name, len(cfg.preprocess.shape), cfg.encoder.seed)
     run = load_run(run_dir)
+    require_finished(run)
+    of = audited(run)
     settings = cfg.audit
     members = real_images(run, "train", settings.n, settings.seed, extra_transforms)
     nonmembers = real_images(run, "holdout", settings.n, settings.seed, extra_transforms)
@@ -232,13 +237,20 @@ def audit_run(run_dir: Path, cfg: Config, extra_transforms: Sequence[Any] = ()) 
     result["beyond_membership"] = beyond_membership(members, nonmembers, released, Tools(encoder, settings))
     many = fresh_samples(run, settings.extraction_samples, settings.seed + 1)
     result["copies"]["extraction"] = extraction(many, members, nonmembers, np.random.default_rng(settings.seed))
+    of["release"] = release_id(run_dir / "release")  # before the search: one that is written meanwhile is another
     result["leakage"] = find_leakage(run_dir, run.manifest, cfg, released.samples)
     if "not_done" in result["leakage"]["pixels"]:
         result["not_done"].append({"what": "text in pixels", "why": result["leakage"]["pixels"]["not_done"]})
     if "not_done" in result["copies"]["extraction"]:
         result["not_done"].append({"what": "extraction", "why": result["copies"]["extraction"]["not_done"]})
     result = conclude(result, *read_canaries(run_dir))
-    header = {"format": FORMAT, "scope": "local", "unit": run.manifest.unit, "cohort_notes": list(run.manifest.notes)}
+    header = {
+        "format": FORMAT,
+        "scope": "local",
+        "of": of,
+        "unit": run.manifest.unit,
+        "cohort_notes": list(run.manifest.notes),
+    }
     result = header | result
     write_json(run_dir / "audit.json", result)
     return result

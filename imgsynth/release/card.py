@@ -212,7 +212,7 @@ def fresh_card(run: Run) -> dict[str, Any]:
     if path.is_file():
         on_disk = read_json(path)
         labels, burned_in = on_disk["synthetic_labels"], on_disk["burned_in_annotation"]
-    return build_card(run.plan, labels, cohort_ledger(run), audit_part(run.root), burned_in)
+    return build_card(run.plan, labels, cohort_ledger(run), audit_part(run.root, run.root / "release"), burned_in)
 
 
 def _two_units(plan: PrivacyPlan) -> dict[str, float] | None:

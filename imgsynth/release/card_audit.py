@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from imgsynth.files import read_json
+from imgsynth.release.audit_record import refused, searched
 from imgsynth.release.canary_record import BROKEN, REJECTED, VIOLATION, bound_of, grave_word, read_canaries
 from imgsynth.release.card_text import round_down
 
@@ -37,16 +38,18 @@ AUDIT_NOTE = (
 )
 
 
-def audit_part(run_dir: Path) -> dict[str, Any]:
+def audit_part(run_dir: Path, release: Path | None) -> dict[str, Any]:
     """What the card says of audit.json: one rounded number, α and one of VERDICTS, marked as a private-data output.
 
     What stands against a release in canaries.json counts also where audit.json does not have it, or is not there;
-    canaries that found nothing are no audit of a release.
+    canaries that found nothing are no audit of a release. An audit.json of another run, of other weights, or that does
+    not say of which, is none of this one. ``release`` is the folder that the card is in, None while it is written.
     """
     path, (canaries, _) = run_dir / "audit.json", read_canaries(run_dir)
     word = grave_word(canaries)
-    if path.is_file():
-        audit = read_json(path)
+    audit = read_json(path) if path.is_file() else None
+    why_not = NOT_AUDITED["status"] if audit is None else refused(audit, run_dir)
+    if audit is not None and why_not is None:
         status, lower, alpha = "audited", audit["epsilon_lower_bound"], audit.get("alpha_of_bound", audit["alpha"])
         if canaries is not None and word is not None and not audit.get("canaries"):
             lower, alpha = max(lower or 0.0, bound_of(canaries)), alpha + canaries["alpha_of_bounds"]
@@ -55,12 +58,13 @@ def audit_part(run_dir: Path) -> dict[str, Any]:
     elif canaries is not None and word is not None:
         status, lower, alpha = BY_CANARIES, bound_of(canaries), canaries["alpha_of_bounds"]
     else:
-        return dict(NOT_AUDITED)
+        return {**NOT_AUDITED, "status": why_not}
     return {
         "status": status,
         "epsilon_lower_bound": None if lower is None else round_down(lower),
         "alpha": alpha,
         "verdict": word,
+        "release_searched": audit is not None and why_not is None and searched(audit, release),
         "private_data_output": True,
         "note": AUDIT_NOTE,
     }

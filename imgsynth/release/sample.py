@@ -37,7 +37,7 @@ def sample_release(run_dir: Path, cfg: Config) -> Path:
             be written in a format that is asked for, or the disk is full; an older release is as it was.
     """
     run = load_run(run_dir)
-    _require_finished(run)
+    require_finished(run)
     classes = run.manifest.classes
     random = np.random.default_rng(secrets.randbits(128))
     histogram = RunFolder(run_dir).label_histogram
@@ -45,7 +45,8 @@ def sample_release(run_dir: Path, cfg: Config) -> Path:
     names = [classes[index] if len(classes) > 1 else None for index in labels_N]
     made = provenance_of(run.plan, type(run.model).__name__, judged_burned_in(run.plan, cfg.sample.burned_in))
     suffix = bids_suffix(run.grid, cfg.sample.bids_suffix)
-    card = build_card(run.plan, cfg.sample.labels, cohort_ledger(run), audit_part(run_dir), cfg.sample.burned_in)
+    found = audit_part(run_dir, None)
+    card = build_card(run.plan, cfg.sample.labels, cohort_ledger(run), found, cfg.sample.burned_in)
     window = (run.grid.low, run.grid.high)
     with atomic_folder(run_dir / "release") as folder:
         patients = [
@@ -70,7 +71,8 @@ def _images(run: Run, labels_N: np.ndarray) -> Iterator[np.ndarray]:
         yield from generate(run, labels_N[start : start + AT_ONCE], random)
 
 
-def _require_finished(run: Run) -> None:
+def require_finished(run: Run) -> None:
+    """Raises InputError for a run that is not trained to its last step: its weights are going to be others."""
     if not run.finished:
         raise InputError(
             Fault(

@@ -8,8 +8,9 @@ from typing import Any
 
 from imgsynth import __version__
 from imgsynth.privacy.plan import PrivacyPlan
+from imgsynth.release.audit_record import REFUSED
 from imgsynth.release.card import CARD_JSON, CARD_MD, FORMAT, build_card, card_markdown
-from imgsynth.release.card_audit import BY_CANARIES, VERDICTS
+from imgsynth.release.card_audit import BY_CANARIES, NOT_AUDITED, VERDICTS
 from imgsynth.types import Fault, InputError
 
 # What follows from the plan in any version of imgsynth; the sentences beside it may be worded otherwise in another one.
@@ -80,10 +81,10 @@ def _ledger_faults(card: dict[str, Any], plan: PrivacyPlan) -> list[Fault]:
 def _audit_faults(audit: dict[str, Any]) -> list[Fault]:
     lower, verdict = audit["epsilon_lower_bound"], audit["verdict"]
     if verdict is None:
-        known = audit["status"] == "not audited yet" and lower is None
+        known = audit["status"] in (NOT_AUDITED["status"], *REFUSED) and lower is None
     else:
         known = verdict in VERDICTS and audit["status"] in ("audited", BY_CANARIES) and 0 < audit["alpha"] < 1
-        known = known and (lower is None or lower >= 0)
+        known = known and (lower is None or lower >= 0) and audit.get("release_searched") in (None, True, False)
     expected = f"'not audited yet', or one of {', '.join(VERDICTS)} with α and a bound"
     return [] if known else [_fault("audit", repr(audit), expected)]
 

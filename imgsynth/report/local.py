@@ -10,6 +10,7 @@ from imgsynth.audit.conclude import summary
 from imgsynth.cohort.manifest import Item, Manifest
 from imgsynth.files import read_json
 from imgsynth.measure.source import real_images
+from imgsynth.release.audit_record import refused
 from imgsynth.release.canary_record import read_canaries
 from imgsynth.release.card import local_ledger
 from imgsynth.release.card_text import counted_unit
@@ -24,6 +25,8 @@ from imgsynth.types import SPLITS, InputError
 def local_part(run: Run) -> dict[str, Any]:
     """Everything that only the whole report has. What is missing is None, and the page says how to get it."""
     evaluation, audit = _json(run.root / "evaluation.json"), _json(run.root / "audit.json")
+    if audit is not None and refused(audit, run.root):  # the card says why
+        audit = None
     canaries, not_taken = read_canaries(run.root)
     sheet = run.root / "local" / "copy_sheet.png"
     return {

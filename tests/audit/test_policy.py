@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from imgsynth.audit.policy import CLAUSES, Evidence, policy_faults, read_policy, release_faults
+from imgsynth.audit.policy import CLAUSES, Evidence, evidence_of, policy_faults, read_policy, release_faults
 from imgsynth.files import write_json
+from imgsynth.release.audit_record import NO_RUN, OTHER_RUN, release_id, state_of
 from imgsynth.types import InputError
 
 DOCS = Path(__file__).parents[2] / "docs" / "audit" / "policy.md"
@@ -72,7 +73,7 @@ def test_the_example_in_the_docs_names_every_clause(tmp_path: Path) -> None:
     policy = read_policy(written(tmp_path, example()))
     assert set(policy) == set(CLAUSES)
     assert policy["verdict"] == ["NO LEAK FOUND"]
-    assert policy_faults(policy, Evidence(CARD, AUDIT)) == []
+    assert policy_faults(policy, evidence()) == []
 
 
 def test_all_that_is_wrong_with_a_policy_is_said_at_once(tmp_path: Path) -> None:
@@ -117,7 +118,7 @@ def evidence(**changes: Any) -> Evidence:
         for key in way:
             place = place[int(key)] if key.isdigit() else place[key]
         place[int(last) if last.isdigit() else last] = value
-    return Evidence(both["card"], both["audit"])
+    return Evidence(both["card"], both["audit"], None, True)
 
 
 def failed(found: Evidence, policy: dict[str, Any] = POLICY) -> dict[str, str]:
@@ -163,7 +164,7 @@ def test_verdicts_that_were_not_asked_for() -> None:
 
 
 def test_without_an_audit_every_clause_about_it_fails() -> None:
-    found = failed(Evidence(CARD, None))
+    found = failed(Evidence(CARD, None, None, False))
     assert set(found) == set(POLICY) - {"max_epsilon"}
     assert found["verdict"] == "no audit"
 
@@ -181,9 +182,33 @@ def test_files_that_cannot_be_read_are_faults_not_crashes(tmp_path: Path) -> Non
     assert {f.where for f in release_faults(POLICY, release, None)} == {
         f"policy: {name}" for name in set(POLICY) - {"max_epsilon"}
     }
-    write_json(tmp_path / "audit.json", AUDIT)
+    (release / "checksums.sha256").write_text(f"{'0' * 64}  README.md\n")
+    of = {"run": "r", "plan_sha256": "p", "checkpoint_sha256": "c", "release": release_id(release)}
+    write_json(tmp_path / "audit.json", AUDIT | {"of": of, "leakage": {"clean": True}})
     assert release_faults(POLICY, release, None) == []
     (fault,) = release_faults(POLICY, release, tmp_path / "elsewhere.json")
     assert "FileNotFoundError" in fault.got
     write_json(tmp_path / "audit.json", [1])
     assert len(release_faults(POLICY, release, None)) == 1
+
+
+def test_an_audit_must_be_of_the_run_and_its_search_of_the_release(tmp_path: Path) -> None:
+    """With the run's folder beside it the run decides; away from it, only the very files that were searched do."""
+    release, checkpoint = tmp_path / "release", tmp_path / "checkpoints" / "last.pt"
+    release.mkdir()
+    checkpoint.parent.mkdir()
+    (release / "checksums.sha256").write_text(f"{'0' * 64}  README.md\n")
+    checkpoint.write_bytes(b"weights")
+    of = state_of(tmp_path) | {"release": release_id(release)}
+    audit = AUDIT | {"of": of, "leakage": {"clean": True}}
+    assert failed(evidence_of(CARD, audit, tmp_path, release)) == {}
+    assert failed(evidence_of(CARD, AUDIT, tmp_path, release))["audit.json"] == NO_RUN
+    checkpoint.write_bytes(b"other weights")
+    assert failed(evidence_of(CARD, audit, tmp_path, release))["audit.json"] == OTHER_RUN
+    checkpoint.unlink()
+    assert failed(evidence_of(CARD, audit, tmp_path, release)) == {}
+    (release / "checksums.sha256").write_text(f"{'1' * 64}  README.md\n")
+    assert failed(evidence_of(CARD, audit, tmp_path, release))["audit.json"] == OTHER_RUN
+    checkpoint.write_bytes(b"weights")
+    found = failed(evidence_of(CARD, audit, tmp_path, release))
+    assert set(found) == {"verdict"} and "not made on this release" in found["verdict"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -9,9 +10,11 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
+from imgsynth import __version__
 from imgsynth.audit.run import audit_run
 from imgsynth.evaluate.run import evaluate_run
 from imgsynth.measure.source import class_mix, fresh_samples, real_images
+from imgsynth.release.audit_record import state_of
 from imgsynth.schema import (
     AuditConfig,
     Config,
@@ -23,6 +26,7 @@ from imgsynth.schema import (
 )
 from imgsynth.training.loop import train
 from imgsynth.training.run import Run, load_run, model_factory
+from imgsynth.types import InputError
 
 
 @pytest.fixture(scope="module")
@@ -94,3 +98,12 @@ def test_audit_is_written_whole_with_its_sheet_under_local(run: Run, config: Con
     assert found["proven_epsilon"] == run.plan.epsilon
     assert found["attacks"][0]["n_nonmembers"] == real_images(run, "holdout", 64, 0).n_patients
     assert not any(name in json.dumps(found) for name in run.manifest.patients())
+    assert found["of"] == state_of(run.root) | {"step": run.plan.steps, "imgsynth": __version__, "release": None}
+
+
+def test_a_half_trained_run_is_not_audited(run: Run, config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its weights are going to be others, of which the audit would say nothing."""
+    half = dataclasses.replace(run, step=run.plan.steps - 1)
+    monkeypatch.setattr("imgsynth.audit.run.load_run", lambda _: half)
+    with pytest.raises(InputError, match="trained to its end"):
+        audit_run(run.root, config)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import shutil
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from imgsynth.privacy.ledger import Ledger
 from imgsynth.privacy.patients import Patients
 from imgsynth.privacy.plan import PrivacyPlan, make_plan
 from imgsynth.release.attacker import members_found_at_most
+from imgsynth.release.audit_record import NO_RUN, OTHER_RUN, release_id, state_of
 from imgsynth.release.card import (
     build_card,
     card_markdown,
@@ -42,7 +44,9 @@ def plan_of(**changes: object) -> PrivacyPlan:
 
 
 def audit_json(folder: Path, verdict: str, lower: float | None) -> Path:
-    write_json(folder / "audit.json", {"verdict": verdict, "epsilon_lower_bound": lower, "alpha": 0.05})
+    of = state_of(folder) | {"release": release_id(folder / "release")}
+    found = {"verdict": verdict, "epsilon_lower_bound": lower, "alpha": 0.05, "of": of, "leakage": {"clean": True}}
+    write_json(folder / "audit.json", found)
     return folder
 
 
@@ -79,18 +83,18 @@ def test_two_units_have_the_group_guarantee() -> None:
 
 def test_every_verdict_of_an_audit_has_its_place_on_the_card(tmp_path: Path) -> None:
     for name in audit_verdict.WORDS:
-        shown = audit_part(audit_json(tmp_path, f"{name}: 12 patients of ward 7", 1.99))
+        shown = audit_part(audit_json(tmp_path, f"{name}: 12 patients of ward 7", 1.99), None)
         assert name.startswith(shown["verdict"]) and "ward" not in str(shown) and shown["epsilon_lower_bound"] == 1.9
     assert set(VERDICTS) == set(audit_verdict.WORDS)
-    assert audit_part(tmp_path / "elsewhere") == NOT_AUDITED
-    assert audit_part(audit_json(tmp_path, "INCONCLUSIVE: too few", None))["epsilon_lower_bound"] is None
+    assert audit_part(tmp_path / "elsewhere", None) == NOT_AUDITED
+    assert audit_part(audit_json(tmp_path, "INCONCLUSIVE: too few", None), None)["epsilon_lower_bound"] is None
 
 
 @pytest.mark.parametrize("labels", ["uniform", "histogram"])
 @pytest.mark.parametrize("unit", ["patient", "image"])
 def test_the_card_for_people_has_every_number(unit: str, labels: str, tmp_path: Path) -> None:
     plan = plan_of(unit=unit, histogram_epsilon=0.5 if labels == "histogram" else 0.0)
-    card = build_card(plan, labels, LEDGER, audit_part(audit_json(tmp_path, "LEAK FOUND", 0.57)))
+    card = build_card(plan, labels, LEDGER, audit_part(audit_json(tmp_path, "LEAK FOUND", 0.57), None))
     text = card_markdown(card)
     for number in (round_up(plan.epsilon), "1e-05", "1000", "0.1 ", "100", "**0.5**", "95 %", "LEAK FOUND"):
         assert number in text, number
@@ -174,6 +178,47 @@ def test_strings_of_the_source_make_a_release_not_releasable(ct_run: Path) -> No
     assert "strings of the source" in card["not_releasable_because"][0] and "ward" not in str(card)
     page = card_markdown(card)
     assert "NOT RELEASABLE" in page and "within what ε allows" not in page
+
+
+def test_an_audit_of_another_run_or_state_is_none_of_this_run(ct_run: Path, mr_run: Path, tmp_path: Path) -> None:
+    """audit.json copied from another run, of a run that went on training, under another plan, and of nobody knows."""
+    run_dir = Path(shutil.copytree(ct_run, tmp_path / "run"))
+    config = load_run(run_dir).config
+    audit_json(run_dir, "NO LEAK FOUND (this attack)", 0.0)
+    own = read_json(run_dir / "audit.json")
+    release = sample_release(run_dir, config)
+    assert read_json(release / "privacy_card.json")["audit"]["verdict"] == "NO LEAK FOUND"
+    older = Path(shutil.copytree(run_dir, tmp_path / "older"))
+    with RunFolder(older).checkpoint.open("ab") as file:
+        file.write(b"another state")
+    planned = Path(shutil.copytree(run_dir, tmp_path / "planned"))
+    write_json(RunFolder(planned).plan, read_json(RunFolder(planned).plan) | {"more": 1})
+    others = {folder: own | {"of": state_of(folder)} for folder in (mr_run, older, planned)}
+    for audit, why in [*((audit, OTHER_RUN) for audit in others.values()),
+                       ({key: value for key, value in own.items() if key != "of"}, NO_RUN)]:  # fmt: skip
+        write_json(run_dir / "audit.json", audit)
+        update_card(run_dir)
+        card = read_json(release / "privacy_card.json")
+        assert card["audit"] == NOT_AUDITED | {"status": why}
+        assert why in (release / "privacy_card.md").read_text()
+        verify_release(release)
+
+
+def test_a_release_that_was_written_after_the_audit_was_not_searched(ct_run: Path, tmp_path: Path) -> None:
+    run_dir = Path(shutil.copytree(ct_run, tmp_path / "run"))
+    config = load_run(run_dir).config
+    release = sample_release(run_dir, config)
+    update_card(audit_json(run_dir, "NO LEAK FOUND (this attack)", 0.0))
+    for _ in range(2):  # and the card, which is written anew, changes nothing
+        assert read_json(release / "privacy_card.json")["audit"]["release_searched"] is True
+        assert "| made on these files |" in (release / "privacy_card.md").read_text()
+        update_card(run_dir)
+    sample_release(run_dir, config)
+    for _ in range(2):
+        assert read_json(release / "privacy_card.json")["audit"]["release_searched"] is False
+        assert "does not speak of strings" in (release / "privacy_card.md").read_text()
+        verify_release(release)
+        update_card(run_dir)
 
 
 def test_without_a_release_there_is_no_card_to_update(dx_run: Path) -> None:

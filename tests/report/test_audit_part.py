@@ -16,6 +16,7 @@ from imgsynth import pipeline
 from imgsynth.audit.conclude import conclude, conclude_again
 from imgsynth.audit.verdict import WORDS
 from imgsynth.files import read_json, write_json
+from imgsynth.release.audit_record import OTHER_RUN
 from imgsynth.release.canary_record import FORMAT, identity
 from imgsynth.release.card import update_card
 from imgsynth.report.audit_part import ACCESS, PLAIN, audit_part, not_tested
@@ -101,6 +102,7 @@ def test_a_violation_by_canaries_reaches_report_and_card(complete: Path, tmp_pat
 
 def test_a_policy_is_kept_or_broken_by_the_run(complete: Path, tmp_path: Path) -> None:
     audit = read_json(complete / "audit.json")
+    assert read_json(complete / "release" / "privacy_card.json")["audit"]["release_searched"] is True
     policy = tmp_path / "policy.yaml"
     policy.write_text(f"max_epsilon: 8\nverdict: [{audit['judgement']['word']}]\nmin_holdout_relative_distance: 0.1")
     assert pipeline.verify(complete / "release", policy) == complete / "release"
@@ -112,6 +114,15 @@ def test_a_policy_is_kept_or_broken_by_the_run(complete: Path, tmp_path: Path) -
         "max_epsilon", "verdict", "max_tpr_at_1_percent_fpr", "required_controls"
     ]  # fmt: skip
     assert "underpowered" in caught.value.faults[2].got
+
+
+def test_the_audit_of_another_run_is_not_in_the_report(complete: Path, tmp_path: Path) -> None:
+    run_dir = Path(shutil.copytree(complete, tmp_path / "run"))
+    audit = read_json(run_dir / "audit.json")
+    write_json(run_dir / "audit.json", audit | {"of": audit["of"] | {"run": "another"}})
+    write_report(run_dir)
+    page = (run_dir / "report.html").read_text()
+    assert OTHER_RUN.capitalize() in page and "Whose risk" not in page and OTHER_RUN in page.split("<nav>")[0]
 
 
 def test_worst_patients_are_named_in_the_local_folder_alone(complete: Path) -> None:
