@@ -14,6 +14,7 @@ from imgsynth.audit.leakage.scan import scan_run, search, searched_files, write_
 from imgsynth.audit.leakage.sought import Sought
 from imgsynth.console import warn
 from imgsynth.files import read_json, rename, write_json, write_text
+from imgsynth.release.audit_record import refused, release_id
 from imgsynth.release.canary_record import read_canaries
 from imgsynth.types import CheckFailed, Fault
 
@@ -28,15 +29,16 @@ def search_again(run_dir: Path, sought: Sought, unread: Sequence[str]) -> bool:
     path = run_dir / "audit.json"
     audit = read_json(path) if path.is_file() else {}
     before = audit.get("leakage")
-    if not before:
+    if not before or refused(audit, run_dir):  # another run's audit does not become this one's by a search
         return False
     less = len(sought.origin) < before["strings"]["sought"]
     if less and not search(run_dir, searched_files(run_dir), sought).findings:
         return True
+    of = audit["of"] | {"release": release_id(run_dir / "release")}  # before the search, as in an audit
     found = scan_run(run_dir, sought, list(unread))
     if not found["clean"]:
         warn(f"{found['n_findings']} strings of the source are in the run's files: see local/leakage.json")
-    write_json(path, conclude(audit | {"leakage": before | found}, *read_canaries(run_dir)))
+    write_json(path, conclude(audit | {"of": of, "leakage": before | found}, *read_canaries(run_dir)))
     return True
 
 
