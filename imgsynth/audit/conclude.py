@@ -9,7 +9,7 @@ from typing import Any
 from imgsynth.audit.power import power_of
 from imgsynth.audit.verdict import attack_name, bound_at, judge
 from imgsynth.files import read_json, write_json
-from imgsynth.release.canary_record import read_canaries
+from imgsynth.release.canary_record import looks, read_canaries
 
 _LOCAL = ("coins", "scores")  # of single canaries: they stay in canaries.json
 
@@ -26,7 +26,11 @@ def conclude(
     each = audit["alpha"] / max(len(deciding), 1)
     bounds = [(bound_at(attack, each), attack_name(attack)) for attack in deciding]
     if canaries is not None:
-        bounds += [(twin["epsilon_lower_bound"], f"canaries ({twin['kind']})") for twin in canaries["twins"]]
+        bounds += [
+            (twin["epsilon_lower_bound"], f"canaries ({twin['kind']})")
+            for look in looks(canaries)
+            for twin in look["twins"]
+        ]
     alpha = audit["alpha"] + (canaries["alpha_of_bounds"] if canaries else 0)
     bound, source = max(bounds, default=(None, None), key=lambda pair: pair[0])
     power = power_of(audit["n_members"], audit["n_nonmembers"], each, audit["delta"], split=True)
@@ -50,5 +54,10 @@ def conclude_again(run_dir: Path) -> None:
 
 def summary(canaries: Mapping[str, Any]) -> dict[str, Any]:
     """The record without what it says of single canaries."""
-    twins = [{key: value for key, value in twin.items() if key not in _LOCAL} for twin in canaries["twins"]]
-    return {**canaries, "twins": twins}
+
+    def counted(look: Mapping[str, Any]) -> dict[str, Any]:
+        twins = [{key: value for key, value in twin.items() if key not in _LOCAL} for twin in look["twins"]]
+        return {**look, "twins": twins}
+
+    earlier = [counted(look) for look in canaries.get("earlier_looks", ())]
+    return {**counted(canaries), "earlier_looks": earlier}

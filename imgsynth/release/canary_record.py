@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -59,7 +60,12 @@ def grave_word(record: dict[str, Any] | None) -> str | None:
 
 def bound_of(record: dict[str, Any]) -> float:
     """The largest of the twins' lower bounds on ε, which hold together but for ``alpha_of_bounds``."""
-    return max(twin["epsilon_lower_bound"] for twin in record["twins"])
+    return max(twin["epsilon_lower_bound"] for look in looks(record) for twin in look["twins"])
+
+
+def looks(record: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Every audit of this run's twins that was brought to its end, the newest (the record itself) last."""
+    return [*record.get("earlier_looks", ()), record]
 
 
 def _differing(recorded: dict[str, Any], own: dict[str, Any]) -> list[str]:

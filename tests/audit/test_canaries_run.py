@@ -45,6 +45,11 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
         return pipeline.train(checked)
 
 
+@pytest.fixture(autouse=True)
+def no_earlier_look(trained: Path) -> None:
+    (trained / "canaries.json").unlink(missing_ok=True)
+
+
 def audit(output: Path, *overrides: str) -> Path:
     return pipeline.audit_canaries(config.from_overrides("audit_canaries", [f"output={output}", *CANARIES, *overrides]))
 
@@ -141,6 +146,23 @@ def test_killed_it_leaves_the_record_of_before(trained: Path, monkeypatch: pytes
     with pytest.raises(KeyboardInterrupt):
         audit(trained, "audit.canaries.kinds=[side]")
     assert path.read_bytes() == before and not list(trained.glob(".canaries*"))
+
+
+def test_what_one_look_found_no_later_one_erases(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half the noise is found; then the code is mended, and the finding stays on record."""
+    add, few = NoiseSource.add, "audit.canaries.kinds=[side]"
+    with monkeypatch.context() as patch, pytest.raises(CheckFailed):
+        patch.setattr(NoiseSource, "add", lambda self, value, std, *more: add(self, value, std / 2, *more))
+        audit(trained, few)
+    with pytest.raises(CheckFailed, match="MECHANISM BROKEN"):
+        audit(trained, few, "audit.canaries.control=false")
+    record = json.loads((trained / "canaries.json").read_text())
+    assert record["verdict"].startswith("MECHANISM BROKEN") and len(record["earlier_looks"]) == 1
+    assert all(check["passed"] for check in record["twins"][0]["mechanism"])
+    (first,) = record["earlier_looks"]
+    assert first["verdict"].startswith("MECHANISM BROKEN") and len(first["twins"][0]["coins"]) == 120
+    assert first["time"] < record["time"] and first["controls"] and not record["controls"]
+    assert record["alpha_of_bounds"] == pytest.approx(first["alpha_of_look"] + record["alpha_of_look"])
 
 
 def test_several_processes_are_refused(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from imgsynth.release.canary_record import BROKEN, GRAVE, REJECTED, VIOLATION
+from imgsynth.release.canary_record import BROKEN, GRAVE, REJECTED, VIOLATION, looks
 
 
 def against(record: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """(word, what was seen) of all that stands against the program, the gravest first. The bounds and p-values are
-    judged at the record's ``alpha_of_each_test``, the tests of the mechanism at their own level."""
-    return sorted(_seen(record), key=lambda found: GRAVE.index(found[0]))
+    """(word, what was seen) of all that stands against the program in any look, the gravest first.
+
+    The bounds and p-values are judged at their look's
+    ``alpha_of_each_test``, the tests of the mechanism at their own level.
+    """
+    return sorted((found for look in looks(record) for found in _seen(look)), key=lambda found: GRAVE.index(found[0]))
 
 
 def _seen(record: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

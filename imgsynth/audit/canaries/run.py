@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from imgsynth.cohort.dataset import PatientDataset
 from imgsynth.files import write_json
 from imgsynth.privacy.plan import PrivacyPlan
 from imgsynth.privacy.tradeoff import trade_off
-from imgsynth.release.canary_record import FORMAT, NAME, grave_word, identity
+from imgsynth.release.canary_record import FORMAT, NAME, grave_word, identity, read_canaries
 from imgsynth.schema import Config
 from imgsynth.training.device import choose_device
 from imgsynth.training.fakes import refuse_earlier_fakes
@@ -37,6 +38,7 @@ from imgsynth.training.run import Run, load_run, model_factory
 from imgsynth.types import CheckFailed, Fault, InputError
 
 INCONCLUSIVE = "INCONCLUSIVE"
+_OF_ALL_LOOKS = ("earlier_looks", "alpha_of_bounds", "of", "meaning")
 MEANING = (
     "Trained anew on the run's patients and on pseudo-patients (canaries), each put in by a secret coin. A lower bound "
     "above the proven ε shows that clipping, noise, sampling or accounting are broken; one below shows nothing more "
@@ -75,11 +77,15 @@ def audit_canaries(run_dir: Path, cfg: Config, extra_transforms: Sequence[Any] =
         "format": FORMAT, "scope": "local", "of": identity(run_dir), "imgsynth": __version__, "meaning": MEANING,
         "proven_epsilon": plan.epsilon, "proven_epsilon_of_run": run.plan.epsilon, "delta": plan.delta,
         "alpha": cfg.audit.alpha, "alpha_of_each_twin": alpha, "alpha_of_each_test": each,
-        "alpha_of_bounds": each * len(twins), "engine": plan.engine,
+        "alpha_of_look": each * len(twins), "time": datetime.now(timezone.utc).isoformat(), "engine": plan.engine,
         "steps": plan.steps, "steps_of_run": run.plan.steps, "m": settings.m, "guesses": counts._asdict(),
         "guesses_fixed": "before any twin was trained", "could_show": could.to_json(),
         "twins": twins, "controls": [c.to_json() for c in controls],
     }  # fmt: skip
+    earlier = _earlier(run_dir)
+    record["earlier_looks"] = earlier
+    record["alpha_of_bounds"] = record["alpha_of_look"] + sum(look["alpha_of_look"] for look in earlier)
+    console.say(f"Look {len(earlier) + 1} at the twins of this run; all of them are on record")
     record["verdict"] = verdict = verdict_of(record)
     path = write_json(run_dir / NAME, record)
     for twin in twins:
@@ -90,6 +96,15 @@ def audit_canaries(run_dir: Path, cfg: Config, extra_transforms: Sequence[Any] =
                   "do not release; clipping, noise, sampling or accounting are broken")
         )  # fmt: skip
     return record
+
+
+def _earlier(run_dir: Path) -> list[dict[str, Any]]:
+    """The looks at this run's twins that are on record, each with its own verdict, coins and settings."""
+    last, _ = read_canaries(run_dir)
+    if last is None:
+        return []
+    twins = [{key: value for key, value in twin.items() if key != "scores"} for twin in last["twins"]]
+    return [*last["earlier_looks"], {k: v for k, v in last.items() if k not in _OF_ALL_LOOKS} | {"twins": twins}]
 
 
 def twin_plan(plan: PrivacyPlan, steps: int | None) -> PrivacyPlan:
