@@ -24,9 +24,11 @@ from pydicom.uid import CTImageStorage, DeflatedExplicitVRLittleEndian, Explicit
 
 from imgsynth.audit.leakage import matcher as matcher_module
 from imgsynth.audit.leakage.matcher import Matcher
+from imgsynth.audit.leakage.names import ID, NAME
 from imgsynth.audit.leakage.public import program_text
 from imgsynth.audit.leakage.scan import search
 from imgsynth.audit.leakage.sought import Sought, forms, stands_alone
+from imgsynth.audit.leakage.sources import strings_of
 from imgsynth.audit.leakage.unpack import Unreadable, layers
 
 SECRET = "Qzyxw^Vbnm^7731"
@@ -237,3 +239,77 @@ def test_packed_data_that_cannot_be_unpacked_is_said(tmp_path: Path) -> None:
 def test_every_spelling_has_the_length_that_the_matcher_needs() -> None:
     short: Callable[[str], list[bytes]] = lambda text: [form for form in forms(text) if len(form) < 6]  # noqa: E731
     assert [short(text) for text in ("abcdef", "äöüßéè", SECRET)] == [[], [], []]
+
+
+def named(name: str, origin: str = f"DICOM (0010,0010) PatientName{NAME}") -> Sought:
+    found = Sought()
+    found.add(name, origin)
+    return found
+
+
+def finds(folder: Path, what: Sought, content: bytes) -> bool:
+    (folder / "file").write_bytes(b"before " + content + b" after")
+    return bool(search(folder, ["file"], what).findings)
+
+
+@pytest.mark.parametrize("source", ["MÜLLER^JÖRG", "Müller^Jörg", "müller^jörg", "Mu\u0308ller^Jo\u0308rg"])
+@pytest.mark.parametrize("release", ["MÜLLER^JÖRG", "Müller^Jörg", "müller^jörg", "MU\u0308LLER^JO\u0308RG"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16-le"])
+def test_case_and_accents_of_any_letter_hide_nothing(tmp_path: Path, source: str, release: str, encoding: str) -> None:
+    assert finds(tmp_path, sought(source), release.encode(encoding))
+
+
+@pytest.mark.parametrize("source", ["SMITH^ANNA", "SMITH^ANNA^MARIE^DR", "Smith, Anna", "Anna Smith", "anna_smith"])
+@pytest.mark.parametrize(
+    "release", ["Anna Smith", "Smith, Anna", "anna_smith", "SMITH^ANNA", "smith-anna", "Anna.Smith", "annasmith2"]
+)
+def test_a_name_is_found_in_any_order_of_its_parts(tmp_path: Path, source: str, release: str) -> None:
+    assert finds(tmp_path, named(source), release.encode())
+    assert finds(tmp_path, named(source), release.encode("utf-16-le"))
+
+
+@pytest.mark.parametrize(
+    "release", ["Hanna Smith", "Anna Smithson", "Smith, Hannah", "Anna Smyth", "Smith", "Anna, J. Smith"]
+)
+def test_other_names_are_not_taken_for_it(tmp_path: Path, release: str) -> None:
+    assert not finds(tmp_path, named("SMITH^ANNA"), release.encode())
+
+
+def test_only_names_are_turned_round(tmp_path: Path) -> None:
+    assert not finds(tmp_path, sought("chest routine"), b"routine chest")
+
+
+def test_family_names_of_several_words_and_middle_names_are_found(tmp_path: Path) -> None:
+    assert finds(tmp_path, named("VAN DER BERG^JAN"), b"jan_van_der_berg")
+    assert finds(tmp_path, named("SMITH^ANNA^MARIE"), b"Anna Marie Smith")
+
+
+def test_names_and_ids_that_the_program_says_too_are_sought_all_the_same(tmp_path: Path) -> None:
+    found = named("WILSON")
+    found.add("Pearson", "table, column 2")
+    found.add("Cooper", "table, column 2")
+    found.add("FloatStorage", f"manifest, patient{ID}")
+    found.leave_out_public([b"Wilson's intervals (1927); Pearsonian; a Cooper; FloatStorage"])
+    assert set(found.origin) == {"WILSON", "Pearson", "FloatStorage"}
+    assert found.counts() == {"program": 1}
+    assert finds(tmp_path, found, b"wilson") and finds(tmp_path, found, b"Dr Pearson")
+    assert not finds(tmp_path, found, b"Wilsonian") and not finds(tmp_path, found, b"Pearsonian")
+
+
+def test_words_that_name_nobody_are_no_names() -> None:
+    assert named("ANONYMOUS").counts() == {"placeholders": 1}
+    assert named("Anonymous^Patient").counts() == {"placeholders": 1}
+    assert named("Anonymous^Anna").counts() == {}
+
+
+def test_names_and_ids_are_known_by_where_they_stand(tmp_path: Path) -> None:
+    dataset = dicom(SECRET, ExplicitVRLittleEndian)
+    dataset.PatientName, dataset.PatientID, dataset.Manufacturer = "SMITH^ANNA", "AB123456", "Cooper Scans"
+    dataset.save_as(tmp_path / "a.dcm", enforce_file_format=True)
+    (tmp_path / "t.csv").write_text("patient_id,Last Name,site name\nP-000001,Johnson,Westmead\n")
+    (tmp_path / "b.json").write_text(json.dumps({"PatientName": "Doe^Janet", "n": [{"mrn": "M-123456"}, "Protocol"]}))
+    origins = {text: where for name in ("a.dcm", "t.csv", "b.json") for text, where in strings_of(tmp_path / name)}
+    assert {text for text, where in origins.items() if where.endswith(NAME)} == {
+        "SMITH^ANNA", "SMITH", "ANNA", "Johnson", "Doe^Janet"}  # fmt: skip
+    ids = {text for text, where in origins.items() if where.endswith(ID)}
+    assert ids == {"AB123456", "P-000001", "M-123456", dataset.SOPInstanceUID}

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from imgsynth.audit.leakage.matcher import Matcher
+from imgsynth.audit.leakage.names import touched
 from imgsynth.audit.leakage.public import declared, program_text
 from imgsynth.audit.leakage.sought import Sought, stands_alone
 from imgsynth.audit.leakage.sources import collect
@@ -84,6 +85,8 @@ def _search_layer(
         pattern = matcher.patterns[index]
         text = spellings[pattern]
         if text.isdigit() and not stands_alone(data, offset, len(pattern)):
+            continue
+        if text in sought.whole and touched(data, offset, len(pattern)):
             continue
         first, times = seen.get(text, (offset, 0))
         seen[text] = min(first, offset), times + 1

@@ -18,6 +18,7 @@ import numpy as np
 import pydicom
 from PIL import Image
 
+from imgsynth.audit.leakage.names import ID, mark, mark_element
 from imgsynth.audit.leakage.sought import Sought
 from imgsynth.cohort.manifest import Manifest
 from imgsynth.schema import DataConfig
@@ -86,6 +87,7 @@ def dicom_strings(path: Path) -> Found:
         for part in (getattr(dataset, "file_meta", pydicom.Dataset()), dataset):
             for element in part.iterall():
                 origin = f"DICOM {element.tag}" + ("" if element.tag.is_private else f" {element.keyword}")
+                origin += mark_element(element.VR, element.keyword)
                 for text in _of_element(element):
                     yield text, origin
 
@@ -145,7 +147,10 @@ def npz_strings(path: Path) -> Found:
             continue
         if array.dtype.kind in "US" or (array.dtype.kind in "iu" and array.ndim == 1):
             for value in np.unique(array).tolist():
-                yield value.decode("latin-1") if isinstance(value, bytes) else str(value), f"npz array {name}"
+                yield (
+                    value.decode("latin-1") if isinstance(value, bytes) else str(value),
+                    f"npz array {name}" + mark(name),
+                )
 
 
 def table_strings(path: Path) -> Found:
@@ -156,24 +161,24 @@ def table_strings(path: Path) -> Found:
     head = next(rows, [])
     for name in head:
         yield name, "table, a column's name"
+    marks = [mark(name) for name in head]
     for row in rows:
         for number, cell in enumerate(row):
-            yield cell, f"table, column {number + 1}"
+            yield cell, f"table, column {number + 1}" + (marks[number] if number < len(marks) else "")
 
 
 def json_strings(path: Path) -> Found:
-    def walk(value: Any) -> Iterator[str]:
+    def walk(value: Any, key: str) -> Found:
         if isinstance(value, dict):
-            for one in value.values():
-                yield from walk(one)
+            for name, one in value.items():
+                yield from walk(one, name)
         elif isinstance(value, list):
             for one in value:
-                yield from walk(one)
+                yield from walk(one, key)
         elif isinstance(value, str):
-            yield value
+            yield value, "JSON beside the image" + mark(key)
 
-    for text in walk(json.loads(path.read_text(encoding="utf-8"))):
-        yield text, "JSON beside the image"
+    yield from walk(json.loads(path.read_text(encoding="utf-8")), "")
 
 
 def picture_strings(path: Path) -> Found:
@@ -208,7 +213,7 @@ def _known(manifest: Manifest, data: DataConfig) -> Found:
     yield manifest.fingerprint, "manifest, fingerprint"
     for item in manifest.items:
         for name in ("patient", "study", "series", "site", "digest"):
-            yield str(getattr(item, name) or ""), f"manifest, {name}"
+            yield str(getattr(item, name) or ""), f"manifest, {name}" + (ID if name != "site" else "")
     for path in (manifest.root, data.root, data.table):
         if path:
             yield str(path), "path of the source"
