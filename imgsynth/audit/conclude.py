@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from imgsynth.audit.power import power_of
-from imgsynth.audit.verdict import attack_name, bound_at, judge
+from imgsynth.audit.verdict import alpha_of_bounds, attack_name, bound_at, judge
 from imgsynth.files import read_json, write_json
 from imgsynth.release.canary_record import looks, read_canaries
 
@@ -19,12 +19,13 @@ def conclude(
 ) -> dict[str, Any]:
     """``audit`` with power, verdict, judgement, the largest bound and where it is from; and a summary of ``canaries``.
 
-    The bound is of the deciding attacks, or of the canaries where these show more: ``alpha_of_bound`` is the
-    probability with which one of all these is too high. ``not_taken`` says why there is a record that is not counted.
+    The bound is of any of the K attacks, each at α/K, or of the canaries where these show more: the bounds that the
+    verdict holds against the proven ε. ``alpha_of_bound`` is the probability with which one of all these is too high.
+    ``not_taken`` says why there is a record that is not counted.
     """
     deciding = [a for a in audit["attacks"] if a["role"] != "exploratory"]
     each = audit["alpha"] / max(len(deciding), 1)
-    bounds = [(bound_at(attack, each), attack_name(attack)) for attack in deciding]
+    bounds = [(bound_at(attack, alpha_of_bounds(audit)), attack_name(attack)) for attack in audit["attacks"]]
     if canaries is not None:
         bounds += [
             (twin["epsilon_lower_bound"], f"canaries ({twin['kind']})")

@@ -8,6 +8,8 @@
 | max_tpr_at_1_percent_fpr      | every attack: upper end of the 95 % interval                                       |
 | max_tpr_at_0.1_percent_fpr    | likewise                                                                           |
 | min_holdout_relative_distance | copy check: lower end of the interval of distances to train over those to holdout  |
+| require_clean_leakage         | no string of the source in a file, or read in samples; a release, and all was read |
+| require_canaries              | canaries were counted, with all their required controls passed                     |
 
 A clause that is left out asks for nothing. A clause that cannot be judged (no audit, too few patients) fails.
 """
@@ -134,7 +136,7 @@ def _other_run(evidence: Evidence) -> list[Fault]:
 
 def _epsilon(evidence: Evidence, most: float) -> Iterator[tuple[str, str]]:
     proven = evidence.card["guarantee"]["epsilon"]
-    if proven is None or proven > most:
+    if proven is None or not proven <= most:  # NaN fails too, here and below
         yield f"ε = {'∞' if proven is None else f'{proven:.4g}'}", f"at most {most:g}"
 
 
@@ -156,7 +158,8 @@ def _controls(evidence: Evidence, required: list[str]) -> Iterator[tuple[str, st
         if not those:
             yield f"{wanted}: was not run", "that it was run and passed"
         for control in those:
-            if control["passed"] is not True and (control["kind"] != wanted or control["required"]):
+            missed = control["passed"] is False and control["kind"] == wanted and not control["required"]
+            if control["passed"] is not True and not missed:
                 word = "failed" if control["passed"] is False else "cannot be judged"
                 yield f"{control['name']}: {word}: {control['detail']}", "that it passes"
 
@@ -170,7 +173,7 @@ def _tpr(at: str) -> Judge:
             found = attack["tpr_at"][at]
             if found["high"] is None:
                 yield f"{attack_name(attack)}: {found['status']}", f"at most {most:g}, measured"
-            elif found["high"] > most:
+            elif not found["high"] <= most:
                 got = f"{attack_name(attack)}: {found['tpr']:.3g} [{found['low']:.3g}, {found['high']:.3g}]"
                 yield got, f"at most {most:g}, by the upper end of the interval"
 
@@ -181,9 +184,34 @@ def _distance(evidence: Evidence, least: float) -> Iterator[tuple[str, str]]:
     found = (evidence.audit or {}).get("copies", {}).get("holdout_relative_distance")
     if found is None:
         yield "no copy check", f"at least {least:g}, measured"
-    elif found["low"] < least:
+    elif not found["low"] >= least:
         got = f"{found['value']:.3g} [{found['low']:.3g}, {found['high']:.3g}]"
         yield got, f"at least {least:g}, by the lower end of the interval"
+
+
+def _clean(evidence: Evidence, _: bool) -> Iterator[tuple[str, str]]:
+    expected = "no string of the source in any file or sample, all of it searched, the release too"
+    found = (evidence.audit or {}).get("leakage")
+    if found is None:
+        yield "no search for strings of the source", expected
+        return
+    read = found["pixels"].get("samples", {}).get("recovered", 0)
+    if found["clean"] is not True or read:
+        yield f"{found['n_findings']} strings in files, {read} read in samples", expected
+    if found["not_read"]:
+        yield f"not read: {'; '.join(found['not_read'])}", expected
+    if found["release_searched"] is not True:
+        yield "no release was searched", expected
+
+
+def _canaries(evidence: Evidence, _: bool) -> Iterator[tuple[str, str]]:
+    found = (evidence.audit or {}).get("canaries")
+    if not found or not found["twins"]:
+        yield "no canaries", "that they were counted"
+        return
+    for control in found["controls"]:
+        if control["required"] and control["passed"] is not True:
+            yield f"{control['kind']} control of the canaries: {control['detail']}", "that it passes"
 
 
 def _fault(name: str, got: str, expected: str) -> Fault:
@@ -198,6 +226,7 @@ def _names(v: Any) -> bool:
     return isinstance(v, list) and bool(v) and all(isinstance(one, str) and one for one in v)
 
 
+_DEMAND = (lambda v: v is True, "true, or no such line")
 _RATE = (_number(0, 1), "a rate in [0, 1]")
 CLAUSES: dict[str, Clause] = {
     "max_epsilon": Clause(_number(0, 1e6), "a number from 0 on", _epsilon),
@@ -206,6 +235,8 @@ CLAUSES: dict[str, Clause] = {
     "max_tpr_at_1_percent_fpr": Clause(*_RATE, _tpr("0.01")),
     "max_tpr_at_0.1_percent_fpr": Clause(*_RATE, _tpr("0.001")),
     "min_holdout_relative_distance": Clause(_number(0, 1), "a ratio in [0, 1]; 1 is as far as strangers", _distance),
+    "require_clean_leakage": Clause(*_DEMAND, _clean),
+    "require_canaries": Clause(*_DEMAND, _canaries),
 }
 
 

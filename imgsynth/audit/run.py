@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +26,15 @@ from imgsynth.audit.controls import (
     two_holdouts,
 )
 from imgsynth.audit.copies import extraction, find_copies
-from imgsynth.audit.epsilon import MIN_PATIENTS, epsilon_lower_bound
+from imgsynth.audit.epsilon import MIN_PATIENTS
+from imgsynth.audit.evidence import evidence
 from imgsynth.audit.leakage import find_leakage
 from imgsynth.audit.overfit import Overfit, overfit_control, overfit_of
 from imgsynth.audit.references import described, for_audit
 from imgsynth.audit.registry import build
 from imgsynth.audit.reidentify import reidentify
 from imgsynth.audit.risk import Facts, by_group, facts_of, worst_names, worst_patients
-from imgsynth.audit.roc import FPR_TARGETS, Roc, auc, auc_interval, tpr_at
+from imgsynth.audit.roc import FPR_TARGETS, Roc, auc_interval, tpr_at
 from imgsynth.files import write_json
 from imgsynth.measure.encoders import Encoder, get_encoder
 from imgsynth.measure.images import Images
@@ -48,7 +49,8 @@ from imgsynth.types import Grid
 FORMAT = "imgsynth-audit-1"
 MEANING = (
     "A lower bound says what this attack found, not that there is no more to find; a small one is no evidence of "
-    "privacy. Only the primary attack decides; the others are exploratory and not corrected for multiplicity."
+    "privacy. Whether there is a leak the primary attack alone decides; the others are exploratory, and not corrected "
+    "for multiplicity, but for their bounds where these are held against the proven ε."
 )
 
 
@@ -59,22 +61,18 @@ def attack_result(
     role = "primary" if full_name(attack) == settings.primary else "exploratory"
     if settings.primary is None:
         role = f"one of {len(settings.attacks)}"
-    area = auc(in_P, out_Q)
-    low, high = auc_interval(area, len(in_P), len(out_Q))
+    seen = evidence(in_P, out_Q, settings.alpha, delta, np.random.default_rng(settings.seed))
+    low, high = auc_interval(seen["auc"], len(in_P), len(out_Q))
     return {
         "name": attack.name,
         "space": attack.space,
         "access": attack.access,
         "role": role,
-        "auc": area,
+        **seen,
         "auc_low": low,
         "auc_high": high,
         "tpr_at": {f"{fpr:g}": tpr_at(in_P, out_Q, fpr) for fpr in FPR_TARGETS},
         "roc": Roc.of(in_P, out_Q).to_json(),
-        "bound": asdict(epsilon_lower_bound(in_P, out_Q, settings.alpha, delta, np.random.default_rng(settings.seed))),
-        "worst": worst_patients(in_P, out_Q),
-        "n_members": len(in_P),
-        "n_nonmembers": len(out_Q),
     }
 
 

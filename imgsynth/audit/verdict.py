@@ -2,20 +2,23 @@
 
 | word          | when                                                                                               |
 |---------------|----------------------------------------------------------------------------------------------------|
-| VIOLATION     | a bound, of a deciding attack or of canaries, is above the proven ε, whatever the controls say     |
+| VIOLATION     | a bound, of any attack or of canaries, is above the proven ε, whatever the controls say            |
 | CLAIM         | canaries refute the claimed trade-off curve, though no bound is above ε, whatever the controls say |
 | REJECTED      |                                                                                                    |
 | MECHANISM     | a test of the twins' mechanism failed (noise, dose, draws), whatever the controls say              |
 | BROKEN        |                                                                                                    |
-| SOURCE        | strings of the source are in files that must not hold any, whatever the controls say               |
-| STRINGS FOUND |                                                                                                    |
-| INCONCLUSIVE  | a required control failed or was not run, no deciding attack ran, or no leak at all could show     |
+| SOURCE        | strings of the source are in files that must not hold any, or can be read in samples, whatever the |
+| STRINGS FOUND | controls say                                                                                       |
+| INCONCLUSIVE  | a required control failed or was not run, no deciding attack ran, no leak at all could show, or    |
+|               | the source's strings were looked for and some of the files, there or here, could not be read       |
 | LEAK FOUND    | a deciding attack sees one, in any of the three ways below                                         |
 | NO LEAK FOUND | otherwise: by these attacks, on so many patients                                                   |
 
 Which attacks decide was fixed before: the primary one alone at α, or, where none was declared primary, all K, each at
-α/K. The others are hints at most. Canaries speak of the program, attacks of this release: two statements, each with an
-α of its own; of J twins each has α/J, half of it for its bound and half for the test of the curve.
+α/K. Of a leak the others are hints at most. That a bound is above the proven ε is a statement of its own: ε covers
+whatever an attack looks at, so all K that ran are tested, each at α/K, and all of them together are wrong with
+probability α at most, beside the α of "a leak". Canaries speak of the program, attacks of this release: further
+statements, with an α of their own; of J twins each has α/J, half of it for its bound, half for the test of the curve.
 
 An attack sees a leak by an AUC whose interval lies above one half (probability α/2 where nothing leaks), by members
 above every non-member (exact p ≤ α/2; ``risk.worst_patients``), or by a bound above 0, for which Clopper and Pearson
@@ -40,19 +43,27 @@ LEAK_FOUND = "LEAK FOUND"
 NO_LEAK_FOUND = "NO LEAK FOUND"
 WORDS = (*GRAVE, STRINGS_FOUND, INCONCLUSIVE, LEAK_FOUND, NO_LEAK_FOUND)
 
+HINT = 0.05  # p-value of what does not decide
+SHOWN = 3  # files that could not be read, in the verdict's words
+
 
 @dataclass(frozen=True)
 class Verdict:
-    """``because``: reasons, the gravest first. ``hints``: seen by what does not decide, uncorrected for many looks."""
+    """``because``: reasons, the gravest first. ``hints``: seen by what does not decide, uncorrected for many looks.
+
+    ``not_tested``: what was asked for, or belongs to an audit, and was not done.
+    """
 
     word: str
     because: tuple[str, ...]
     hints: tuple[str, ...]
     tested: tuple[str, ...]
+    not_tested: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         if self.word == NO_LEAK_FOUND:
-            return f"{self.word} (tested: {'; '.join(self.tested)})"
+            missing = f"; not tested: {'; '.join(self.not_tested)}" if self.not_tested else ""
+            return f"{self.word} (tested: {'; '.join(self.tested)}{missing})"
         return f"{self.word}: {'; '.join(self.because)}"
 
     def to_json(self) -> dict[str, Any]:
@@ -66,27 +77,30 @@ def judge(audit: Mapping[str, Any], canaries: Mapping[str, Any] | None = None) -
     """
     deciding = [a for a in audit["attacks"] if a["role"] != "exploratory"]
     each = audit["alpha"] / max(len(deciding), 1)
-    proven = audit["proven_epsilon"]
-    grave = [*_attacks_above(deciding, proven, each), *(against(canaries) if canaries else ())]
+    grave = [*_attacks_above(audit), *(against(canaries) if canaries else ())]
     weak = [*_cannot_tell(audit, deciding), *(_failed(canaries["controls"]) if canaries else ())]
-    found = [text for attack in deciding if (text := _leak(attack, each))]
-    hints = [text for attack in audit["attacks"] if attack not in deciding and (text := _leak(attack, audit["alpha"]))]
-    hints += _copied(audit.get("copies", {}))
+    weak += _not_read(audit.get("leakage"))
+    found = [text for attack in deciding if (text := leak(attack, each))]
+    hints = [text for attack in audit["attacks"] if attack not in deciding and (text := leak(attack, audit["alpha"]))]
+    hints += [*_copied(audit.get("copies", {})), *_recognised(audit.get("reidentification", {}))]
     written = list(_written(audit.get("leakage")))
     tested = tuple(attack_name(attack) for attack in audit["attacks"])
     tested += tuple(f"canaries ({twin['kind']})" for twin in (canaries or {}).get("twins", ()))
+    not_tested = tuple(_not_tested(audit, canaries))
     if grave:
         word = min((word for word, _ in grave), key=GRAVE.index)
         caveats = [f"but {text}" for text in weak]
         broken = "the proof, the code or the data flow is broken: do not release"
-        return Verdict(word, (*(text for _, text in grave), broken, *written, *caveats), tuple(hints), tested)
+        because = (*(text for _, text in grave), broken, *written, *caveats)
+        return Verdict(word, because, tuple(hints), tested, not_tested)
     if written:  # no statistics: the strings are there
-        return Verdict(STRINGS_FOUND, (*written, *found, *(f"but {text}" for text in weak)), tuple(hints), tested)
+        because = (*written, *found, *(f"but {text}" for text in weak))
+        return Verdict(STRINGS_FOUND, because, tuple(hints), tested, not_tested)
     if weak:
-        return Verdict(INCONCLUSIVE, tuple(weak), (*found, *hints), tested)
+        return Verdict(INCONCLUSIVE, tuple(weak), (*found, *hints), tested, not_tested)
     if found:
-        return Verdict(LEAK_FOUND, tuple(found), tuple(hints), tested)
-    return Verdict(NO_LEAK_FOUND, (), tuple(hints), tested)
+        return Verdict(LEAK_FOUND, tuple(found), tuple(hints), tested, not_tested)
+    return Verdict(NO_LEAK_FOUND, (), tuple(hints), tested, not_tested)
 
 
 def attack_name(attack: Mapping[str, Any]) -> str:
@@ -94,10 +108,14 @@ def attack_name(attack: Mapping[str, Any]) -> str:
     return f"{attack['name']}/{attack['space']}" if attack["space"] else str(attack["name"])
 
 
-def _attacks_above(
-    deciding: Sequence[Mapping[str, Any]], proven: float | None, alpha: float
-) -> Iterator[tuple[str, str]]:
-    for attack in deciding:
+def alpha_of_bounds(audit: Mapping[str, Any]) -> float:
+    """α/K, of each attack's bound where all K that ran are held against the proven ε."""
+    return float(audit["alpha"]) / max(len(audit["attacks"]), 1)
+
+
+def _attacks_above(audit: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    proven, alpha = audit["proven_epsilon"], alpha_of_bounds(audit)
+    for attack in audit["attacks"]:
         bound = bound_at(attack, alpha)
         if proven is not None and bound > proven:
             sure = f"at confidence {100 * (1 - alpha):.4g} %"
@@ -121,18 +139,53 @@ def _failed(controls: Sequence[Mapping[str, Any]]) -> Iterator[str]:
             yield f"{control['kind']} control: {control['detail']}"
 
 
+def _not_read(leakage: Mapping[str, Any] | None) -> Iterator[str]:
+    """A search that left files out says nothing of them."""
+    if leakage is not None and (unread := leakage["not_read"]):
+        more = f" and {len(unread) - SHOWN} more" if len(unread) > SHOWN else ""
+        yield f"the search for the source's strings could not read everything: {'; '.join(unread[:SHOWN])}{more}"
+
+
+def _not_tested(audit: Mapping[str, Any], canaries: Mapping[str, Any] | None) -> Iterator[str]:
+    yield from (one["what"] for one in audit["not_done"])
+    leakage = audit.get("leakage")
+    if leakage is None:
+        yield "strings of the source in files"
+    elif not leakage["release_searched"]:
+        yield "strings of the source in a release (there was none)"
+    if canaries is not None and not canaries["twins"]:
+        yield "canaries (a record without twins)"
+
+
 def _written(leakage: Mapping[str, Any] | None) -> Iterator[str]:
     if leakage is not None and not leakage["clean"]:
         yield f"{leakage['n_findings']} strings of the source are in files that must not hold any (local/leakage.json)"
+    if leakage is not None and (seen := leakage["pixels"].get("samples", {}).get("recovered")):
+        yield f"{seen} strings of the source can be read in the samples' pixels (local/text_in_pixels.json)"
 
 
 def _copied(copies: Mapping[str, Any]) -> Iterator[str]:
     for found, how in ((copies, "copies"), (copies.get("invariant", {}), "flipped or shifted copies")):
         if found.get("caught"):
             yield f"{how}: {found['share']:.1%} of samples are nearer to training than to holdout patients"
+    extracted = copies.get("extraction", {}).get("extracted")
+    if extracted and extracted["p_value"] <= HINT:
+        yield (
+            f"extraction: {extracted['train']} clusters of near-duplicates are near to training patients, "
+            f"{extracted['holdout']} to holdout patients (p = {extracted['p_value']:.2g})"
+        )
 
 
-def _leak(attack: Mapping[str, Any], alpha: float) -> str | None:
+def _recognised(again: Mapping[str, Any]) -> Iterator[str]:
+    if again and again["low"] > 0:
+        yield (
+            f"re-identification: {again['train']:.1%} of training patients are hit and {again['holdout']:.1%} of "
+            "holdout patients"
+        )
+
+
+def leak(attack: Mapping[str, Any], alpha: float) -> str | None:
+    """The rule for one attack, at α: what shows a leak, in words; None where nothing does."""
     low, high = auc_interval(attack["auc"], attack["n_members"], attack["n_nonmembers"], 1 - alpha)
     seen = []
     if low > 0.5:

@@ -14,6 +14,7 @@ from imgsynth.files import write_json
 from imgsynth.release.audit_record import NO_RUN, OTHER_RUN, release_id, state_of
 from imgsynth.types import InputError
 
+NAN = float("nan")
 DOCS = Path(__file__).parents[2] / "docs" / "audit" / "policy.md"
 
 
@@ -58,6 +59,8 @@ AUDIT: dict[str, Any] = {
         {"name": "logan", "space": "", "tpr_at": {"0.01": rate(0.03), "0.001": rate(0.01)}},
     ],
     "copies": {"holdout_relative_distance": {"value": 0.97, "low": 0.9, "high": 1.1}},
+    "leakage": {"clean": True, "n_findings": 0, "not_read": [], "release_searched": True, "pixels": {}},
+    "canaries": {"twins": [{"kind": "weights"}], "controls": [control("positive", "canaries without noise")]},
 }
 POLICY = {
     "max_epsilon": 8,
@@ -66,6 +69,8 @@ POLICY = {
     "max_tpr_at_1_percent_fpr": 0.05,
     "max_tpr_at_0.1_percent_fpr": 0.02,
     "min_holdout_relative_distance": 0.8,
+    "require_clean_leakage": True,
+    "require_canaries": True,
 }
 
 
@@ -96,6 +101,8 @@ def test_all_that_is_wrong_with_a_policy_is_said_at_once(tmp_path: Path) -> None
         ("", "clauses, one a line"),
         ("max_epsilon: [8", "YAML"),
         ("max_epsilon: .nan", "a number from 0 on"),
+        ("require_canaries: false", "true, or no such line"),
+        ("require_clean_leakage: 1", "true, or no such line"),
         ("verdict: [NO LEAK FOUND, PRIVATE]", "some of VIOLATION"),
     ],
 )
@@ -148,6 +155,22 @@ def test_a_release_that_keeps_all_of_it() -> None:
         ({"audit__attacks": []}, "max_tpr_at_1_percent_fpr", "no attack was run"),
         ({"audit__copies": {"holdout_relative_distance": {"value": 0.9, "low": 0.7, "high": 1.1}}},
          "min_holdout_relative_distance", "0.9 [0.7, 1.1]"),
+        ({"audit__leakage__clean": False, "audit__leakage__n_findings": 2},
+         "require_clean_leakage", "2 strings in files, 0 read in samples"),
+        ({"audit__leakage__pixels": {"samples": {"recovered": 1}}},
+         "require_clean_leakage", "0 strings in files, 1 read in samples"),
+        ({"audit__leakage__not_read": ["a.gz: broken"]}, "require_clean_leakage", "not read: a.gz: broken"),
+        ({"audit__leakage__release_searched": False}, "require_clean_leakage", "no release was searched"),
+        ({"audit__canaries": None}, "require_canaries", "no canaries"),
+        ({"audit__canaries__twins": []}, "require_canaries", "no canaries"),
+        ({"audit__canaries__controls": [control("positive", "canaries without noise", False)]},
+         "require_canaries", "positive control of the canaries: seen"),
+        ({"audit__controls__2": control("negative", "two holdouts", None, required=False)},
+         "required_controls", "two holdouts: cannot be judged: seen"),
+        ({"audit__attacks__0__tpr_at": {"0.01": rate(NAN), "0.001": rate(0.01)}},
+         "max_tpr_at_1_percent_fpr", "nearest_neighbour/raw: nan [0, nan]"),
+        ({"audit__copies": {"holdout_relative_distance": {"value": 0.9, "low": NAN, "high": 1.1}}},
+         "min_holdout_relative_distance", "0.9 [nan, 1.1]"),
         ({"audit__copies": {}}, "min_holdout_relative_distance", "no copy check"),
     ],
 )  # fmt: skip
@@ -155,6 +178,10 @@ def test_each_clause_fails_for_its_own_reason(changes: dict[str, Any], clause: s
     found = failed(evidence(**changes))
     assert found[clause] == got
     assert all(name.startswith(clause[:7]) for name in found)
+
+
+def test_an_epsilon_that_is_no_number_is_not_below_the_limit() -> None:
+    assert failed(evidence(card__guarantee__epsilon=NAN))["max_epsilon"] == "ε = nan"
 
 
 def test_verdicts_that_were_not_asked_for() -> None:

@@ -14,13 +14,14 @@ from imgsynth.audit.one_run import epsilon_one_run
 from imgsynth.audit.power import power_of
 from imgsynth.audit.risk import worst_patients
 from imgsynth.audit.roc import auc
-from imgsynth.audit.verdict import INCONCLUSIVE, LEAK_FOUND, NO_LEAK_FOUND, STRINGS_FOUND, WORDS, judge
+from imgsynth.audit.verdict import INCONCLUSIVE, LEAK_FOUND, NO_LEAK_FOUND, STRINGS_FOUND, WORDS, bound_at, judge
 from imgsynth.release.canary_record import BROKEN, REJECTED, VIOLATION
 
 GOOD = {"kind": "positive", "passed": True, "detail": "copies were caught", "required": True}
 MISSED = GOOD | {"passed": False, "detail": "copies were not caught"}
 TOO_FEW = GOOD | {"kind": "blind", "passed": None, "detail": "9 patients are too few"}
 EXTRA = MISSED | {"required": False}
+CLEAN = {"clean": True, "n_findings": 0, "not_read": [], "release_searched": True, "pixels": {}}
 
 
 def attack(in_P: Any, out_Q: Any, role: str = "primary", name: str = "nearest_neighbour") -> dict[str, Any]:
@@ -41,7 +42,7 @@ def audit(*attacks: dict[str, Any], controls: Any = (GOOD,), proven: float | Non
     power = power_of(n, n, 0.05, 1e-5).to_json()
     return {
         "attacks": list(attacks), "controls": list(controls), "power": power, "proven_epsilon": proven,
-        "alpha": 0.05, "delta": 1e-5,
+        "alpha": 0.05, "delta": 1e-5, "not_done": [], "leakage": CLEAN,
     }  # fmt: skip
 
 
@@ -105,14 +106,77 @@ def test_without_a_primary_attack_all_decide_and_each_pays() -> None:
 
 
 def test_strings_of_the_source_in_a_file_need_no_statistics() -> None:
-    clean, found = {"clean": True, "n_findings": 0}, {"clean": False, "n_findings": 3}
-    assert judge(audit(BLIND) | {"leakage": clean}).word == NO_LEAK_FOUND
+    found = CLEAN | {"clean": False, "n_findings": 3}
+    assert judge(audit(BLIND)).word == NO_LEAK_FOUND
     for controls in ((GOOD,), (MISSED,)):
         verdict = judge(audit(BLIND, controls=controls) | {"leakage": found})
         assert verdict.word == STRINGS_FOUND
         assert verdict.because[0].startswith("3 strings of the source")
     both = judge(audit(told(90, 90), proven=1.5) | {"leakage": found})
     assert both.word == VIOLATION and any(text.startswith("3 strings of the source") for text in both.because)
+
+
+def test_strings_of_the_source_that_are_read_in_the_samples_are_leaking_strings() -> None:
+    pixels = {"source": {}, "samples": {"pictures": 9, "with_text": 3, "recovered": 2}}
+    verdict = judge(audit(BLIND) | {"leakage": CLEAN | {"pixels": pixels}})
+    assert verdict.word == STRINGS_FOUND
+    assert verdict.because[0].startswith("2 strings of the source can be read in the samples' pixels")
+    pixels["samples"]["recovered"] = 0
+    assert judge(audit(BLIND) | {"leakage": CLEAN | {"pixels": pixels}}).word == NO_LEAK_FOUND
+
+
+def test_files_that_could_not_be_searched_leave_it_open() -> None:
+    unread = ["3 of 90 source files could not be read", *(f"release/{i}.nii.gz: broken" for i in range(4))]
+    verdict = judge(audit(BLIND) | {"leakage": CLEAN | {"not_read": unread}})
+    assert verdict.word == INCONCLUSIVE
+    assert "3 of 90 source files could not be read; release/0.nii.gz: broken" in str(verdict)
+    assert str(verdict).endswith("and 2 more")
+    above = judge(audit(SHARP, proven=1.0) | {"leakage": CLEAN | {"not_read": unread}})
+    assert above.word == VIOLATION and "but the search" in str(above)
+
+
+def test_the_words_say_what_was_not_tested() -> None:
+    assert str(judge(audit(BLIND))) == "NO LEAK FOUND (tested: told/raw)"
+    without = judge(audit(BLIND) | {"leakage": CLEAN | {"release_searched": False}})
+    assert str(without).endswith("not tested: strings of the source in a release (there was none))")
+    assert "not tested: strings of the source in files" in str(judge(audit(BLIND) | {"leakage": None}))
+    skipped = audit(BLIND) | {"not_done": [{"what": "attack logan", "why": "no discriminator"}]}
+    assert judge(skipped).not_tested == ("attack logan",)
+    empty = judge(audit(BLIND), canaries(60) | {"twins": []})
+    assert empty.tested == ("told/raw",) and empty.not_tested == ("canaries (a record without twins)",)
+
+
+def test_extraction_and_re_identification_are_hints() -> None:
+    extracted = {"train": 9, "holdout": 1, "p_value": 0.01}
+    again = {"train": 0.2, "holdout": 0.05, "low": 0.03}
+    hints = judge(audit(BLIND) | {"copies": {"extraction": {"extracted": extracted}}, "reidentification": again}).hints
+    assert [hint.split(":")[0] for hint in hints] == ["extraction", "re-identification"]
+    copies = {"extraction": {"extracted": extracted | {"p_value": 0.06}}}
+    assert judge(audit(BLIND) | {"copies": copies, "reidentification": again | {"low": 0.0}}).hints == ()
+
+
+def test_any_attack_above_the_proof_is_a_violation_and_pays_for_all_that_ran() -> None:
+    """90 of 100 right is above ε = 1.6 alone and by two attacks at α/2, and not where twenty were tried."""
+    sharp, blind = told(90, 90, "exploratory", name="sharp"), told(50, 50, "exploratory", name="blind")
+    caught = judge(audit(BLIND, sharp, proven=1.3))
+    assert caught.word == VIOLATION
+    assert "sharp/raw shows ε ≥ " in str(caught) and "at confidence 97.5 %" in str(caught)
+    edge = (bound_at(sharp, 0.05 / 2) + bound_at(sharp, 0.05 / 20)) / 2
+    assert judge(audit(BLIND, sharp, proven=edge)).word == VIOLATION
+    assert judge(audit(BLIND, sharp, *([blind] * 18), proven=edge)).word == NO_LEAK_FOUND
+
+
+def test_of_twenty_attacks_at_the_proven_epsilon_one_is_above_it_in_at_most_alpha_of_audits() -> None:
+    """Randomised response that leaks all of ε = 1, asked about by twenty independent exploratory attacks."""
+    random, trials, wrong, alone = np.random.default_rng(3), 400, 0, 0
+    right = np.exp(1) / (1 + np.exp(1))
+    for _ in range(trials):
+        pairs = random.binomial(100, right, (20, 2))
+        shown = [told(*pair, "exploratory", name="guess") for pair in pairs.tolist()]
+        wrong += judge(audit(*shown, proven=1.0)).word == VIOLATION
+        alone += any(bound_at(one, 0.05) > 1.0 for one in shown)
+    assert binom.sf(wrong - 1, trials, 0.05) > 1e-3
+    assert binom.sf(alone - 1, trials, 0.05) < 1e-3, "uncorrected, twenty looks show too much"
 
 
 def test_copies_are_a_hint() -> None:
