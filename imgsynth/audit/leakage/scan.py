@@ -131,7 +131,7 @@ def scan_run(run_dir: Path, sought: Sought, unread_sources: list[str]) -> dict[s
     return {
         "clean": not found.findings,
         "strings": {"sought": len(sought.origin), "left_out": sought.counts(), "how": TEXT_SHOWN},
-        "release_searched": any(name.startswith("release/") for name in everything),
+        "release_searched": any(name.startswith("release/") for name in names),
         "files": found.files,
         "bytes": found.size,
         "findings": [_public(finding, found.findings, key) for finding in found.findings[:SHOWN]],
