@@ -211,7 +211,7 @@ def test_files_that_cannot_be_read_are_faults_not_crashes(tmp_path: Path) -> Non
     }
     (release / "checksums.sha256").write_text(f"{'0' * 64}  README.md\n")
     of = {"run": "r", "plan_sha256": "p", "checkpoint_sha256": "c", "release": release_id(release)}
-    write_json(tmp_path / "audit.json", AUDIT | {"of": of, "leakage": {"clean": True}})
+    write_json(tmp_path / "audit.json", AUDIT | {"of": of, "leakage": AUDIT["leakage"]})
     assert release_faults(POLICY, release, None) == []
     (fault,) = release_faults(POLICY, release, tmp_path / "elsewhere.json")
     assert "FileNotFoundError" in fault.got
@@ -227,7 +227,7 @@ def test_an_audit_must_be_of_the_run_and_its_search_of_the_release(tmp_path: Pat
     (release / "checksums.sha256").write_text(f"{'0' * 64}  README.md\n")
     checkpoint.write_bytes(b"weights")
     of = state_of(tmp_path) | {"release": release_id(release)}
-    audit = AUDIT | {"of": of, "leakage": {"clean": True}}
+    audit = AUDIT | {"of": of, "leakage": AUDIT["leakage"]}
     assert failed(evidence_of(CARD, audit, tmp_path, release)) == {}
     assert failed(evidence_of(CARD, AUDIT, tmp_path, release))["audit.json"] == NO_RUN
     checkpoint.write_bytes(b"other weights")
