@@ -153,7 +153,7 @@ def dose_controls(found: Sequence[Response]) -> list[Control]:
 def _innocent(one: Response) -> Control:
     told = "told members from non-members" if one.caught else "could not tell members from non-members"
     detail = f"on a synthesizer that cannot know them the attack {told}"
-    return Control(str(one.dose), "negative", not one.caught, one.auc, one.low, one.high, detail)
+    return Control(f"{one.dose}, {one.attack}", "negative", not one.caught, one.auc, one.low, one.high, detail)
 
 
 def _leaky(one: Response) -> Control:

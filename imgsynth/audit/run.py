@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -105,29 +105,32 @@ def run_controls(
     found: Attacked, members: Images, nonmembers: Images, released: Released, tools: Tools,
     remembering: Overfit | None = None,
 ) -> tuple[list[Control], list[Response]]:  # fmt: skip
-    """The controls of the primary attack (else of the first), and all attacks on samples on leaking synthesizers."""
+    """The controls of the attacks that decide (the primary one, or all), and all attacks on samples on leaking
+    synthesizers. An attack that could not have seen a leak must not count as silence."""
     settings = tools.settings
     random = np.random.default_rng(settings.seed)
-    name = settings.primary or settings.attacks[0]
-    if name not in found.ran:
+    names = [name for name in ([settings.primary] if settings.primary else settings.attacks) if name in found.ran]
+    if not names:
         return [], []
-    primary, in_P, out_Q = found.ran[name]
-    others_R = random.permutation(out_Q)
-    pair = others_R[: len(out_Q) // 2], others_R[len(out_Q) // 2 :]
-    if primary.access == "samples" and released.reference and released.reference.n_patients:
-        pair = out_Q, primary.scores(released.reference)  # before the doses, which prepare the attack anew
+    controls = []
+    for name in names:  # before the doses, which prepare the attacks anew
+        attack, in_P, out_Q = found.ran[name]
+        others_R = random.permutation(out_Q)
+        pair = others_R[: len(out_Q) // 2], others_R[len(out_Q) // 2 :]
+        if attack.access == "samples" and released.reference and released.reference.n_patients:
+            pair = out_Q, attack.scores(released.reference)
+        for control in (label_swap(in_P, out_Q, random), two_holdouts(*pair)):
+            controls.append(replace(control, name=f"{control.name}, {name}"))
     features = [tools.encoder.encode(images.x_NC) for images in (members, nonmembers)]
-    controls = [
-        label_swap(in_P, out_Q, random),
-        two_holdouts(*pair),
-        blind_baseline(features[0], members, features[1], nonmembers),
-    ]
+    controls.append(blind_baseline(features[0], members, features[1], nonmembers))
     deceivable = [attack for attack, _, _ in found.ran.values() if attack.access in SAMPLE_ATTACKS]
     doses = responses(deceivable, members, nonmembers, released, random)
-    own = dose_controls([one for one in doses if one.attack == name])
-    if remembering is not None:
-        own.append(overfit_control(build(name, tools), remembering))
-    return own + controls + missing(own), doses
+    for name in reversed(names):
+        own = dose_controls([one for one in doses if one.attack == name])
+        if remembering is not None:
+            own.append(overfit_control(build(name, tools), remembering))
+        controls = [*own, *(replace(one, name=f"{one.name}, {name}") for one in missing(own)), *controls]
+    return controls, doses
 
 
 def audit(

@@ -17,9 +17,12 @@ from imgsynth.types import Split
 
 AT_ONCE = 128  # samples in single precision
 
+MIN_PATIENTS = 20
+
 
 def real_images(run: Run, split: Split, n: int, seed: int, extra_transforms: Sequence[Any] = ()) -> Images:
-    """All images of patients of ``split``, drawn at random (seeded) until the next would exceed ``n`` images.
+    """All images of patients of ``split``, drawn at random (seeded) until the next would exceed ``n`` images; of
+    MIN_PATIENTS in any case, or of all where there are fewer: patients are what counts, however many images they have.
 
     ``extra_transforms`` are those of ``run.config.preprocess.extra``, instantiated; images are measured as trained on.
     """
@@ -29,9 +32,10 @@ def real_images(run: Run, split: Split, n: int, seed: int, extra_transforms: Seq
         )
     of_patient = {p: items for p, items in run.manifest.by_patient.items() if items[0].split == split}
     order = np.random.default_rng(seed).permutation(np.array(sorted(of_patient), dtype=object))
-    kept, images = set(), 0
+    kept: set[str] = set()
+    images = 0
     for patient in order:
-        if images + len(of_patient[patient]) > n:
+        if len(kept) >= MIN_PATIENTS and images + len(of_patient[patient]) > n:
             break
         kept.add(patient)
         images += len(of_patient[patient])

@@ -256,6 +256,33 @@ def test_an_attack_on_the_model_needs_a_positive_control_of_its_own(
     assert {one["attack"] for one in found["dose_response"]} == {"nearest_neighbour/raw"}
 
 
+def test_where_all_attacks_decide_each_answers_to_controls_of_its_own(
+    trial, encoder: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:  # type: ignore[no-untyped-def]
+    """An attack that sees nothing at all must not count as silence, whatever the others see."""
+
+    class Blind(NearestNeighbour):
+        name = "blind"
+
+        def scores(self, patients: Images) -> np.ndarray:
+            return np.random.default_rng(len(patients)).random(patients.n_patients)
+
+    monkeypatch.setitem(FAMILIES, "blind", Family(Blind, ("raw",)))
+    members, nonmembers, synthetic = trial(0.0, 1, members=60, nonmembers=60, samples=300)
+    settings = AuditConfig(attacks=["nearest_neighbour/raw", "blind/raw"], primary=None)
+    found = audit(members, nonmembers, Released(synthetic), encoder, settings, 8.0, 1e-5)
+    names = [control["name"] for control in found["controls"]]
+    assert len(set(names)) == len(names)
+    for attack in settings.attacks:
+        assert {f"label swap, {attack}", f"two holdouts, {attack}"} <= set(names)
+    failed = {c["name"] for c in found["controls"] if c["required"] and c["passed"] is not True}
+    assert failed and all(name.endswith("blind/raw") for name in failed)
+    assert found["verdict"].startswith("INCONCLUSIVE")
+    seeing = AuditConfig(attacks=["nearest_neighbour/raw", "nearest_neighbour/pca"], primary=None)
+    found = audit(members, nonmembers, Released(synthetic), encoder, seeing, 8.0, 1e-5)
+    assert found["verdict"].startswith("NO LEAK FOUND")
+
+
 def test_a_missed_control_that_is_not_required_does_not_decide(trial, encoder: Encoder) -> None:  # type: ignore[no-untyped-def]
     members, nonmembers, synthetic = trial(0.0, 1, members=60, nonmembers=60, samples=300)
     found = audit(members, nonmembers, Released(synthetic), encoder, AuditConfig(), 8.0, 1e-5)

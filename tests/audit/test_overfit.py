@@ -94,7 +94,8 @@ def test_an_audit_has_the_control_and_the_references_that_it_was_asked_for(small
     assert {"what": "attack logan", "why": "the model has no discriminator"} in found["not_done"]
     controls = {c["name"]: c["passed"] for c in found["controls"]}
     assert f"overfit non-private model, {PRIMARY}" in controls
-    assert controls["two holdouts"] is not None  # half of them against the other: the reference is the attacker's
+    # Half of them against the other: the reference is the attacker's.
+    assert controls[f"two holdouts, {PRIMARY}"] is not None
     assert [a["name"] for a in found["attacks"] if a["role"] == "primary"] == ["calibrated_nearest_neighbour"]
     assert found["beyond_membership"]["set_classifier"]["pairs"] == 2
     assert len(list((root / "local" / "references").glob("*.pt"))) == 5
