@@ -115,15 +115,27 @@ def evaluate(overrides: Overrides = None) -> None:
 
 @app.command()
 def audit(overrides: Overrides = None) -> None:
-    """Attack the generator's images: membership inference with controls, and a copy check.
+    """Attack the release, the model and the trainer, with controls; search every file for strings of the source.
+
+    Which attacks: `audit=quick` (the primary one), `audit=default`, or `audit=full`, which also trains reference models
+    by the run's recipe (`audit.references`) and one that remembers (`audit.overfit_steps`). `audit.primary` is the
+    attack that decides, fixed before; null lets all decide, each at its share of `audit.alpha`. `audit.n` is about how
+    many real images of members, of non-members and of reference patients are compared. `audit.policy=FILE` ends with
+    exit code 1 where a condition of the custodian is not met. All of it stays in the run's folder: audit.json, local/.
 
     `imgsynth audit canaries` audits the trainer instead: twins of the run with pseudo-patients, and a lower bound on ε
-    from how well secret coins can be guessed (`audit.canaries.*`).
+    from how well secret coins can be guessed (`audit.canaries.*`). What is asked and how: docs/audit/README.md.
 
-    Example: `imgsynth audit output=RUN audit.n=2000`, `imgsynth audit canaries output=RUN audit.canaries.m=1000`
+    Example: `imgsynth audit output=RUN`, `imgsynth audit audit=full output=RUN`,
+    `imgsynth audit canaries output=RUN audit.canaries.m=1000`
     """
+    if overrides and "=" not in overrides[0] and overrides[0] != "canaries":
+        raise InputError(
+            Fault("imgsynth audit", repr(overrides[0]), "nothing, or canaries, before the settings (key=value)",
+                  "imgsynth audit canaries output=RUN")
+        )  # fmt: skip
     if overrides and overrides[0] == "canaries":
-        _verb("audit_canaries", overrides[1:], "imgsynth audit output={output}")
+        _verb("audit_canaries", overrides[1:], "imgsynth report output={output}")
     else:
         _verb("audit", overrides, "imgsynth report output={output}")
 

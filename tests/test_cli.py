@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from imgsynth import __version__, cli
+from imgsynth.types import InputError
 
 VERBS = ("inspect", "train", "sample", "evaluate", "audit", "report", "run", "verify", "ledger")
 
@@ -63,6 +64,11 @@ def test_verbs_on_a_folder_without_a_run_say_what_comes_first(tmp_path: Path) ->
 def test_verify_of_no_release_fails(tmp_path: Path) -> None:
     shown = imgsynth("verify", str(tmp_path / "release"))
     assert shown.returncode in (1, 2) and "Traceback" not in shown.stderr
+
+
+def test_a_misspelt_kind_of_audit_is_named() -> None:
+    with pytest.raises(InputError, match="canaries"):
+        cli.audit(["canary", "output=nothing"])
 
 
 def test_completion_offers_groups_and_keys() -> None:
