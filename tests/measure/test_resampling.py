@@ -7,6 +7,7 @@ import pytest
 from scipy.spatial.distance import cdist
 from scipy.stats import binomtest
 
+from imgsynth.measure import distances as module
 from imgsynth.measure.distances import distances, nearest
 from imgsynth.measure.images import Images
 from imgsynth.measure.resampling import (
@@ -51,13 +52,15 @@ def test_recentred_interval_lies_around_the_value() -> None:
     assert recentred_interval(2.0, replicates) == pytest.approx((0.04, 3.96), abs=0.1)
 
 
-def test_nearest_agrees_with_scipy_in_any_chunk_and_copies_are_at_zero() -> None:
+def test_nearest_agrees_with_scipy_in_any_blocks_and_copies_are_at_zero(monkeypatch: pytest.MonkeyPatch) -> None:
     random = np.random.default_rng(2)
     a, b = random.standard_normal((23, 40)).astype(np.float32), random.standard_normal((17, 40)).astype(np.float32)
     a[4] = b[9]
     full = cdist(a, b)
-    for chunk in (1, 5, 100):
-        distance_N, index_N = nearest(a, b, chunk)
+    for values in (1, 5 * 40, 10**6):  # held at once: a row, five rows, all
+        monkeypatch.setattr(module, "LEFT", values)
+        monkeypatch.setattr(module, "RIGHT", values)
+        distance_N, index_N = nearest(a, b)
         np.testing.assert_array_equal(index_N, full.argmin(1))
         np.testing.assert_allclose(distance_N, full.min(1), rtol=1e-5)
     assert distance_N[4] == 0.0
