@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import norm, rankdata
 
-from imgsynth.audit.attacks.attack import Attack, Released, full_name
+from imgsynth.audit.attacks.attack import Attack, NotApplicable, Released, full_name
 from imgsynth.audit.roc import auc, auc_interval, tpr_at
 from imgsynth.audit.synthesizers import innocent, leaky
 from imgsynth.measure.images import Images
@@ -101,7 +101,8 @@ def responses(
     """Every attack on every dose, by the attack's own code. Leaves the attacks prepared for the last dose.
 
     The innocent synthesizer blends one half of the reference patients; the other half is the attacker's. Without four
-    of them the released samples take its place, and there is no response to a rate of 0.
+    of them the released samples take its place, and there is no response to a rate of 0. Nor is there one of an attack
+    for which the attacker's half is too small.
     """
     base = released.samples
     if released.reference is not None and released.reference.n_patients >= 4:
@@ -112,7 +113,10 @@ def responses(
     for dose in doses if base is not released.samples else [dose for dose in doses if dose.rate]:
         samples, copied = leaky(base, members, dose.rate, dose.noise, random)
         for attack in attacks:
-            attack.prepare(replace(released, samples=samples))
+            try:
+                attack.prepare(replace(released, samples=samples))
+            except NotApplicable:  # half of the reference patients may be too few for it
+                continue
             in_P, out_Q = attack.scores(members), attack.scores(nonmembers)
             area, level = auc(in_P, out_Q), LEVEL if dose.rate else NEGATIVE_LEVEL
             low, high = auc_interval(area, len(in_P), len(out_Q), level)

@@ -256,6 +256,15 @@ def test_an_attack_on_the_model_needs_a_positive_control_of_its_own(
     assert {one["attack"] for one in found["dose_response"]} == {"nearest_neighbour/raw"}
 
 
+def test_half_of_the_reference_may_be_too_few_for_an_attack(trial, encoder: Encoder) -> None:  # type: ignore[no-untyped-def]
+    members, nonmembers, synthetic = trial(0.0, 1, members=20, nonmembers=20, samples=100)
+    released = Released(synthetic, reference=raw(7, 5))
+    settings = AuditConfig(attacks=["nearest_neighbour/raw", "domias/pca"])
+    found = audit(members, nonmembers, released, encoder, settings, 8.0, 1e-5)
+    assert [attack["name"] for attack in found["attacks"]] == ["nearest_neighbour", "domias"]
+    assert {one["attack"] for one in found["dose_response"]} == {"nearest_neighbour/raw"}
+
+
 def test_where_all_attacks_decide_each_answers_to_controls_of_its_own(
     trial, encoder: Encoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:  # type: ignore[no-untyped-def]
