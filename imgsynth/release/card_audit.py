@@ -18,7 +18,8 @@ VERDICTS = {
     "SOURCE STRINGS FOUND": "strings of the source (such as ids, names or paths) are in files that must not hold any",
     "LEAK FOUND": "an attack told members from non-members better than chance, within what ε allows",
     "NO LEAK FOUND": "the attacks that decide did not tell members from non-members, and their controls worked",
-    "INCONCLUSIVE": "the audit could not decide: a control failed, or there were too few patients",
+    "INCONCLUSIVE": "the audit could not decide: a control failed or could not be run, there were too few patients, or "
+    "files could not be searched for strings of the source",
 }
 _BROKEN = "the proof, the program or the flow of data is broken"
 NOT_RELEASABLE = {
