@@ -33,7 +33,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from imgsynth.config_rules import range_faults
 from imgsynth.files import read_json, write_text
-from imgsynth.models.base import GenerativeModel, the_private
+from imgsynth.models.base import GenerativeModel, queries_of, the_private
 from imgsynth.privacy.refuse import check_networks
 from imgsynth.schema import Config
 from imgsynth.types import Fault, InputError
@@ -273,6 +273,8 @@ def model_faults(config: Config) -> list[Fault]:
     try:
         private = the_private(built.objectives())
         if config.privacy.mode == "dp":
+            for query in queries_of(built.objectives()):
+                check_networks(query.module)
             joint = private.fakes is not None and config.privacy.fakes == "joint"
             check_networks(private.module, beside=built if joint else None)
     except InputError as error:

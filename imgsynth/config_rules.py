@@ -59,6 +59,8 @@ RULES: tuple[Rule, ...] = (
     ("privacy.clipping_quantile", lambda v: 0 < v < 1, "a share in (0, 1)"),
     ("privacy.clipping_learning_rate", *_positive),
     ("privacy.count_noise_multiplier", *_positive),
+    ("privacy.query_share", lambda v: 0 < v < 1, "a share in (0, 1)"),
+    ("privacy.query_noise_multiplier", *_positive),
     ("privacy.fakes", *_one_of("joint", "plain")),
     ("privacy.batch_patients", *_at_least_one),
     ("privacy.n", *_at_least_one),

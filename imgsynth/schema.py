@@ -85,6 +85,8 @@ class PrivacyConfig:
     clipping_quantile: float | None = None  # γ: C follows this quantile of the patients' norms, privately; null: fixed
     clipping_learning_rate: float = 0.2  # η: a step moves log C by η at most, but for the noise
     count_noise_multiplier: float | None = None  # σ_b, of the count that C follows; null: max(q n / 20, 2.5 σ)
+    query_share: float = 0.1  # of ε, for each question that a model asks of the whole cohort once, beside its training
+    query_noise_multiplier: float | None = None  # σ of such a query; null: from query_share
     fakes: str = "joint"  # generated images beside real ones: joint (clipped in each patient's unit) | plain (a mean)
     batch_patients: int | None = None  # expected patients in a batch; sampling rate = batch_patients / n; see batch_for
     n: int | None = None  # declared public size of the training cohort; default: the count, declared public thereby

@@ -31,6 +31,7 @@ from imgsynth.privacy.plan import PrivacyPlan
 from imgsynth.schema import AuditConfig, PreprocessConfig, TrainerConfig
 from imgsynth.training.checkpoint import load_checkpoint, save_checkpoint
 from imgsynth.training.device import choose_device
+from imgsynth.training.queries import ask
 from imgsynth.training.run import Run, model_factory
 from imgsynth.training.state import TrainingState
 from imgsynth.training.steps import post_processing_updates, private_update
@@ -178,12 +179,14 @@ def train_reference(
         model = model_factory(recipe.model)(recipe.shape, recipe.classes)
         state = TrainingState(model, plan, recipe.trainer, patients=len(rows), seed=seed, device=device)
         dataset.generator = state.picks
+        ask(state, plan, dataset, rows, "before")
         for _ in track(range(plan.steps), what):
             state.step += 1
             batch = dataset.batch([rows[i] for i in state.sampler.draw()]).to(device)
             private_update(state, plan, batch)
             post_processing_updates(state, plan.companion_size)
             state.ema.update(state.model)
+        ask(state, plan, dataset, rows, "after")
     state.model.generator.load_state_dict(state.ema.model.generator.state_dict())
     return state.model.to("cpu").eval().requires_grad_(False)
 

@@ -1,7 +1,7 @@
 """Generative models. They know no privacy: they say which objective sees real images, and training does the rest."""
 
-from imgsynth.models.base import FakeSource, GenerativeModel, PostProcessing, Private
+from imgsynth.models.base import FakeSource, GenerativeModel, PostProcessing, Private, Query
 from imgsynth.models.gan import GAN
 from imgsynth.models.vae import VAE
 
-__all__ = ["GAN", "VAE", "FakeSource", "GenerativeModel", "PostProcessing", "Private"]
+__all__ = ["GAN", "VAE", "FakeSource", "GenerativeModel", "PostProcessing", "Private", "Query"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -60,7 +61,38 @@ class PostProcessing:
     every: int = 1
 
 
-def the_private(objectives: Sequence[Private | PostProcessing]) -> Private:
+@dataclass(frozen=True)
+class Query:
+    """A mean over all patients that the model asks for once, beside its training: class means, moments of codes.
+
+    ``module.forward(x_BC, y_B) -> loss_B`` is a loss for each image that is linear in ``answers``, parameters of the
+    module that nothing trains. The plan sums the patients' gradients with respect to these alone, each clipped to
+    ``norm``, adds noise and divides by the public number of patients; ``answers`` are then *minus* that mean. So with
+    a loss of -<w, v(x, y)>, w becomes the noisy mean of v. ``norm`` is what no patient's v exceeds, by public facts
+    alone.
+
+    ``when`` is "before" or "after" training. ``done()`` is called with the parameters in place, in the order of
+    ``objectives``, so that a later query may build upon an earlier one; what it makes of them sees no real data. It
+    may write buffers of the model.
+    """
+
+    name: str
+    module: nn.Module
+    answers: Sequence[nn.Parameter]
+    norm: float
+    when: Literal["before", "after"]
+    done: Callable[[], None]
+
+
+Objective = Private | PostProcessing | Query
+
+
+def queries_of(objectives: Sequence[Objective], when: Literal["before", "after"] | None = None) -> list[Query]:
+    """The queries of a model, in their order: all of them, or those ``when``."""
+    return [o for o in objectives if isinstance(o, Query) and when in (None, o.when)]
+
+
+def the_private(objectives: Sequence[Objective]) -> Private:
     """The one private objective, or InputError: one plan makes one clipped, noised sum a step, and its ε is of that."""
     private = [objective for objective in objectives if isinstance(objective, Private)]
     if len(private) != 1:
@@ -87,8 +119,8 @@ class GenerativeModel(nn.Module, ABC):
     classes: int
 
     @abstractmethod
-    def objectives(self) -> Sequence[Private | PostProcessing]:
-        """What to train; exactly one ``Private`` objective."""
+    def objectives(self) -> Sequence[Objective]:
+        """What to train, and what to ask; exactly one ``Private`` objective."""
 
     @property
     @abstractmethod

@@ -19,7 +19,7 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 
@@ -74,10 +74,12 @@ def rdp_epsilon(event: dp.DpEvent, delta: float, orders: tuple[float, ...] | Non
 
 
 def mechanism(
-    sampling_rate: float, noise_multiplier: float, steps: int, epsilon_for_histogram: float = 0.0
-) -> dp.DpEvent:
-    """Training, composed with the label histogram when there is one."""
+    sampling_rate: float, noise_multiplier: float, steps: int, epsilon_for_histogram: float = 0.0,
+    query_noise_multipliers: Sequence[float] = (),
+) -> dp.DpEvent:  # fmt: skip
+    """Training, composed with queries of the whole cohort (one step at rate 1) and the label histogram, if any."""
     events = [training_event(sampling_rate, noise_multiplier, steps)]
+    events += [training_event(1.0, sigma, 1) for sigma in query_noise_multipliers]
     if epsilon_for_histogram > 0:
         events.append(histogram_event(epsilon_for_histogram))
     return compose(events)

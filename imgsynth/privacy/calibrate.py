@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from scipy.optimize import brentq
+from scipy.stats import norm
 
 from imgsynth.privacy import accounting
 from imgsynth.types import Fault, InputError
@@ -42,7 +43,7 @@ def calibrated(plan: PrivacyPlan, target_epsilon: float) -> PrivacyPlan:
     while excess(high) > 0:
         high += step
         if high > math.log(1e6):
-            raise _unreachable(target_epsilon, plan.histogram_epsilon)
+            raise _unreachable(target_epsilon, plan)
     while high > math.log(0.01) and excess(high - step) <= 0:
         high -= step
     root = high if excess(high - step) <= 0 else brentq(excess, high - step, high, xtol=_PRECISION)
@@ -51,12 +52,31 @@ def calibrated(plan: PrivacyPlan, target_epsilon: float) -> PrivacyPlan:
     return found
 
 
-def _unreachable(target: float, histogram: float) -> InputError:
+def gaussian_noise(epsilon: float, delta: float) -> float:
+    """The smallest σ (to 10⁻⁶) at which one Gaussian mechanism of sensitivity 1 is (ε, δ)-differentially private.
+
+    Balle & Wang 2018, "Improving the Gaussian Mechanism" (arXiv 1805.06530), Theorem 8: it is exactly where
+    Φ(1/(2σ) − εσ) − e^ε Φ(−1/(2σ) − εσ) ≤ δ.
+    """
+
+    def excess(log_sigma: float) -> float:
+        sigma = math.exp(log_sigma)
+        above, below = norm.logcdf([1 / (2 * sigma) - epsilon * sigma, -1 / (2 * sigma) - epsilon * sigma])
+        return float(math.exp(above) - math.exp(min(epsilon + below, above)) - delta)
+
+    return math.exp(brentq(excess, math.log(1e-3), math.log(1e9), xtol=1e-7)) * (1 + 1e-6)
+
+
+def _unreachable(target: float, plan: PrivacyPlan) -> InputError:
+    beside = f"the histogram using {plan.histogram_epsilon:g}"
+    if plan.queries:
+        beside += f", {len(plan.queries)} queries with a noise multiplier of {plan.queries[0].noise_multiplier:.3g}"
     return InputError(
         Fault(
             where="privacy.epsilon",
-            got=f"{target:g} for training and label histogram together, the histogram using {histogram:g}",
+            got=f"{target:g} for training and all beside it together, {beside}",
             expected="an ε that some noise can reach",
-            remedy="raise privacy.epsilon, lower sample.histogram_epsilon, or take fewer steps or a lower rate",
+            remedy="raise privacy.epsilon, lower sample.histogram_epsilon or privacy.query_share, or take fewer steps "
+            "or a lower rate",
         )
     )

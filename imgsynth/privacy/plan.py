@@ -6,14 +6,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any, Literal
 
 from dp_accounting import dp_event as dp
 
 from imgsynth.privacy import accounting
-from imgsynth.privacy.calibrate import calibrated
+from imgsynth.privacy.calibrate import calibrated, gaussian_noise
 from imgsynth.privacy.clipping import default_count_noise, gradient_noise
 from imgsynth.privacy.plan_faults import faults_of, faults_of_target
 from imgsynth.schema import PrivacyConfig
@@ -27,7 +29,17 @@ _IN_EARLIER_VERSIONS = {
     "clipping_quantile": None,
     "clipping_learning_rate": 0.2,
     "count_noise_multiplier": 0.0,
+    "queries": (),
 }
+
+
+@dataclass(frozen=True)
+class GaussianQuery:
+    """One noised sum over *all* units, taken once, before training or after it: the Gaussian mechanism."""
+
+    name: str
+    clipping_norm: float  # C of a unit's vector
+    noise_multiplier: float  # the noise has standard deviation σC; 0 where nothing is to be private
 
 
 @dataclass(frozen=True)
@@ -36,9 +48,9 @@ class PrivacyPlan:
 
     Formal guarantee (mode "dp", unseeded): the run's outputs are (``epsilon``, ``delta``)-differentially private for
     datasets that differ by adding or removing all data of one ``unit``, provided that nothing but ``private_step``
-    under this plan, on batches from ``PoissonPatients`` under this plan, and ``noisy_histogram`` at
-    ``histogram_epsilon`` reads the private data. The mechanism is DP-SGD (Abadi et al. 2016, arXiv 1607.00133)
-    with users as units (McMahan et al. 2018, arXiv 1710.06963).
+    under this plan and, once for each of ``queries``, under ``for_query``, on batches from ``PoissonPatients`` under
+    the same plan, and ``noisy_histogram`` at ``histogram_epsilon`` reads the private data. The mechanism is DP-SGD
+    (Abadi et al. 2016, arXiv 1607.00133) with users as units (McMahan et al. 2018, arXiv 1710.06963).
 
     | case                     | meaning                                                                     |
     |--------------------------|-----------------------------------------------------------------------------|
@@ -47,6 +59,7 @@ class PrivacyPlan:
     | seeded                   | as stated, but void for whoever knows the seed: not releasable, ∞ in ledger |
     | ids = "case"             | as stated for the data of one case id; a person with two has that for two   |
     | clipping_quantile given  | C adapts; gradient and count of a step together are one mechanism of σ      |
+    | queries given            | each is a further Gaussian mechanism on all units, composed with training   |
     | sampling_rate = 1        | every unit in every step                                                    |
     """
 
@@ -71,6 +84,7 @@ class PrivacyPlan:
     clipping_quantile: float | None = None  # γ: C follows this quantile of the patients' norms; None: C is fixed
     clipping_learning_rate: float = 0.2  # η of that
     count_noise_multiplier: float = 0.0  # σ_b: the noise of its count has standard deviation σ_b
+    queries: tuple[GaussianQuery, ...] = ()  # what is asked of the whole cohort once, beside training
 
     def __post_init__(self) -> None:
         faults = faults_of({field.name: getattr(self, field.name) for field in fields(self)})
@@ -110,7 +124,21 @@ class PrivacyPlan:
         """All that this plan does to the cohort, as the accountants read it."""
         if self.mode == "none":
             return dp.NonPrivateDpEvent()
-        return accounting.mechanism(self.sampling_rate, self.noise_multiplier, self.steps, self.histogram_epsilon)
+        return accounting.mechanism(
+            self.sampling_rate, self.noise_multiplier, self.steps, self.histogram_epsilon,
+            [query.noise_multiplier for query in self.queries],
+        )  # fmt: skip
+
+    def for_query(self, name: str) -> PrivacyPlan:
+        """The plan of the query of that name alone: one step in which every unit is, with the query's C and σ.
+
+        ``private_step`` under it is the Gaussian mechanism that ``event`` counts for the query.
+        """
+        (query,) = (query for query in self.queries if query.name == name)
+        return replace(
+            self, sampling_rate=1.0, steps=1, clipping_norm=query.clipping_norm, histogram_epsilon=0.0, queries=(),
+            noise_multiplier=query.noise_multiplier, clipping_quantile=None, count_noise_multiplier=0.0,
+        )  # fmt: skip
 
     def ledger_event(self) -> dp.DpEvent:
         """``event`` as the ledger must count it: with a seed there is no guarantee against whoever knows the seed."""
@@ -158,6 +186,7 @@ class PrivacyPlan:
         finite = math.isfinite(self.epsilon)
         return {
             **asdict(self),
+            "queries": [asdict(query) for query in self.queries],
             "normaliser": self.normaliser,
             "gradient_noise_multiplier": self.gradient_noise_multiplier,
             "adjacency": "add or remove one unit",
@@ -174,7 +203,8 @@ class PrivacyPlan:
         missing = [name for name in names if name not in value]
         if missing:
             raise InputError(Fault("plan", f"no {', '.join(missing)}", "every field of a plan", "restore plan.json"))
-        plan = cls(**{name: value[name] for name in names})
+        queries = tuple(GaussianQuery(**query) for query in value["queries"])
+        plan = cls(**{**{name: value[name] for name in names}, "queries": queries})
         stated = math.inf if value.get("epsilon") is None else value["epsilon"]
         if stated < plan.epsilon * (1 - 1e-3):  # the last digits may differ between versions of the accountant
             expected = f"at least {plan.epsilon:.4g}, which follows from the other fields"
@@ -193,11 +223,14 @@ def make_plan(
     augmentation_multiplicity: int = 1,
     epsilon_for_histogram: float = 0.0,
     ids: Literal["patient", "case"] = "patient",
+    queries: Mapping[str, float] = MappingProxyType({}),
 ) -> PrivacyPlan:
     """The plan for a cohort of ``n`` units (``privacy.n`` wins where declared), σ calibrated where it is not given.
 
-    ``privacy.epsilon`` is the total: σ is such that training *and* histogram cost at most that. δ must be below 1/n
-    for the declared and for the actual number. Raises InputError with all faults at once, before anything is computed.
+    ``privacy.epsilon`` is the total: σ is such that training, queries *and* histogram cost at most that. δ must be
+    below 1/n for the declared and for the actual number. ``queries``: the clipping norm of each, by name; their noise
+    is ``privacy.query_noise_multiplier``, or else such that each alone costs ``privacy.query_share`` of ε. Raises
+    InputError with all faults at once, before anything is computed.
     """
     counted, n = n, n if privacy.n is None else privacy.n
     draft: dict[str, Any] = {
@@ -219,13 +252,20 @@ def make_plan(
         "fakes": privacy.fakes,
         "clipping_quantile": privacy.clipping_quantile,
         "clipping_learning_rate": privacy.clipping_learning_rate,
+        "queries": tuple(GaussianQuery(name, norm, 0.0) for name, norm in queries.items()),
     }
     if privacy.mode == "none":
         return PrivacyPlan(**draft)  # refuses what mode "none" cannot have
     draft["noise_multiplier"] = 1.0 if privacy.noise_multiplier is None else privacy.noise_multiplier
-    faults = [*faults_of_target(privacy, epsilon_for_histogram), *faults_of(draft, counted)]
+    faults = [*faults_of_target(privacy, epsilon_for_histogram, len(queries)), *faults_of(draft, counted)]
     if faults:
         raise InputError(*faults)
+    if queries:
+        sigma = privacy.query_noise_multiplier
+        if sigma is None:
+            assert privacy.epsilon is not None  # faults_of_target
+            sigma = gaussian_noise(privacy.query_share * privacy.epsilon, privacy.delta)
+        draft["queries"] = tuple(GaussianQuery(name, norm, sigma) for name, norm in queries.items())
     plan = PrivacyPlan(**{**draft, "clipping_quantile": None})  # σ does not depend on what is done with it
     if privacy.epsilon is not None:
         plan = calibrated(plan, privacy.epsilon)

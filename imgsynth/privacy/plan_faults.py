@@ -10,9 +10,20 @@ from imgsynth.schema import PrivacyConfig
 from imgsynth.types import Fault
 
 
-def faults_of_target(privacy: PrivacyConfig, histogram: float) -> list[Fault]:
-    """What is wrong with (ε, σ), of which exactly one is given."""
+def faults_of_target(privacy: PrivacyConfig, histogram: float, queries: int = 0) -> list[Fault]:
+    """What is wrong with (ε, σ), of which exactly one is given, and with what ``queries`` get of ε."""
     faults = []
+    if queries and privacy.query_noise_multiplier is None:
+        if privacy.epsilon is None:
+            faults.append(
+                Fault("privacy.query_noise_multiplier", "null", f"the noise of this model's {queries} queries, as "
+                      "there is no ε to take a share of", f"privacy.query_noise_multiplier={privacy.noise_multiplier}")
+            )  # fmt: skip
+        elif queries * privacy.query_share >= 1:
+            faults.append(
+                Fault("privacy.query_share", f"{privacy.query_share:g} for each of {queries} queries",
+                      "less than the whole ε for all of them together", f"privacy.query_share={0.3 / queries:.2g}")
+            )  # fmt: skip
     if (privacy.epsilon is None) == (privacy.noise_multiplier is None):
         got = "neither" if privacy.epsilon is None else "both"
         remedy = "privacy.epsilon=8" if privacy.epsilon is None else "privacy.epsilon=null to keep the noise multiplier"
@@ -60,7 +71,24 @@ def faults_of(d: dict[str, Any], counted: int = 0) -> list[Fault]:
     ]  # fmt: skip
     if d["clipping_quantile"] is not None:
         checks += _adaptive_checks(d)
+    checks += _query_checks(d)
     return [Fault(where, str(got), expected, remedy) for good, where, got, expected, remedy in checks if not good]
+
+
+def _query_checks(d: dict[str, Any]) -> list[tuple[bool, str, Any, str, str]]:
+    names = [query.name for query in d.get("queries", ())]
+    checks = [
+        (len(set(names)) == len(names), "model, queries", ", ".join(names), "a name of its own for each",
+         "rename one of them in the model"),
+    ]  # fmt: skip
+    for query in d.get("queries", ()):
+        checks += [
+            (0 < query.clipping_norm < math.inf, f"model, query {query.name}, norm", query.clipping_norm,
+             "a finite number above 0", "the largest norm that a patient's vector can have, from public facts alone"),
+            (0 <= query.noise_multiplier < math.inf, "privacy.query_noise_multiplier", query.noise_multiplier,
+             "a finite number, 0 or more", "privacy.query_noise_multiplier=null takes a share of privacy.epsilon"),
+        ]  # fmt: skip
+    return checks
 
 
 def _adaptive_checks(d: dict[str, Any]) -> list[tuple[bool, str, Any, str, str]]:

@@ -104,7 +104,7 @@ def accountants(plan: PrivacyPlan) -> dict[str, float | None]:
     return cross_check(plan)
 
 
-def guarantee(plan: PrivacyPlan) -> dict[str, float | None]:
+def guarantee(plan: PrivacyPlan) -> dict[str, Any]:
     """The proven upper bounds at δ; ε null is ∞."""
     training = training_event(plan.sampling_rate, plan.noise_multiplier, plan.steps)
     alone = accounting.epsilon(training, plan.delta) if plan.mode == "dp" else math.inf
@@ -113,6 +113,10 @@ def guarantee(plan: PrivacyPlan) -> dict[str, float | None]:
         "epsilon_training": _finite(alone),
         "epsilon_histogram": plan.histogram_epsilon,
         "delta": plan.delta,
+        "epsilon_queries": {
+            query.name: _finite(accounting.epsilon(plan.for_query(query.name).event(), plan.delta))
+            for query in plan.queries
+        },
     }
 
 

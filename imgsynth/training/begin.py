@@ -11,6 +11,7 @@ from imgsynth.cohort.build import build_manifest
 from imgsynth.cohort.manifest import Manifest
 from imgsynth.console import warn
 from imgsynth.files import read_json, write_json
+from imgsynth.models.base import queries_of
 from imgsynth.privacy.budget import describe
 from imgsynth.privacy.ledger import Entry, Ledger
 from imgsynth.privacy.plan import PrivacyPlan, make_plan
@@ -20,6 +21,7 @@ from imgsynth.training.disk import writing
 from imgsynth.training.folder import RunFolder
 from imgsynth.training.histogram import release_histogram
 from imgsynth.training.members import members
+from imgsynth.training.run import ModelFactory, finished
 from imgsynth.types import Fault, ImgsynthError, InputError
 
 
@@ -39,11 +41,12 @@ class Job:
         return self.entry.state == "closed"
 
 
-def settle(folder: RunFolder, cfg: Config) -> tuple[Manifest, PrivacyPlan]:
+def settle(folder: RunFolder, cfg: Config, model_factory: ModelFactory) -> tuple[Manifest, PrivacyPlan]:
     """The run's cohort and plan: those stored when it was begun, else made now (and stored by ``open_spend``)."""
     if folder.begun:
         return Manifest.load(folder.manifest), PrivacyPlan.from_json(read_json(folder.plan))
     manifest, _ = build_manifest(cfg.data)
+    asked = queries_of(model_factory(tuple(cfg.preprocess.shape), len(manifest.classes)).objectives())
     plan = make_plan(
         cfg.privacy,
         n=len(manifest.patients("train")),
@@ -52,6 +55,7 @@ def settle(folder: RunFolder, cfg: Config) -> tuple[Manifest, PrivacyPlan]:
         augmentation_multiplicity=cfg.data.augmentation_multiplicity,
         unit=manifest.unit,
         ids=manifest.ids,
+        queries={query.name: query.norm for query in asked},
         epsilon_for_histogram=cfg.sample.histogram_epsilon if cfg.sample.labels == "histogram" else 0.0,
     )
     return manifest, plan
@@ -133,9 +137,10 @@ def _check_finished(folder: RunFolder, plan: PrivacyPlan) -> None:
         for path in needed
         if not path.is_file()
     ]  # fmt: skip
-    if not faults and (step := load_checkpoint(folder.checkpoint)["state"]["step"]) < plan.steps:
+    if not faults and not finished(state := load_checkpoint(folder.checkpoint)["state"], plan):
         faults = [
-            Fault(str(folder.root), f"a copy at step {step} of a run that was finished elsewhere, or ended there",
+            Fault(str(folder.root),
+                  f"a copy at step {state['step']} of a run that was finished elsewhere, or ended there",
                   f"the finished run of {plan.steps} steps, because other steps would be a second spend",
                   "use the finished folder, or train into a new output=DIR (a new entry in the ledger)")
         ]  # fmt: skip

@@ -32,6 +32,11 @@ class Ema:
         averages = dict(self.model.generator.named_parameters())
         for name, weight in model.generator.named_parameters():
             averages[name].lerp_(weight, 1 - keep)
+        self.follow_buffers(model)
+
+    @torch.no_grad()
+    def follow_buffers(self, model: GenerativeModel) -> None:
+        """What is no weight is not averaged, but taken as it is."""
         buffers = dict(self.model.generator.named_buffers())
         for name, value in model.generator.named_buffers():
             buffers[name].copy_(value)

@@ -12,6 +12,7 @@ from imgsynth import console
 from imgsynth.cohort.dataset import PatientDataset
 from imgsynth.cohort.grid import grid_of
 from imgsynth.cohort.manifest import Manifest
+from imgsynth.models.base import queries_of
 from imgsynth.privacy.plan import PrivacyPlan
 from imgsynth.privacy.refuse import check_networks
 from imgsynth.schema import Config
@@ -22,6 +23,7 @@ from imgsynth.training.feed import Feed
 from imgsynth.training.folder import RunFolder, claimed, claimed_spend, refuse_other_commands, refuse_other_run
 from imgsynth.training.progress import training_bar
 from imgsynth.training.publish import Publisher, is_due
+from imgsynth.training.queries import ask
 from imgsynth.training.run import ModelFactory
 from imgsynth.training.state import TrainingState
 from imgsynth.training.steps import post_processing_updates, private_update
@@ -54,7 +56,7 @@ def train(
         # Settle what this run is, and that it may be: configuration, cohort, plan, network. No image is opened.
         refuse_other_commands(team, cfg)
         folder = team.tell(lambda: _claim(claims, cfg, run_dir))
-        manifest, plan = team.tell(lambda: settle(folder, cfg))
+        manifest, plan = team.tell(lambda: settle(folder, cfg, model_factory))
         grid = grid_of(cfg.preprocess, manifest.modality)
         state = _initial_state(cfg, plan, model_factory, grid, manifest, team)
 
@@ -80,6 +82,10 @@ def train(
         feed = Feed(dataset, state.sampler, state.random.device)
         ending = ended_by(CheckFailed, folder, job) if team.first else nullcontext()
         with training_bar(plan.steps) as advance, closing(publisher), closing(feed), ending:
+            # What the model asks of the whole cohort before its first step.
+            if state.step == 0 and ask(state, plan, dataset, range(len(dataset)), "before"):
+                epsilon = publisher.publish(state)
+
             while state.step < plan.steps:
                 began = time.perf_counter()
 
@@ -105,6 +111,10 @@ def train(
                 if is_due(state.step, cfg.trainer):
                     epsilon = publisher.publish(state)
                 advance(state.step, epsilon)
+
+            # And what it asks when it is trained.
+            if ask(state, plan, dataset, range(len(dataset)), "after"):
+                publisher.publish(state)
 
         team.tell(lambda: close(folder, cfg, job))
         return run_dir
@@ -138,6 +148,8 @@ def _initial_state(
     share = len(range(team.rank, patients, team.size))
     state = TrainingState(model, plan, cfg.trainer, patients=share, seed=seed, device=device, team=team)
     if plan.mode == "dp":
+        for query in queries_of(model.objectives()):
+            check_networks(query.module)
         joint = state.private.fakes is not None and in_units(plan)
         check_networks(state.private.module, beside=state.model if joint else None)
         if state.private.fakes is not None and joint:

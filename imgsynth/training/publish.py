@@ -9,6 +9,8 @@ from typing import Any
 import torch
 
 from imgsynth import console
+from imgsynth.privacy.accounting import rdp_epsilon
+from imgsynth.privacy.events import compose, training_event
 from imgsynth.privacy.plan import PrivacyPlan
 from imgsynth.schema import Config, TrainerConfig
 from imgsynth.training.begin import Job
@@ -16,7 +18,8 @@ from imgsynth.training.disk import writing
 from imgsynth.training.drift import refuse_drift
 from imgsynth.training.folder import RunFolder
 from imgsynth.training.metrics import Metrics, Row, Rows
-from imgsynth.training.propose import quick_epsilon
+from imgsynth.training.propose import ORDERS
+from imgsynth.training.run import finished
 from imgsynth.training.sheets import save_png, sheet
 from imgsynth.training.state import TrainingState
 from imgsynth.training.succession import Succession
@@ -64,7 +67,7 @@ class Publisher:
             state.load_state_dict(content["state"])
             unpublished = content["rows"]
             streams = content.get("streams") or [state.streams()]  # checkpoints of one process have no list
-            if state.step < self.plan.steps:
+            if not finished(content["state"], self.plan):
                 console.say(f"Going on from step {state.step} of {self.plan.steps}.")
         self.folder.refuse_older_checkpoint(state.step)
         with writing(self.folder.root):
@@ -132,6 +135,7 @@ def spent(plan: PrivacyPlan, step: int) -> float | None:
     """An upper bound on ε of the first ``step`` steps, never above the plan's; None is ∞."""
     if plan.mode == "none" or not math.isfinite(plan.epsilon):
         return None
-    if step == 0:
-        return 0.0
-    return min(quick_epsilon(plan.noise_multiplier, plan.delta, plan.sampling_rate, step), plan.epsilon)
+    events = [training_event(1.0, query.noise_multiplier, 1) for query in plan.queries]  # those to come as well
+    if step > 0:
+        events.append(training_event(plan.sampling_rate, plan.noise_multiplier, step))
+    return min(rdp_epsilon(compose(events), plan.delta, ORDERS), plan.epsilon) if events else 0.0

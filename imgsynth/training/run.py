@@ -32,7 +32,8 @@ class Run:
     """A run as its folder holds it.
 
     ``model`` is on the CPU in evaluation mode; its generator has the averaged weights, its other parts those of the
-    last step. ``manifest`` is LOCAL ONLY. ``step`` is how many private steps were taken.
+    last step. ``manifest`` is LOCAL ONLY. ``step`` is how many private steps were taken,
+    ``asked`` how many of the plan's queries were answered.
     """
 
     root: Path
@@ -42,10 +43,16 @@ class Run:
     model: GenerativeModel
     grid: Grid
     step: int
+    asked: int = 0
 
     @property
     def finished(self) -> bool:
-        return self.step == self.plan.steps
+        return finished({"step": self.step, "asked": self.asked}, self.plan)
+
+
+def finished(state: dict[str, Any], plan: PrivacyPlan) -> bool:
+    """Whether a checkpoint's ``state`` has taken every step of ``plan``, and has the answer to every query."""
+    return bool(state["step"] == plan.steps and state.get("asked", 0) == len(plan.queries))
 
 
 def load_run(run_dir: Path) -> Run:
@@ -72,7 +79,10 @@ def load_run(run_dir: Path) -> Run:
     }
     model.generator.load_state_dict(averages)
     plan = PrivacyPlan.from_json(content["plan"])
-    return Run(run_dir, cfg, plan, manifest, model.eval().requires_grad_(False), grid, content["state"]["step"])
+    state = content["state"]
+    return Run(
+        run_dir, cfg, plan, manifest, model.eval().requires_grad_(False), grid, state["step"], state.get("asked", 0)
+    )
 
 
 def trained_model(run: Run) -> GenerativeModel:

@@ -46,6 +46,7 @@ class TrainingState:
         team: Team = SOLO,
     ):
         self.step = 0
+        self.asked = 0  # queries of the model that are answered
         self.team = team
         own = seed if seed is None or team.size == 1 else seed_for(f"rank {team.rank} of {team.size}", seed) % 2**63
         self.model = model.to(device).train()
@@ -72,6 +73,7 @@ class TrainingState:
     def state_dict(self) -> dict[str, Any]:
         return {
             "step": self.step,
+            "asked": self.asked,
             "model": self.model.state_dict(),
             "ema": self.ema.state_dict(),
             "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
@@ -102,6 +104,7 @@ class TrainingState:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.step = state["step"]
+        self.asked = state.get("asked", 0)  # checkpoints of earlier versions have none
         self.model.load_state_dict(state["model"])
         self.ema.load_state_dict(state["ema"])
         for name, optimizer in self.optimizers.items():

@@ -16,18 +16,23 @@ from imgsynth.audit.canaries.pseudo import WithCanaries, canary_patients
 from imgsynth.audit.canaries.readings import InputReadings, evidence, read_dirac
 from imgsynth.audit.canaries.watch import Watched, watched_fakes
 from imgsynth.cohort.dataset import PatientDataset
-from imgsynth.models.base import GenerativeModel, PostProcessing, Private, the_private
+from imgsynth.models.base import GenerativeModel, Objective, PostProcessing, Private, queries_of, the_private
 from imgsynth.privacy.plan import PrivacyPlan
 from imgsynth.schema import TrainerConfig
 from imgsynth.training.feed import Feed
 from imgsynth.training.progress import training_bar
+from imgsynth.training.queries import ask
 from imgsynth.training.state import TrainingState
 from imgsynth.training.steps import post_processing_updates, private_update
 from imgsynth.types import PatientBatch
 
 
 class Audited(GenerativeModel):
-    """``model`` with canaries in its private network; all else is the model's own."""
+    """``model`` with canaries in its private network; all else is the model's own.
+
+    What it asks of the cohort before training, it asks of the patients without canaries; what it would ask after
+    training is left out, as no canary is read from it.
+    """
 
     def __init__(
         self, model: GenerativeModel, kind: str, canaries: int, plan: PrivacyPlan, random: np.random.Generator
@@ -36,12 +41,12 @@ class Audited(GenerativeModel):
         self.shape, self.classes, self.model = model.shape, model.classes, model
         objectives = model.objectives()
         self.private = the_private(objectives)
-        self.post = [o for o in objectives if isinstance(o, PostProcessing)]
+        self.beside = [o for o in objectives if isinstance(o, PostProcessing)] + queries_of(objectives, "before")
         self.canaries = _made(kind, self.private, self.classes, canaries, plan.clipping_norm, random)
 
-    def objectives(self) -> Sequence[Private | PostProcessing]:
+    def objectives(self) -> Sequence[Objective]:
         private = self.private
-        return [Private(private.name, self.canaries, private.aux, private.fakes), *self.post]
+        return [Private(private.name, self.canaries, private.aux, private.fakes), *self.beside]
 
     @property
     def generator(self) -> torch.nn.Module:
@@ -81,6 +86,7 @@ class Twin:
         audited = Audited(model, kind, len(coins_M), plan, random)
         self.canaries = audited.canaries
         image_MC = self.canaries.images(audited.shape, random)
+        self._patients = patients
         self._data = WithCanaries(patients, audited.classes, np.flatnonzero(coins_M).tolist(), image_MC)
         self.state = TrainingState(audited, self._trained, trainer, patients=len(self._data), seed=seed, device=device)
         twice = self.canaries.reads_network
@@ -95,6 +101,7 @@ class Twin:
     def scores(self) -> np.ndarray:
         """Train to the end; [M] the evidence that each canary was among those drawn. Raises what training raises."""
         state, plan = self.state, self.plan
+        ask(state, self._trained, self._patients, range(len(self._patients)), "before")
         feed = Feed(self._data, state.sampler, state.random.device)
         with training_bar(plan.steps) as advance, closing(feed):
             while state.step < plan.steps:
