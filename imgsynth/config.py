@@ -36,6 +36,7 @@ from imgsynth.files import read_json, write_text
 from imgsynth.models.base import GenerativeModel, queries_of, the_private
 from imgsynth.privacy.refuse import check_networks
 from imgsynth.schema import Config
+from imgsynth.training.fit import refuse_misfit
 from imgsynth.types import Fault, InputError
 
 NEED_A_RUN = ("sample", "evaluate", "audit", "audit_canaries", "report")
@@ -271,7 +272,9 @@ def model_faults(config: Config) -> list[Fault]:
     except (TypeError, ValueError) as error:
         return [Fault("model", str(arguments), "arguments that build a model", str(error))]
     try:
-        private = the_private(built.objectives())
+        objectives = built.objectives()
+        private = the_private(objectives)
+        refuse_misfit(objectives, config.privacy, config.trainer)
         if config.privacy.mode == "dp":
             for query in queries_of(built.objectives()):
                 check_networks(query.module)

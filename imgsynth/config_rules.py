@@ -63,12 +63,14 @@ RULES: tuple[Rule, ...] = (
     ("privacy.query_noise_multiplier", *_positive),
     ("privacy.fakes", *_one_of("joint", "plain")),
     ("privacy.batch_patients", *_at_least_one),
+    ("privacy.sampling_rate", lambda v: 0 < v <= 1, "a rate in (0, 1]"),
     ("privacy.n", *_at_least_one),
     ("privacy.engine", *_one_of("ghost", "functional", "loop")),
     ("privacy.physical_batch", *_at_least_one),
     ("privacy.budget_epsilon", *_positive),
     ("trainer.steps", *_at_least_one),
-    ("trainer.optimizer", *_one_of("adam", "adam_bc", "sgd")),
+    ("trainer.steps_after", *_not_negative),
+    ("trainer.optimizer", *_one_of("adam", "adam_bc", "sgd", "summary")),
     ("trainer.learning_rate", *_positive),
     ("trainer.generator_learning_rate", *_positive),
     ("trainer.beta1", *_decay),
@@ -201,6 +203,13 @@ def _privacy_faults(privacy: PrivacyConfig) -> Iterator[Fault]:
             f"{privacy.count_noise_multiplier:g}, but C is fixed",
             "null where nothing is counted",
             "privacy.clipping_quantile=0.5, or leave it out",
+        )
+    if privacy.sampling_rate is not None and privacy.batch_patients is not None:
+        yield Fault(
+            "privacy.sampling_rate",
+            f"{privacy.sampling_rate:g}, and batch_patients={privacy.batch_patients}",
+            "one of the two: the rate is batch_patients / n",
+            "privacy.batch_patients=null",
         )
     if privacy.n is not None and privacy.delta >= 1 / privacy.n:
         yield Fault(

@@ -89,6 +89,7 @@ class PrivacyConfig:
     query_noise_multiplier: float | None = None  # σ of such a query; null: from query_share
     fakes: str = "joint"  # generated images beside real ones: joint (clipped in each patient's unit) | plain (a mean)
     batch_patients: int | None = None  # expected patients in a batch; sampling rate = batch_patients / n; see batch_for
+    sampling_rate: float | None = None  # q, instead of batch_patients; 1: every patient is in every step
     n: int | None = None  # declared public size of the training cohort; default: the count, declared public thereby
     engine: str = "ghost"  # ghost | functional | loop
     physical_batch: int = 32  # patients whose gradients are held at once; changes memory, not privacy
@@ -98,14 +99,17 @@ class PrivacyConfig:
 
     def batch_for(self, n: int) -> int:
         """Expected patients in a batch for a cohort of ``n`` (declared, public): as configured, else 64 or n/2."""
+        if self.sampling_rate is not None:
+            return max(1, round(self.sampling_rate * n))
         return max(1, min(64, n // 2)) if self.batch_patients is None else self.batch_patients
 
 
 @dataclass
 class TrainerConfig:
     steps: int = 300  # private steps
+    steps_after: int = 0  # further steps, after the private ones, of the networks that see no data: they cost no ε
     optimizer: str = (
-        "adam"  # of the private networks: adam | adam_bc (freed of the noise's bias) | sgd (momentum beta1)
+        "adam"  # of the private networks: adam | adam_bc (freed of the noise's bias) | sgd (momentum beta1) | summary
     )
     learning_rate: float = 1e-3  # for the private networks
     generator_learning_rate: float = 1e-3  # of Adam, for the post-processing networks
@@ -119,6 +123,11 @@ class TrainerConfig:
     precision: str = "float32"  # of the private network's forward and backward pass: float32 | bf16 (autocast)
     threads: int | None = None  # CPU threads of each process; default: torch's own
     rank_timeout: float = 1800.0  # seconds that the processes of one torchrun wait for each other
+
+    @property
+    def all_steps(self) -> int:
+        """Private steps and those after them."""
+        return self.steps + self.steps_after
 
 
 @dataclass

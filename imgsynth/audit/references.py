@@ -74,11 +74,14 @@ class Recipe:
     def overfitted(self, n: int, steps: int) -> Recipe:
         """The same networks and optimizers, ``steps`` steps without privacy on batches of half of ``n`` patients: for a
         positive control."""
+        summary = self.trainer.optimizer == "summary"  # is taken as ever, of all; its generator is trained for long
         plan = replace(
-            self.plan, mode="none", n=n, sampling_rate=0.5, steps=steps, noise_multiplier=0.0, histogram_epsilon=0.0,
+            self.plan, mode="none", n=n, sampling_rate=1.0 if summary else 0.5,
+            steps=self.plan.steps if summary else steps, noise_multiplier=0.0, histogram_epsilon=0.0,
             clipping_quantile=None, count_noise_multiplier=0.0, seeded=True,
         )  # fmt: skip
-        return replace(self, plan=plan, trainer=replace(self.trainer, steps=steps))
+        trainer = replace(self.trainer, steps=plan.steps, steps_after=steps if summary else 0)
+        return replace(self, plan=plan, trainer=trainer)
 
     def images(self, manifest: Manifest, names: Sequence[str]) -> PatientDataset:
         """The patients ``names`` of a cohort, whatever their split, as this recipe's training reads them."""
@@ -180,10 +183,11 @@ def train_reference(
         state = TrainingState(model, plan, recipe.trainer, patients=len(rows), seed=seed, device=device)
         dataset.generator = state.picks
         ask(state, plan, dataset, rows, "before")
-        for _ in track(range(plan.steps), what):
+        for _ in track(range(plan.steps + recipe.trainer.steps_after), what):
             state.step += 1
-            batch = dataset.batch([rows[i] for i in state.sampler.draw()]).to(device)
-            private_update(state, plan, batch)
+            if state.step <= plan.steps:
+                batch = dataset.batch([rows[i] for i in state.sampler.draw()]).to(device)
+                private_update(state, plan, batch)
             post_processing_updates(state, plan.companion_size)
             state.ema.update(state.model)
         ask(state, plan, dataset, rows, "after")

@@ -2,6 +2,7 @@
 
 from imgsynth.models.base import FakeSource, GenerativeModel, PostProcessing, Private, Query
 from imgsynth.models.gan import GAN
+from imgsynth.models.merf import MERF
 from imgsynth.models.vae import VAE
 
-__all__ = ["GAN", "VAE", "FakeSource", "GenerativeModel", "PostProcessing", "Private", "Query"]
+__all__ = ["GAN", "MERF", "VAE", "FakeSource", "GenerativeModel", "PostProcessing", "Private", "Query"]

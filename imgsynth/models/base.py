@@ -40,25 +40,33 @@ class Private:
     ``module.forward(x_BC, y_B, *aux_B) -> loss_B`` returns one loss per image, never coupling the images of a batch.
     ``aux(n, generator)`` draws the random inputs of n images (reparameterisation noise, real/fake targets); it must not
     depend on data. ``fakes`` makes generated images; how many, and how they enter, is the plan's affair.
+
+    ``rounds`` is for a summary: a module whose result is no trained network but the noised mean itself. Its loss is
+    linear in its weights w, -<w, f(x, y)> with |f| at most 1, so that a patient's gradient is -f; each of ``rounds``
+    steps takes every patient and adds the noised mean of f to w, as it is. What w is in between (set back to zero, say)
+    is the affair of the post-processing objectives. None: weights are trained by an optimizer, in any number of steps.
     """
 
     name: str
     module: nn.Module
     aux: Callable[[int, torch.Generator], tuple[Tensor, ...]]
     fakes: FakeSource | None = None
+    rounds: int | None = None
 
 
 @dataclass(frozen=True)
 class PostProcessing:
     """An objective that is handed no real data: a function of what the private steps already released.
 
-    ``loss(n, generator)`` returns a scalar; only ``module``'s parameters are stepped, after ``every`` private steps.
+    ``loss(n, generator)`` returns a scalar; only ``module``'s parameters are stepped, after ``every`` steps. n is
+    ``images``, or where that is None as many images as a private batch is expected to have.
     """
 
     name: str
     module: nn.Module
     loss: Callable[[int, torch.Generator], Tensor]
     every: int = 1
+    images: int | None = None
 
 
 @dataclass(frozen=True)

@@ -77,7 +77,7 @@ def require_finished(run: Run) -> None:
         raise InputError(
             Fault(
                 where=str(run.root),
-                got=f"a run at step {run.step} of {run.plan.steps}",
+                got=f"a run at step {run.step} of {run.config.trainer.all_steps}",
                 expected="a run that is trained to its end",
                 remedy=f"imgsynth train output={run.root}",
             )

@@ -89,7 +89,7 @@ def open_spend(folder: RunFolder, cfg: Config, manifest: Manifest, plan: Privacy
             write_json(folder.config, dataclasses.asdict(cfg))
     job = Job(manifest, plan, ledger, cohort, entry)
     if job.finished:
-        _check_finished(folder, plan)
+        _check_finished(folder, plan, cfg.trainer.all_steps)
     return job
 
 
@@ -128,7 +128,7 @@ def ended_by(kind: type[ImgsynthError], folder: RunFolder, job: Job) -> Iterator
         raise
 
 
-def _check_finished(folder: RunFolder, plan: PrivacyPlan) -> None:
+def _check_finished(folder: RunFolder, plan: PrivacyPlan, steps: int) -> None:
     """A run that the ledger has closed must be whole here: nothing more may be made on its spend."""
     needed = [folder.checkpoint] + ([folder.label_histogram] if plan.histogram_epsilon > 0 else [])
     faults = [
@@ -137,11 +137,11 @@ def _check_finished(folder: RunFolder, plan: PrivacyPlan) -> None:
         for path in needed
         if not path.is_file()
     ]  # fmt: skip
-    if not faults and not finished(state := load_checkpoint(folder.checkpoint)["state"], plan):
+    if not faults and not finished(state := load_checkpoint(folder.checkpoint)["state"], plan, steps):
         faults = [
             Fault(str(folder.root),
                   f"a copy at step {state['step']} of a run that was finished elsewhere, or ended there",
-                  f"the finished run of {plan.steps} steps, because other steps would be a second spend",
+                  f"the finished run of {steps} steps, because other steps would be a second spend",
                   "use the finished folder, or train into a new output=DIR (a new entry in the ledger)")
         ]  # fmt: skip
     if faults:

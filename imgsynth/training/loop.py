@@ -20,13 +20,14 @@ from imgsynth.training.begin import close, ended_by, open_spend, settle
 from imgsynth.training.device import make_repeatable
 from imgsynth.training.fakes import check_fakes, in_units, refuse_earlier_fakes
 from imgsynth.training.feed import Feed
+from imgsynth.training.fit import refuse_misfit
 from imgsynth.training.folder import RunFolder, claimed, claimed_spend, refuse_other_commands, refuse_other_run
 from imgsynth.training.progress import training_bar
 from imgsynth.training.publish import Publisher, is_due
 from imgsynth.training.queries import ask
 from imgsynth.training.run import ModelFactory
 from imgsynth.training.state import TrainingState
-from imgsynth.training.steps import post_processing_updates, private_update
+from imgsynth.training.steps import Numbers, post_processing_updates, private_update
 from imgsynth.training.team import SOLO, Team
 from imgsynth.types import CheckFailed, Fault, Grid, InputError
 
@@ -57,13 +58,14 @@ def train(
         refuse_other_commands(team, cfg)
         folder = team.tell(lambda: _claim(claims, cfg, run_dir))
         manifest, plan = team.tell(lambda: settle(folder, cfg, model_factory))
+        steps = cfg.trainer.all_steps
         grid = grid_of(cfg.preprocess, manifest.modality)
         state = _initial_state(cfg, plan, model_factory, grid, manifest, team)
 
         # Record the whole spend before the data are touched.
         job = team.tell(lambda: open_spend(folder, cfg, manifest, plan))
         if job.finished:
-            console.say(f"{run_dir} holds a finished run of {plan.steps} steps; nothing to do.")
+            console.say(f"{run_dir} holds a finished run of {steps} steps; nothing to do.")
             return run_dir
         if state.private.fakes is not None:
             refuse_earlier_fakes(plan, str(run_dir))
@@ -72,48 +74,52 @@ def train(
         publisher = Publisher(folder, cfg, job, grid)
         epsilon = publisher.resume(state)
 
-        # Open the images of this rank's patients.
-        dataset = PatientDataset(
-            manifest, "train", cfg.preprocess, plan.images_per_patient, cfg.data.cache,
-            cache_dir=folder.cache, extra=extra_transforms, generator=state.picks,
-            copies=plan.augmentation_multiplicity, part=(team.rank, team.size),
-        )  # fmt: skip
+        # Open the images of this rank's patients, unless nothing that sees them is left to do.
+        dataset, feed = None, None
+        if state.step < plan.steps or state.asked < len(plan.queries):
+            dataset = PatientDataset(
+                manifest, "train", cfg.preprocess, plan.images_per_patient, cfg.data.cache,
+                cache_dir=folder.cache, extra=extra_transforms, generator=state.picks,
+                copies=plan.augmentation_multiplicity, part=(team.rank, team.size),
+            )  # fmt: skip
+            feed = claims.enter_context(closing(Feed(dataset, state.sampler, state.random.device)))
 
-        feed = Feed(dataset, state.sampler, state.random.device)
         ending = ended_by(CheckFailed, folder, job) if team.first else nullcontext()
-        with training_bar(plan.steps) as advance, closing(publisher), closing(feed), ending:
+        with training_bar(steps) as advance, closing(publisher), ending:
             # What the model asks of the whole cohort before its first step.
-            if state.step == 0 and ask(state, plan, dataset, range(len(dataset)), "before"):
+            if state.step == 0 and dataset is not None and ask(state, plan, dataset, range(len(dataset)), "before"):
                 epsilon = publisher.publish(state)
 
-            while state.step < plan.steps:
+            while state.step < steps:
                 began = time.perf_counter()
-
-                # Take a Poisson batch of patients; where the state is not stored, have the next one made meanwhile.
                 state.step += 1
-                batch = feed.take()
-                if not is_due(state.step, cfg.trainer):
-                    feed.prepare()
+                public: Numbers = {}
+                local: Numbers = {}
 
-                # Step the private network. Refused for what it computed, it has ended the run.
-                with ended_by(InputError, folder, job) if team.first else nullcontext():
-                    public, local = private_update(state, plan, batch)
+                if feed is not None and state.step <= plan.steps:
+                    # Take a Poisson batch of patients; where the state is not stored, have the next one made meanwhile.
+                    batch = feed.take()
+                    if not is_due(state.step, cfg.trainer):
+                        feed.prepare()
+
+                    # Step the private network. Refused for what it computed, it has ended the run.
+                    with ended_by(InputError, folder, job) if team.first else nullcontext():
+                        public, local = private_update(state, plan, batch)
+                    public["noise_multiplier"], local["data_seconds"] = plan.noise_multiplier, feed.waited
 
                 # Step what sees no data, and average the generator.
                 public |= post_processing_updates(state, plan.companion_size)
                 state.ema.update(state.model)
 
                 # Keep the numbers in memory until a checkpoint has their step.
-                publisher.metrics.add(
-                    {"step": state.step, "noise_multiplier": plan.noise_multiplier, **public},
-                    {"step": state.step, **local, "seconds": time.perf_counter() - began, "data_seconds": feed.waited},
-                )
+                local["seconds"] = time.perf_counter() - began
+                publisher.metrics.add({"step": state.step, **public}, {"step": state.step, **local})
                 if is_due(state.step, cfg.trainer):
                     epsilon = publisher.publish(state)
                 advance(state.step, epsilon)
 
             # And what it asks when it is trained.
-            if ask(state, plan, dataset, range(len(dataset)), "after"):
+            if dataset is not None and ask(state, plan, dataset, range(len(dataset)), "after"):
                 publisher.publish(state)
 
         team.tell(lambda: close(folder, cfg, job))
@@ -145,6 +151,7 @@ def _initial_state(
     if seed is not None:
         make_repeatable(seed)
     model = model_factory(grid.shape, len(manifest.classes))
+    refuse_misfit(model.objectives(), cfg.privacy, cfg.trainer)
     share = len(range(team.rank, patients, team.size))
     state = TrainingState(model, plan, cfg.trainer, patients=share, seed=seed, device=device, team=team)
     if plan.mode == "dp":

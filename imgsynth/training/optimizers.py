@@ -61,7 +61,13 @@ class AdamBC(Optimizer):
 
 
 def private_optimizer(params: list[nn.Parameter], trainer: TrainerConfig) -> Optimizer:
-    """The optimizer of ``trainer.optimizer`` for a private network."""
+    """The optimizer of ``trainer.optimizer`` for a private network.
+
+    "summary" subtracts the gradient and does nothing else: with the loss -<w, f> of ``Private.rounds``, w grows by the
+    noised mean of f, exactly.
+    """
+    if trainer.optimizer == "summary":
+        return SGD(params, trainer.learning_rate)
     betas = (trainer.beta1, trainer.beta2)
     if trainer.optimizer == "adam_bc":
         return AdamBC(params, trainer.learning_rate, betas, trainer.second_moment_floor)

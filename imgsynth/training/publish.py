@@ -30,12 +30,13 @@ ON_SHEET = 8  # images
 
 
 def is_due(step: int, trainer: TrainerConfig) -> bool:
-    """Whether ``step`` ends in a checkpoint. Sheets come from checkpoints, so that none shows a step that gets lost."""
-    return step % trainer.checkpoint_every == 0 or sheet_is_due(step, trainer)
+    """Whether ``step`` ends in a checkpoint: the last private one does, so that what comes after it starts from one
+    release, however often it is interrupted. Sheets come from checkpoints: none shows a step that gets lost."""
+    return step % trainer.checkpoint_every == 0 or step == trainer.steps or sheet_is_due(step, trainer)
 
 
 def sheet_is_due(step: int, trainer: TrainerConfig) -> bool:
-    return step > 0 and (step % trainer.sheet_every == 0 or step == trainer.steps)
+    return step > 0 and (step % trainer.sheet_every == 0 or step == trainer.all_steps)
 
 
 class Publisher:
@@ -67,8 +68,8 @@ class Publisher:
             state.load_state_dict(content["state"])
             unpublished = content["rows"]
             streams = content.get("streams") or [state.streams()]  # checkpoints of one process have no list
-            if not finished(content["state"], self.plan):
-                console.say(f"Going on from step {state.step} of {self.plan.steps}.")
+            if not finished(content["state"], self.plan, self.cfg.trainer.all_steps):
+                console.say(f"Going on from step {state.step} of {self.cfg.trainer.all_steps}.")
         self.folder.refuse_older_checkpoint(state.step)
         with writing(self.folder.root):
             self.metrics = Metrics(self.folder.root, state.step, unpublished, releasable=self.plan.releasable)
@@ -132,10 +133,11 @@ class Publisher:
 
 
 def spent(plan: PrivacyPlan, step: int) -> float | None:
-    """An upper bound on ε of the first ``step`` steps, never above the plan's; None is ∞."""
+    """An upper bound on ε of the first ``step`` steps, never above the plan's; None is ∞. Steps after the plan's cost
+    nothing."""
     if plan.mode == "none" or not math.isfinite(plan.epsilon):
         return None
     events = [training_event(1.0, query.noise_multiplier, 1) for query in plan.queries]  # those to come as well
     if step > 0:
-        events.append(training_event(plan.sampling_rate, plan.noise_multiplier, step))
+        events.append(training_event(plan.sampling_rate, plan.noise_multiplier, min(step, plan.steps)))
     return min(rdp_epsilon(compose(events), plan.delta, ORDERS), plan.epsilon) if events else 0.0

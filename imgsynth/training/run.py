@@ -32,7 +32,7 @@ class Run:
     """A run as its folder holds it.
 
     ``model`` is on the CPU in evaluation mode; its generator has the averaged weights, its other parts those of the
-    last step. ``manifest`` is LOCAL ONLY. ``step`` is how many private steps were taken,
+    last step. ``manifest`` is LOCAL ONLY. ``step`` is how many steps were taken, those after the private ones included,
     ``asked`` how many of the plan's queries were answered.
     """
 
@@ -47,12 +47,12 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        return finished({"step": self.step, "asked": self.asked}, self.plan)
+        return finished({"step": self.step, "asked": self.asked}, self.plan, self.config.trainer.all_steps)
 
 
-def finished(state: dict[str, Any], plan: PrivacyPlan) -> bool:
-    """Whether a checkpoint's ``state`` has taken every step of ``plan``, and has the answer to every query."""
-    return bool(state["step"] == plan.steps and state.get("asked", 0) == len(plan.queries))
+def finished(state: dict[str, Any], plan: PrivacyPlan, steps: int) -> bool:
+    """Whether a checkpoint's ``state`` has taken all ``steps``, and has the answer to every query of ``plan``."""
+    return bool(state["step"] == steps and state.get("asked", 0) == len(plan.queries))
 
 
 def load_run(run_dir: Path) -> Run:

@@ -42,8 +42,8 @@ def private_update(state: TrainingState, plan: PrivacyPlan, batch: PatientBatch)
 
 
 def post_processing_updates(state: TrainingState, images: int) -> Numbers:
-    """Step every data-free objective that is due, on ``images`` generated images. Returns their losses, which are
-    functions of released weights and so public.
+    """Step every data-free objective that is due, on ``images`` generated images or its own number. Returns their
+    losses, which are functions of released weights and so public.
 
     A loss is any function of all its images, so that it cannot be split among ranks: each computes it on the same
     images, and takes the first one's gradient, as two devices need not agree in the last bit.
@@ -53,7 +53,7 @@ def post_processing_updates(state: TrainingState, images: int) -> Numbers:
         if state.step % objective.every:
             continue
         parameters = [p for p in objective.module.parameters() if p.requires_grad]
-        loss = objective.loss(images, state.random)
+        loss = objective.loss(objective.images or images, state.random)
         refuse_divergence(loss.item(), f"loss of {objective.name}", state.step)
         # Not loss.backward(): that would leave gradients in the private network as well.
         gradients = state.team.same(torch.autograd.grad(loss, parameters))

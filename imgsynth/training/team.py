@@ -92,7 +92,7 @@ def merged_rows(ranks_rows: Sequence[Sequence[dict[str, Any]]]) -> list[dict[str
 def _merged(rows: list[dict[str, Any]]) -> dict[str, Any]:
     merged: dict[str, Any] = {}
     for name in dict.fromkeys(name for row in rows for name in row):
-        values = [(row[name], row["patients"]) for row in rows if row.get(name) is not None]
+        values = [(row[name], row.get("patients", 0)) for row in rows if row.get(name) is not None]
         if name == "step":
             merged[name] = rows[0][name]
         elif name == "patients":

@@ -17,6 +17,12 @@ PATIENTS = 36
 MODELS = {
     "vae": {"_target_": "imgsynth.models.VAE", "latent": 2, "channels": 2, "widest": 4},
     "gan": {"_target_": "imgsynth.models.GAN", "latent": 2, "channels": 2, "widest": 4, "every": 2},
+    "merf": {"_target_": "imgsynth.models.MERF", "latent": 2, "channels": 2, "frequencies": 30, "images": 8},
+}
+# What a model needs that learns from one noised mean.
+SUMMARY: dict[str, dict[str, Any]] = {
+    "privacy": {"batch_patients": None, "sampling_rate": 1.0},
+    "trainer": {"optimizer": "summary", "learning_rate": 1.0, "steps": 1, "steps_after": 8},
 }
 
 
@@ -46,6 +52,8 @@ def make_config(cohort: Path) -> Callable[..., Config]:
             trainer=TrainerConfig(steps=9, checkpoint_every=4, sheet_every=6, device="cpu", threads=1),
             sample=SampleConfig(),
         )  # fmt: skip
+        if model == "merf":
+            changes = {**changes, **{name: {**values, **changes.get(name, {})} for name, values in SUMMARY.items()}}
         return dataclasses.replace(
             cfg, **{name: dataclasses.replace(getattr(cfg, name), **values) for name, values in changes.items()}
         )

@@ -168,6 +168,25 @@ def test_killed_at_the_worst_moments(moment: str, configure: Configure, tmp_path
     assert (broken / "label_histogram.json").read_bytes() == (unbroken / "label_histogram.json").read_bytes()
 
 
+AROUND_THE_RELEASE = {
+    "before anything is released": (loop, "post_processing_updates", 1),
+    "the released mean is whole on disk, the ledger does not know it": (Ledger, "publish", 1),
+    "in the first step without patients": (loop, "post_processing_updates", 2),
+    "in a later step without patients": (loop, "post_processing_updates", 6),
+}
+
+
+@pytest.mark.parametrize("moment", AROUND_THE_RELEASE)
+def test_killed_around_the_release_of_a_mean(moment: str, configure: Configure, tmp_path: Path) -> None:
+    cfg, unbroken, broken = configure("merf"), tmp_path / "unbroken", tmp_path / "broken"
+    loop.train(cfg, unbroken, model_factory(cfg.model))
+    process = start(cfg, broken, killed_at(*AROUND_THE_RELEASE[moment]))
+    process.join(300)
+    assert process.exitcode == -signal.SIGKILL
+    finish(cfg, broken)
+    assert_same_run(broken, unbroken, cfg)
+
+
 def test_an_unseeded_run_takes_its_lost_steps_with_fresh_noise(configure: Configure, tmp_path: Path) -> None:
     """Twice from one and the same killed state: the two ends differ, and no state of a generator is on disk."""
     cfg = configure("gan", privacy={"seed": None})

@@ -185,7 +185,7 @@ def test_a_run_is_not_over_before_the_last_query(ask_config, tmp_path, monkeypat
             loop.train(cfg, tmp_path / "run", model_factory(cfg.model))
     state = load_checkpoint(RunFolder(tmp_path / "run").checkpoint)["state"]
     run = load_run(tmp_path / "run")
-    assert (state["step"], state["asked"]) == (9, 1) and not finished(state, run.plan) and not run.finished
+    assert (state["step"], state["asked"]) == (9, 1) and not finished(state, run.plan, 9) and not run.finished
     loop.train(cfg, tmp_path / "run", model_factory(cfg.model))
     assert asking.calls == ["before", "after"] and load_run(tmp_path / "run").finished
 

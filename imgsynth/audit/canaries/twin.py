@@ -46,7 +46,7 @@ class Audited(GenerativeModel):
 
     def objectives(self) -> Sequence[Objective]:
         private = self.private
-        return [Private(private.name, self.canaries, private.aux, private.fakes), *self.beside]
+        return [replace(private, module=self.canaries), *self.beside]
 
     @property
     def generator(self) -> torch.nn.Module:
@@ -155,4 +155,4 @@ class Twin:
             fakes = watched_fakes(
                 private.fakes, private.module, watched, self.plan.normaliser, self.plan.physical_batch
             )
-            self.state.private = Private(private.name, private.module, private.aux, fakes)
+            self.state.private = replace(private, fakes=fakes)

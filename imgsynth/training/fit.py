@@ -1,0 +1,51 @@
+"""Whether a model's objectives and the settings of its training fit each other, before any work."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from imgsynth.models.base import Objective, PostProcessing, the_private
+from imgsynth.schema import PrivacyConfig, TrainerConfig
+from imgsynth.types import Fault, InputError
+
+
+def refuse_misfit(objectives: Sequence[Objective], privacy: PrivacyConfig, trainer: TrainerConfig) -> None:
+    """InputError with every setting that does not belong to such a model.
+
+    A summary (``Private.rounds``) is the noised mean over *all* patients of vectors of length at most 1, as it is:
+    another rate, clipping norm or optimizer would give some other vector and call it that mean.
+    """
+    rounds = the_private(objectives).rounds
+    faults = list(_of_a_network(trainer) if rounds is None else _of_a_summary(rounds, privacy, trainer))
+    if trainer.steps_after and not any(isinstance(o, PostProcessing) for o in objectives):
+        faults.append(
+            Fault("trainer.steps_after", str(trainer.steps_after), "0, as this model has no network that sees no data",
+                  "trainer.steps_after=0")
+        )  # fmt: skip
+    if faults:
+        raise InputError(*faults)
+
+
+def _of_a_network(trainer: TrainerConfig) -> Iterator[Fault]:
+    if trainer.optimizer == "summary":
+        yield Fault(
+            "trainer.optimizer",
+            "summary, for a model whose private part is a network",
+            "adam, adam_bc or sgd",
+            "trainer.optimizer=adam; summary is for models like model=merf",
+        )
+
+
+def _of_a_summary(rounds: int, privacy: PrivacyConfig, trainer: TrainerConfig) -> Iterator[Fault]:
+    needed = [
+        ("trainer.optimizer", trainer.optimizer, "summary", "which takes the noised mean as it is"),
+        ("trainer.learning_rate", trainer.learning_rate, 1.0, "which takes the noised mean as it is"),
+        ("trainer.steps", trainer.steps, rounds, "as often as this model asks (more, and more noise)"),
+        ("privacy.sampling_rate", privacy.sampling_rate, 1.0, "every patient in every round"),
+        ("privacy.clipping_norm", privacy.clipping_norm, 1.0, "the length that no image's vector exceeds"),
+        ("privacy.clipping_quantile", privacy.clipping_quantile, None, "a norm that stays"),
+    ]
+    for where, got, value, why in needed:
+        if got != value:
+            said = "null" if value is None else f"{value:g}" if isinstance(value, (int, float)) else value
+            yield Fault(where, str(got), f"{said}: {why}", f"{where}={said}")
