@@ -8,7 +8,8 @@ would be caught with probability SURE. A fifth of copies, exact and noisy, is re
 so few patients that even this cannot be seen, the audit is inconclusive. One and five per cent are required of exact
 copies where the cohort is large enough for it; otherwise they are reported with that attack's power.
 
-A false alarm of a negative control would throw away a sound audit, so these are judged at NEGATIVE_LEVEL.
+A false alarm of a negative control would throw away a sound audit, so these are judged at NEGATIVE_LEVEL. Those
+that take nothing but the attack's scores are in ``negative.py``.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
-from scipy.stats import norm, rankdata
+from scipy.stats import norm
 
 from imgsynth.audit.attacks.attack import Attack, NotApplicable, Released, full_name
 from imgsynth.audit.roc import auc, auc_interval, tpr_at
@@ -30,7 +31,6 @@ NOISE = 0.1  # standard deviation added to noisy copies; images span [-1, 1]
 ALWAYS_REQUIRED = 0.2  # copy rate
 SURE = 0.99
 NEGATIVE_LEVEL = 0.99
-SWAPS = 1000
 SAMPLE_ATTACKS = ("samples", "samples+reference")  # accesses of the attacks that a leaking synthesizer can deceive
 
 
@@ -106,8 +106,7 @@ def responses(
     """
     base = released.samples
     if released.reference is not None and released.reference.n_patients >= 4:
-        names = random.permutation(released.reference.names_P)
-        source, kept = (released.reference.of_patients(half) for half in np.array_split(names, 2))
+        source, kept = halves(released.reference, random)
         base, released = innocent(source, len(base), random), replace(released, reference=kept)
     found = []
     for dose in doses if base is not released.samples else [dose for dose in doses if dose.rate]:
@@ -127,6 +126,12 @@ def responses(
                 )
             )  # fmt: skip
     return found
+
+
+def halves(patients: Images, random: np.random.Generator) -> tuple[Images, Images]:
+    """The patients in two random halves, to be held by two who must not know each other's."""
+    first, second = np.array_split(random.permutation(patients.names_P), 2)
+    return patients.of_patients(first), patients.of_patients(second)
 
 
 def power(copied: float, n_in: int, n_out: int) -> float:
@@ -176,33 +181,3 @@ def missing(controls: Sequence[Control]) -> list[Control]:
         return []
     detail = "the primary attack does not look at the samples, and no model that leaks was trained for it"
     return [Control("positive control", "positive", None, None, None, None, detail)]
-
-
-def label_swap(in_P: np.ndarray, out_Q: np.ndarray, random: np.random.Generator) -> Control:
-    """How often does the attack fire when it is told at random who is a member? In 1 − LEVEL of cases at most.
-
-    The swaps are the exact null distribution given the scores, so the rate is the test's own false-alarm rate, with
-    this cohort's size and ties.
-    """
-    n_in, n_out = len(in_P), len(out_Q)
-    ranks = rankdata(np.concatenate([in_P, out_Q]))
-    sums_S = np.array([random.permutation(ranks)[:n_in].sum() for _ in range(SWAPS)])
-    areas_S = (sums_S - n_in * (n_in + 1) / 2) / (n_in * n_out)
-    fired = int((areas_S > detectable(n_in, n_out)).sum())
-    low, high = np.quantile(areas_S, [0.025, 0.975])
-    detail = f"fired on {fired} of {SWAPS} random swaps of members and non-members"
-    passed = fired / SWAPS <= 1 - LEVEL
-    return Control("label swap", "negative", passed, float(areas_S.mean()), float(low), float(high), detail)
-
-
-def two_holdouts(first_P: np.ndarray, second_Q: np.ndarray) -> Control:
-    """Scores of two groups of patients that were not trained on: the attack must not tell them apart."""
-    name = "two holdouts"
-    if min(len(first_P), len(second_Q)) < 3:
-        detail = f"{len(first_P)} and {len(second_Q)} patients are too few"
-        return Control(name, "negative", None, None, None, None, detail, required=False)
-    area = auc(first_P, second_Q)
-    low, high = auc_interval(area, len(first_P), len(second_Q), NEGATIVE_LEVEL)
-    silent = low <= 0.5 <= high
-    detail = f"two groups of patients that were not trained on {'cannot' if silent else 'can'} be told apart"
-    return Control(name, "negative", silent, area, low, high, detail)

@@ -18,6 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from scipy.special import betaincinv
@@ -88,8 +89,8 @@ def choose_threshold(in_P: np.ndarray, out_Q: np.ndarray, alpha: float, delta: f
     thresholds_T = np.unique(np.concatenate([in_P, out_Q]))
     false_negatives_T = np.searchsorted(np.sort(in_P), thresholds_T, side="left")
     false_positives_T = len(out_Q) - np.searchsorted(np.sort(out_Q), thresholds_T, side="left")
-    fnr_T = upper_bounds(false_negatives_T, len(in_P), alpha)
-    fpr_T = upper_bounds(false_positives_T, len(out_Q), alpha)
+    fnr_T = _upper_bounds_of(len(in_P), alpha)[false_negatives_T]
+    fpr_T = _upper_bounds_of(len(out_Q), alpha)[false_positives_T]
     with np.errstate(divide="ignore"):
         member_T = np.log(np.maximum(1 - fnr_T - delta, 0)) - np.log(fpr_T)
         other_T = np.log(np.maximum(1 - fpr_T - delta, 0)) - np.log(fnr_T)
@@ -134,3 +135,9 @@ def upper_bounds(errors_T: np.ndarray, n: int, alpha: float) -> np.ndarray:
     """[T] Clopper and Pearson's upper bounds at α/2 on rates of which ``errors_T`` of ``n`` ≥ 1 were seen."""
     inside_T = np.minimum(errors_T, n - 1)
     return np.where(errors_T < n, betaincinv(inside_T + 1, n - inside_T, 1 - alpha / 2), 1.0)
+
+
+@lru_cache(maxsize=8)
+def _upper_bounds_of(n: int, alpha: float) -> np.ndarray:
+    """[n + 1] ``upper_bounds`` of every count: the controls choose a threshold again and again on as many patients."""
+    return upper_bounds(np.arange(n + 1), n, alpha)

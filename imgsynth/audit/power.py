@@ -106,6 +106,13 @@ def detector(n_members: int, n_nonmembers: int, alpha: float, delta: float) -> C
     return chance
 
 
+def false_alarms(n_members: int, n_nonmembers: int, alpha: float, delta: float) -> float:
+    """P[ε_LB > 0] of an attack that sees nothing, at the rate of calling people members at which it is largest; the
+    threshold is chosen on half of the patients. Clopper and Pearson guarantee α; of 5 % it takes less than 1 %."""
+    shown = detector(n_members - n_members // 2, n_nonmembers - n_nonmembers // 2, alpha, delta)
+    return max(shown(rate, rate) for rate in np.linspace(0, 1, 201).tolist())
+
+
 def smallest_epsilon_of_canaries(canaries: int, guessed: int, alpha: float, delta: float) -> float | None:
     """The smallest ε of a mechanism that leaks all of it about each of r guessed canaries (randomised response) whose
     one-run bound is above 0 with a power of 80 %."""

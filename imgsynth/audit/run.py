@@ -20,16 +20,15 @@ from imgsynth.audit.controls import (
     Control,
     Response,
     dose_controls,
-    label_swap,
     missing,
     responses,
-    two_holdouts,
 )
 from imgsynth.audit.copies import extraction, find_copies
 from imgsynth.audit.epsilon import MIN_PATIENTS
 from imgsynth.audit.evidence import evidence
 from imgsynth.audit.leakage import find_leakage
-from imgsynth.audit.overfit import Overfit, overfit_control, overfit_of
+from imgsynth.audit.negative import label_swap, two_holdouts
+from imgsynth.audit.overfit import Overfit, overfit_controls, overfit_of
 from imgsynth.audit.references import described, for_audit
 from imgsynth.audit.registry import build
 from imgsynth.audit.reidentify import reidentify
@@ -102,8 +101,8 @@ def run_attacks(members: Images, nonmembers: Images, released: Released, tools: 
 
 
 def run_controls(
-    found: Attacked, members: Images, nonmembers: Images, released: Released, tools: Tools,
-    remembering: Overfit | None = None,
+    found: Attacked, members: Images, nonmembers: Images, released: Released, tools: Tools, delta: float,
+    remembering: Sequence[Overfit] = (),
 ) -> tuple[list[Control], list[Response]]:  # fmt: skip
     """The controls of the attacks that decide (the primary one, or all), and all attacks on samples on leaking
     synthesizers. An attack that could not have seen a leak must not count as silence."""
@@ -115,11 +114,8 @@ def run_controls(
     controls = []
     for name in names:  # before the doses, which prepare the attacks anew
         attack, in_P, out_Q = found.ran[name]
-        others_R = random.permutation(out_Q)
-        pair = others_R[: len(out_Q) // 2], others_R[len(out_Q) // 2 :]
-        if attack.access == "samples" and released.reference and released.reference.n_patients:
-            pair = out_Q, attack.scores(released.reference)
-        for control in (label_swap(in_P, out_Q, random), two_holdouts(*pair)):
+        swapped = label_swap(in_P, out_Q, settings.alpha, settings.alpha / len(names), delta, random)
+        for control in (swapped, two_holdouts(attack, nonmembers, out_Q, released, random)):
             controls.append(replace(control, name=f"{control.name}, {name}"))
     features = [tools.encoder.encode(images.x_NC) for images in (members, nonmembers)]
     controls.append(blind_baseline(features[0], members, features[1], nonmembers))
@@ -127,8 +123,7 @@ def run_controls(
     doses = responses(deceivable, members, nonmembers, released, random)
     for name in reversed(names):
         own = dose_controls([one for one in doses if one.attack == name])
-        if remembering is not None:
-            own.append(overfit_control(build(name, tools), remembering))
+        own += overfit_controls(build(name, tools), remembering)
         controls = [*own, *(replace(one, name=f"{one.name}, {name}") for one in missing(own)), *controls]
     return controls, doses
 
@@ -136,12 +131,12 @@ def run_controls(
 def audit(
     members: Images, nonmembers: Images, released: Released, encoder: Encoder, settings: AuditConfig,
     proven_epsilon: float | None, delta: float, sheet: tuple[Path, Grid] | None = None,
-    remembering: Overfit | None = None, facts: Facts | None = None,
+    remembering: Sequence[Overfit] = (), facts: Facts | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Attack ``released`` with patients that were (``members``) and were not (``nonmembers``) trained on. JSON-able.
 
     ``proven_epsilon`` is None for a run without a proof (ε = ∞). ``sheet``: where to write the copy check's pictures,
-    and the grid they are on. ``remembering``: an overfit model for one more positive control. ``facts``: what is known
+    and the grid they are on. ``remembering``: overfit models for more positive controls. ``facts``: what is known
     of each patient, for the risk by group.
     """
     smallest = min(members.n_patients, nonmembers.n_patients)
@@ -155,7 +150,7 @@ def audit(
         tools = Tools(encoder, settings)
         found = run_attacks(members, nonmembers, released, tools, delta)
         if settings.controls:
-            controls, doses = run_controls(found, members, nonmembers, released, tools, remembering)
+            controls, doses = run_controls(found, members, nonmembers, released, tools, delta, remembering)
         else:
             controls = [NOT_RUN]
     again = reidentify(released.samples, members, nonmembers, released.reference, settings)

@@ -23,7 +23,7 @@ statements, with an α of their own; of J twins each has α/J, half of it for it
 An attack sees a leak by an AUC whose interval lies above one half (probability α/2 where nothing leaks), by members
 above every non-member (exact p ≤ α/2; ``risk.worst_patients``), or by a bound above 0, for which Clopper and Pearson
 guarantee α and take about α/5. Few patients that leak much move the second and the third, and hardly the AUC. All three
-together fire in about α of audits; a test holds that.
+together fire in about α of audits; a test holds that, and in every audit a control (``negative.label_swap``).
 """
 
 from __future__ import annotations

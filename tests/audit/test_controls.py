@@ -18,11 +18,9 @@ from imgsynth.audit.controls import (
     Response,
     detectable,
     dose_controls,
-    label_swap,
     missing,
     power,
     responses,
-    two_holdouts,
 )
 from imgsynth.audit.registry import FAMILIES, NAMES, Family, build
 from imgsynth.audit.roc import auc, auc_interval
@@ -127,28 +125,6 @@ def test_five_per_cent_of_copies_are_required_of_a_large_cohort() -> None:
     assert [control.required for control in dose_controls([few, many])] == [False, True]
     noisy = Response("a", Dose(0.05, 0.1), 0.2, 0.6, 0.55, 0.65, {}, power(0.2, 1000, 1000))
     assert not dose_controls([noisy])[0].required
-
-
-def test_label_swap_keeps_the_false_alarm_rate_even_where_members_leak() -> None:
-    random = np.random.default_rng(0)
-    found = label_swap(random.standard_normal(50) + 3, random.standard_normal(80), random)
-    assert found.passed and found.value == pytest.approx(0.5, abs=0.01)
-    assert 5 <= int(found.detail.split()[2]) <= 45, "2.5 % of 1,000"
-
-
-def test_label_swap_notices_a_test_that_fires_too_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("imgsynth.audit.controls.detectable", lambda n_in, n_out: 0.55)
-    random = np.random.default_rng(0)
-    assert label_swap(random.standard_normal(50), random.standard_normal(80), random).passed is False
-
-
-def test_two_holdouts_are_silent_and_notice_another_scanner_and_too_few() -> None:
-    random = np.random.default_rng(0)
-    assert two_holdouts(random.standard_normal(80), random.standard_normal(60)).passed
-    for shift in (-1, 1):
-        assert two_holdouts(random.standard_normal(80) + shift, random.standard_normal(60)).passed is False
-    too_few = two_holdouts(np.arange(2.0), np.arange(60.0))
-    assert too_few.passed is None and not too_few.required
 
 
 GOOD = Control("c", "positive", True, 1.0, 0.9, 1.0, "caught")
@@ -284,6 +260,8 @@ def test_where_all_attacks_decide_each_answers_to_controls_of_its_own(
     assert len(set(names)) == len(names)
     for attack in settings.attacks:
         assert {f"label swap, {attack}", f"two holdouts, {attack}"} <= set(names)
+    swaps = [one["detail"] for one in found["controls"] if one["name"].startswith("label swap")]
+    assert all("12.5 at most are expected" in said for said in swaps), "2.5 % of 500: each decides at α/2"
     failed = {c["name"] for c in found["controls"] if c["required"] and c["passed"] is not True}
     assert failed and all(name.endswith("blind/raw") for name in failed)
     assert found["verdict"].startswith("INCONCLUSIVE")
