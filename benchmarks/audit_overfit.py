@@ -6,9 +6,9 @@
     python benchmarks/audit_overfit.py --table overfit
 
 For each seed, 25 patients train a model without privacy, and the same recipe (networks, optimizers, steps, sampling
-rate) at ε = 8; other patients are the non-members and the attacker's reference. All three have the same share of every
-class: otherwise an attack that sees nothing but the class could pass for one that sees members. Nothing is fitted to
-members but the model.
+rate) clipped but without noise (σ = 0), and at ε = 8; other patients are the non-members and the attacker's reference.
+All three have the same share of every class: otherwise an attack that sees nothing but the class could pass for one
+that sees members. Nothing is fitted to members but the model.
 
 The same attacks are then made on the same patients with the models of the other seeds, which never saw them ("unseen").
 What is found there as well is about the patients who were drawn, and not about who trained the model. The inversion,
@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -62,6 +63,7 @@ LEARNING = {
     "gan": ["trainer.steps=2000", "trainer.learning_rate=5.0e-4", "trainer.generator_learning_rate=2.0e-3",
             "model.every=1"],
 }  # fmt: skip
+ORDER = (None, math.inf, 8.0)  # ε: without privacy, clipped without noise, private
 KEY = ("data", "model", "epsilon", "attack", "access")
 HIPPOCAMPUS = ["preprocess.shape=[16,24,16]", "preprocess.spacing=[2,2,2]", "trainer.steps=1000"]
 
@@ -80,8 +82,10 @@ def cohort(name: str, model: str, data: Path) -> Cohort:
 
 
 def recipe(of: Cohort, epsilon: float | None) -> Recipe:
-    """Half of MEMBERS patients in a batch; without privacy (None), or at ``epsilon`` with C = 1."""
+    """Half of MEMBERS patients in a batch; without privacy (None), or at ``epsilon`` with C = 1 (infinite: σ = 0)."""
     privacy = PrivacyConfig(mode="none", epsilon=None) if epsilon is None else PrivacyConfig(epsilon=epsilon)
+    if epsilon == math.inf:
+        privacy = PrivacyConfig(epsilon=None, noise_multiplier=0.0)
     privacy = replace(privacy, batch_patients=MEMBERS // 2, delta=DELTA)
     images = of.cfg.data.images_per_patient
     plan = make_plan(
@@ -172,7 +176,7 @@ def table(folder: Path) -> str:
     found = [json.loads(line) for path in sorted(folder.glob("*.jsonl")) for line in path.read_text().splitlines()]
     lines = ["| data | model | ε | attack | access | AUC by seed [95 %] | found | unseen |", "|" + "---|" * 8]
     keys = dict.fromkeys(tuple(r[name] for name in KEY) for r in found)
-    for key in sorted(keys, key=lambda k: (k[0], k[1], k[2] is not None, k[4], k[3])):
+    for key in sorted(keys, key=lambda k: (k[0], k[1], ORDER.index(k[2]), k[4], k[3])):
         data, model, epsilon, attack, access = key
         mine = [r for r in found if tuple(r[name] for name in KEY) == key and "auc" in r]
         own = [r for r in mine if r["whose"] == r["seed"]]
@@ -181,7 +185,7 @@ def table(folder: Path) -> str:
         unseen = "; ".join(f"{np.mean(areas):.2f}" for areas in others if areas) or "–"
         caught = sum(r["low"] > 0.5 for r in own)
         name = f"**{attack}**" if attack in (DECIDES[model], DECIDES["black box"]) else attack
-        privacy = "∞" if epsilon is None else f"{epsilon:g}"
+        privacy = {None: "∞", math.inf: "∞, clipped"}.get(epsilon, f"{epsilon or 0:g}")
         lines.append(f"| {data} | {model} | {privacy} | {name} | {access} | {cells} | {caught}/{len(own)} | {unseen} |")
     return "\n".join(lines)
 
@@ -203,7 +207,7 @@ def main() -> None:
     seeds = range(1, 1 + chosen.seeds)  # 0 was used to choose LEARNING
     own = [(seed, seed) for seed in seeds]
     for seed, whose in [*own, *((s, w) for s in seeds for w in seeds if s != w)]:
-        for epsilon in (None, 8.0):
+        for epsilon in ORDER:
             done = chosen.folder / f"{chosen.cohort}-{chosen.model}-{epsilon}-{seed}-{whose}.jsonl"
             if not done.is_file():
                 found = list(rows(chosen.cohort, chosen.model, of, epsilon, seed, whose, chosen.folder))

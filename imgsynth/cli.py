@@ -118,7 +118,7 @@ def audit(overrides: Overrides = None) -> None:
     """Attack the release, the model and the trainer, with controls; search every file for strings of the source.
 
     Which attacks: `audit=quick` (the primary one), `audit=default`, or `audit=full`, which also trains reference models
-    by the run's recipe (`audit.references`) and one that remembers (`audit.overfit_steps`). `audit.primary` is the
+    by the run's recipe (`audit.references`) and two that remember (`audit.overfit_steps`). `audit.primary` is the
     attack that decides, fixed before; null lets all decide, each at its share of `audit.alpha`. `audit.n` is about how
     many real images of members, of non-members and of reference patients are compared. `audit.policy=FILE` ends with
     exit code 1 where a condition of the custodian is not met. All of it stays in the run's folder: audit.json, local/.

@@ -176,10 +176,10 @@ class AuditConfig:
     )
     policy: str | None = None  # file of the custodian's conditions, docs/audit/policy.md; where one fails, exit code 1
     # The attack whose result is the verdict, fixed before the audit runs; null: all of them, each at alpha over their
-    # number, and the controls go through the first.
+    # number, and each with controls of its own.
     primary: str | None = "nearest_neighbour/raw"
     references: int = 0  # reference models for rmia, lira and groundhog, each trained as the run was; even; 0: none
-    overfit_steps: int = 0  # of the positive control that is trained without privacy on few patients; 0: not made
+    overfit_steps: int = 0  # of the positive controls that are trained without noise on few patients; 0: not made
     controls: bool = True  # leaking and innocent synthesizers, label swap, two holdouts, blind classifier
     alpha: float = 0.05
     extraction_samples: int = 2000  # samples among which near-duplicates are looked for; 0: not done
