@@ -74,11 +74,13 @@ class Recipe:
     def overfitted(self, n: int, steps: int, clipped: bool = False) -> Recipe:
         """The same networks and optimizers, ``steps`` steps on batches of half of ``n`` patients: for a positive
         control. Without privacy, or ``clipped``: by the run's own mechanism with its noise multiplier at 0."""
+        queries = tuple(replace(query, noise_multiplier=0.0) for query in self.plan.queries)
         summary = self.trainer.optimizer == "summary"  # is taken as ever, of all; its generator is trained for long
         plan = replace(
             self.plan, mode="dp" if clipped else "none", n=n, sampling_rate=1.0 if summary else 0.5,
             steps=self.plan.steps if summary else steps, noise_multiplier=0.0, histogram_epsilon=0.0,
             clipping_quantile=self.plan.clipping_quantile if clipped else None, count_noise_multiplier=0.0, seeded=True,
+            queries=queries,
         )  # fmt: skip
         trainer = replace(self.trainer, steps=plan.steps, steps_after=steps if summary else 0)
         return replace(self, plan=plan, trainer=trainer)

@@ -25,6 +25,7 @@ from imgsynth.audit.run import audit_run
 from imgsynth.config import config_folder, from_overrides
 from imgsynth.measure.encoders import get_encoder
 from imgsynth.measure.source import fresh_samples, real_images
+from imgsynth.privacy.plan import GaussianQuery
 from imgsynth.schema import AuditConfig
 from imgsynth.training.run import load_run
 
@@ -157,6 +158,9 @@ def test_without_noise_only_noise_length_and_patients_are_not_the_runs(small_run
     adaptive = dataclasses.replace(recipe.plan, clipping_quantile=0.5, count_noise_multiplier=9.0)
     adapted = dataclasses.replace(recipe, plan=adaptive).overfitted(12, 34, clipped=True).plan
     assert (adapted.clipping_quantile, adapted.gradient_noise_multiplier) == (0.5, 0.0)
+    asking = dataclasses.replace(recipe.plan, queries=(GaussianQuery("mean", 2.0, 3.0),))
+    bare = dataclasses.replace(recipe, plan=asking).overfitted(12, 34, clipped=True).plan
+    assert bare.queries == (GaussianQuery("mean", 2.0, 0.0),)
 
 
 def test_a_run_that_clips_nothing_has_no_model_without_noise(small_run, monkeypatch) -> None:  # type: ignore[no-untyped-def]
