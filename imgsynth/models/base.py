@@ -79,9 +79,9 @@ class Query:
     a loss of -<w, v(x, y)>, w becomes the noisy mean of v. ``norm`` is what no patient's v exceeds, by public facts
     alone.
 
-    ``when`` is "before" or "after" training. ``done()`` is called with the parameters in place, in the order of
-    ``objectives``, so that a later query may build upon an earlier one; what it makes of them sees no real data. It
-    may write buffers of the model.
+    ``when`` is "before" or "after" training. ``done(noise_std)`` is called with the answers in place, in the order of
+    ``objectives``, so that a later query may build upon an earlier one; each coordinate of an answer has noise of
+    standard deviation ``noise_std``. What it makes of them sees no real data. It may write buffers of the model.
     """
 
     name: str
@@ -89,7 +89,7 @@ class Query:
     answers: Sequence[nn.Parameter]
     norm: float
     when: Literal["before", "after"]
-    done: Callable[[], None]
+    done: Callable[[float], None]
 
 
 Objective = Private | PostProcessing | Query

@@ -24,9 +24,13 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from imgsynth.models.base import GenerativeModel, PostProcessing, Private
+from imgsynth.models.base import GenerativeModel, Objective, Private, Query
 from imgsynth.models.blocks import double, halve, one_hot, pyramid, to_image, voxels, widths
+from imgsynth.models.prior import CodeMoments, Prior
 from imgsynth.models.white_box import LatentMap, Posterior, WhiteBox
+from imgsynth.types import Fault, InputError
+
+PRIORS = ("standard", "fitted")
 
 
 class Encoder(nn.Module):
@@ -60,11 +64,14 @@ class Decoder(nn.Module):
     """The mean of p(x | z, y): z_BL [B, latent], y_B [B] to images [B, 1, *shape] in [-1, 1].
 
     The bias of ``stem`` is a coarse picture that all images share, from which z moves away little at first: under noise
-    the average anatomy is learnt first, and then how images differ.
+    the average anatomy is learnt first, and then how images differ. ``prior``, if any, belongs to the generator.
     """
 
-    def __init__(self, grids: list[tuple[int, ...]], width: list[int], classes: int, latent: int):
+    def __init__(
+        self, grids: list[tuple[int, ...]], width: list[int], classes: int, latent: int, prior: Prior | None = None
+    ):
         super().__init__()
+        self.prior = prior
         dims, coarse, up = len(grids[0]), grids[-1], width[::-1]
         self.classes = classes
         self.stem = nn.Linear(latent + classes, up[0] * voxels(coarse))
@@ -77,6 +84,10 @@ class Decoder(nn.Module):
     def forward(self, z_BL: Tensor, y_B: Tensor) -> Tensor:
         h_BC = self.unflatten(self.stem(torch.cat([z_BL, one_hot(y_B, self.classes)], dim=1)))
         return torch.tanh(self.head(self.trunk(h_BC)))
+
+    def image(self, eps_BL: Tensor, y_B: Tensor) -> Tensor:
+        """The image of a draw from N(0, 1), which the prior turns into a code."""
+        return self(eps_BL if self.prior is None else self.prior(eps_BL, y_B), y_B)
 
 
 def reconstruction(x_BC: Tensor, mean_BC: Tensor) -> Tensor:
@@ -122,6 +133,7 @@ class VAE(GenerativeModel):
         encoder_channels: of the encoder, on every grid.
         beta: β; smaller is sharper until samples fall apart, because z of images no longer looks like N(0, 1).
         levels: how often the grid is halved; default: as often as it goes.
+        prior: "standard" (z ~ N(0, 1)), or "fitted" (``prior.py``: one private query after training).
     """
 
     def __init__(
@@ -134,17 +146,32 @@ class VAE(GenerativeModel):
         encoder_channels: int = 8,
         beta: float = 0.001,
         levels: int | None = None,
+        prior: str = "standard",
     ):
         super().__init__()
         self.shape, self.classes, self.latent = tuple(shape), classes, latent
         grids = pyramid(self.shape, levels)
         width = widths(channels, widest, grids)
         self.encoder = Encoder(grids, encoder_channels, classes, latent)
-        self.decoder = Decoder(grids, width, classes, latent)
+        if prior not in PRIORS:
+            raise InputError(Fault("model.prior", prior, f"one of {', '.join(PRIORS)}", "model.prior=standard"))
+        self.decoder = Decoder(grids, width, classes, latent, Prior(classes, latent) if prior == "fitted" else None)
         self.beta = beta
+        if prior == "fitted":
+            self.moments = CodeMoments(self.encoder, classes, latent)
 
-    def objectives(self) -> Sequence[Private | PostProcessing]:
-        return [Private("elbo", NegativeELBO(self.encoder, self.decoder, self.beta), self._draw)]
+    def objectives(self) -> Sequence[Objective]:
+        elbo = Private("elbo", NegativeELBO(self.encoder, self.decoder, self.beta), self._draw)
+        if self.decoder.prior is None:
+            return [elbo]
+        return [
+            elbo,
+            Query("moments of codes", self.moments, list(self.moments.w.parameters()), 1.0, "after", self._fit),
+        ]
+
+    def _fit(self, noise_std: float) -> None:
+        assert self.decoder.prior is not None
+        self.decoder.prior.fit(self.moments.w.weight[0], noise_std)
 
     def _draw(self, n: int, random: torch.Generator) -> tuple[Tensor, ...]:
         """eps_BL for n images."""
@@ -157,8 +184,8 @@ class VAE(GenerativeModel):
     @torch.no_grad()
     def sample(self, y_B: Tensor, random: torch.Generator) -> Tensor:
         z_BL = torch.randn(len(y_B), self.latent, generator=random, device=random.device)
-        return self.decoder(z_BL.to(y_B.device), y_B)
+        return self.decoder.image(z_BL.to(y_B.device), y_B)
 
     def white_box(self) -> WhiteBox:
         elbo = NegativeELBO(self.encoder, self.decoder, self.beta)
-        return WhiteBox(posterior=Posterior(self._draw, elbo.errors), latent=LatentMap(self.latent, self.decoder))
+        return WhiteBox(posterior=Posterior(self._draw, elbo.errors), latent=LatentMap(self.latent, self.decoder.image))

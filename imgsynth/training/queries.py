@@ -50,7 +50,7 @@ def _ask(state: TrainingState, plan: PrivacyPlan, query: Query, patients: Patien
             assert answer.grad is not None
             answer.copy_(answer.grad.neg())
             answer.grad = None
-    query.done()
+    query.done(info.noise_std)
 
 
 @contextmanager

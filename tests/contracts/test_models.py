@@ -1,6 +1,7 @@
 """What every generative model promises. A model joins by one line in ``MODELS``."""
 
 import copy
+from functools import partial
 
 import pytest
 import torch
@@ -8,10 +9,11 @@ from torch import nn
 from torch.func import functional_call, grad, vmap
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from imgsynth.models import GAN, MERF, VAE, GenerativeModel, PostProcessing, Private
+from imgsynth.models import GAN, MERF, VAE, GenerativeModel, PostProcessing, Private, Query
 
 MODELS = {
     "vae": lambda shape, classes: VAE(shape, classes, latent=4, channels=4, widest=8),
+    "vae, fitted prior": lambda shape, classes: VAE(shape, classes, latent=4, channels=4, widest=8, prior="fitted"),
     "gan": lambda shape, classes: GAN(shape, classes, latent=4, channels=4, widest=8),
     "merf": lambda shape, classes: MERF(shape, classes, latent=4, channels=4, widest=8, frequencies=50, images=12),
 }
@@ -54,14 +56,16 @@ def batch(model: GenerativeModel, n: int = 5):
 
 def test_objectives_are_one_private_and_post_processing_ones(model):
     objectives = model.objectives()
-    assert all(isinstance(o, Private | PostProcessing) for o in objectives)
+    assert all(isinstance(o, Private | PostProcessing | Query) for o in objectives)
     assert len([o for o in objectives if isinstance(o, Private)]) == 1
     assert len({o.name for o in objectives}) == len(objectives)
     assert all(o.every >= 1 for o in objectives if isinstance(o, PostProcessing))
 
 
 def test_every_parameter_is_trained_by_exactly_one_objective(model):
-    trained = [id(p) for o in model.objectives() for p in o.module.parameters()]
+    """Or is the answer of exactly one query, which nothing trains."""
+    moved = [o.answers if isinstance(o, Query) else o.module.parameters() for o in model.objectives()]
+    trained = [id(p) for parameters in moved for p in parameters]
     assert len(trained) == len(set(trained))
     assert set(trained) == {id(p) for p in model.parameters()}
 
@@ -69,7 +73,9 @@ def test_every_parameter_is_trained_by_exactly_one_objective(model):
 def test_no_layer_couples_images_or_keeps_something_of_them(model):
     assert not [m for m in model.modules() if isinstance(m, _BatchNorm | nn.Dropout)]
     assert not [m for m in model.modules() if getattr(m, "inplace", False)]
-    assert not [name for name, _ in model.named_buffers() if name in model.state_dict()]
+    written = {id(b) for o in model.objectives() if isinstance(o, Query) for b in model.generator.buffers()}
+    kept = [b for name, b in model.named_buffers() if name in model.state_dict()]
+    assert {id(b) for b in kept} <= written  # by answers of queries, which are noised
 
 
 def test_loss_is_one_finite_number_per_image_with_finite_gradients(model):
@@ -208,7 +214,7 @@ def test_one_class_is_enough(name):
 @pytest.mark.parametrize("shape", [(28, 28), (64, 64), (32, 32, 32), (40, 56, 40)])
 def test_default_sizes_are_what_a_patient_cohort_can_bear(name, shape):
     """The noise's norm is σ C √d / (q n): at σ = 1 and q n = 128, d = 200,000 makes it 3.5 C; more hardly trains."""
-    model = {"vae": VAE, "gan": GAN, "merf": MERF}[name](shape, 2)
+    model = {"vae": VAE, "vae, fitted prior": partial(VAE, prior="fitted"), "gan": GAN, "merf": MERF}[name](shape, 2)
     d = sum(p.numel() for p in private(model).module.parameters())
     print(f"{name} {shape}: {d:,} private parameters of {sum(p.numel() for p in model.parameters()):,}")
     assert d < 200_000

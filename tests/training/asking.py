@@ -12,6 +12,7 @@ from imgsynth.models.base import GenerativeModel, Objective, Private, Query
 from imgsynth.models.vae import VAE
 
 calls: list[str] = []
+noises: list[float] = []
 
 
 class Sums(nn.Module):
@@ -39,15 +40,16 @@ class Asking(GenerativeModel):
         (private,) = self.vae.objectives()
         assert isinstance(private, Private)
 
-        def done(i: int, sums: Sums) -> None:
+        def done(i: int, sums: Sums, noise_std: float) -> None:
             calls.append(("before", "after")[i])
+            noises.append(noise_std)
             self.generator.learned[i] = sums.w.weight
 
         first, last = self.first, self.last
         return [
             private,
-            Query("class sums", first, [first.w.weight], self.norm, "before", lambda: done(0, first)),
-            Query("last sums", last, [last.w.weight], self.norm, "after", lambda: done(1, last)),
+            Query("class sums", first, [first.w.weight], self.norm, "before", lambda std: done(0, first, std)),
+            Query("last sums", last, [last.w.weight], self.norm, "after", lambda std: done(1, last, std)),
         ]
 
     @property

@@ -16,6 +16,7 @@ from imgsynth.audit.canaries.twin import Twin
 from imgsynth.audit.references import Recipe, references
 from imgsynth.cohort.dataset import PatientDataset
 from imgsynth.cohort.manifest import Manifest
+from imgsynth.models import VAE
 from imgsynth.privacy.calibrate import gaussian_noise
 from imgsynth.privacy.ledger import Ledger
 from imgsynth.privacy.plan import GaussianQuery, PrivacyPlan, make_plan
@@ -83,6 +84,7 @@ def test_a_patient_adds_no_more_than_the_norm_and_noise_is_that_of_the_query(ask
             ask_config(privacy={"query_noise_multiplier": 20.0, "seed": 3}, data={"images_per_patient": 2}), "loud"
         )
     )
+    assert asking.noises[-2:] == [20 * 4 / loud.plan.n] * 2
     for i, scale in enumerate((0.5, 1.0)):
         noise = (answers(loud)[i] - naive(loud, scale, 4.0)) * loud.plan.n / (20 * 4)
         assert 0.8 < noise.std() < 1.2  # 128 draws: standard error 0.06
@@ -232,3 +234,21 @@ def test_a_query_through_batch_norm_is_refused(ask_config, train_run, monkeypatc
     monkeypatch.setattr(asking.Sums, "__init__", worse)
     with pytest.raises(InputError, match="BatchNorm1d"):
         train_run(ask_config())
+
+
+def test_after_training_the_prior_is_that_of_the_encoders_codes(configure, train_run):
+    cfg = configure("vae", privacy={"mode": "none", "noise_multiplier": None}, trainer={"learning_rate": 0.05})
+    run = load_run(train_run(dataclasses.replace(cfg, model={**cfg.model, "prior": "fitted"})))
+    model, data = run.model, np.load(cfg.data.root)
+    one = [i for i in range(len(data["images"])) if (data["patient_ids"] == data["patient_ids"][i]).sum() == 1]
+    assert isinstance(model, VAE) and model.decoder.prior is not None
+    x = torch.tensor(data["images"][one] / 127.5 - 1, dtype=torch.float32)[:, None]
+    mu, _ = model.encoder(x, torch.tensor(data["labels"][one]))
+    assert model.decoder.prior.mean_YL.norm() > 0
+    for c in range(2):
+        assert (model.decoder.prior.mean_YL[c] - mu[data["labels"][one] == c].mean(0)).norm() < 0.2
+    eps = torch.randn(3, 2, generator=torch.Generator().manual_seed(0))
+    y = torch.tensor([0, 1, 1])
+    expected = model.decoder(model.decoder.prior(eps, y), y)
+    assert torch.equal(model.sample(y, torch.Generator().manual_seed(0)), expected)
+    assert not torch.equal(expected, model.decoder(eps, y))
