@@ -214,6 +214,8 @@ def test_what_guesses_could_show_at_best() -> None:
     assert "could not refute" in weak.sentence()
     strong = CouldShow.of(1000, half_and_half(1000, 0.2), dataclasses.replace(plan, noise_multiplier=4.0), 0.05)
     assert strong.ceiling > strong.claimed and strong.by("input") and strong.smallest_epsilon is not None
+    by_the_curve = dataclasses.replace(weak, p_value=0.01)
+    assert by_the_curve.refutes and by_the_curve.by("input") and "could refute" in by_the_curve.sentence()
 
 
 def test_so_few_guesses_that_nothing_could_show_are_refused_before_any_twin(
