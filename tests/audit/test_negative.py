@@ -56,6 +56,13 @@ def test_swaps_forget_who_was_a_member_and_hold_each_attack_to_its_share() -> No
     assert f"{SWAPS * ALPHA / 20:.3g} at most" in shared.detail
 
 
+def test_a_rule_that_forgets_that_many_attacks_decide_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = verdict.leak
+    monkeypatch.setattr(negative, "leak", lambda attack, each: whole(attack, ALPHA))
+    assert swapped(50, 80).passed
+    assert swapped(50, 80, each=ALPHA / 20).passed is False
+
+
 def chosen_where_counted(in_P: np.ndarray, out_Q: np.ndarray, alpha: float, delta: float, random: Any) -> Any:
     return epsilon_at_threshold(in_P, out_Q, choose_threshold(in_P, out_Q, alpha, delta), alpha, delta)
 
@@ -102,7 +109,6 @@ def test_a_bound_that_is_too_high_is_seen_though_the_rule_as_a_whole_fires_seldo
 ) -> None:
     """Of the bounds alone: two per cent above 0 are within the rule's five, and ten times what bounds may show."""
     assert false_alarms(60, 80, ALPHA, DELTA) < 0.003
-    monkeypatch.setattr(verdict, "leak", None)
     monkeypatch.setattr(negative, "leak", lambda attack, alpha: None)
     assert swapped(60, 80).passed
     monkeypatch.setattr("imgsynth.audit.evidence.epsilon_lower_bound", chosen_where_counted)
