@@ -27,7 +27,7 @@ from imgsynth.audit.verdict import WORDS, attack_name
 from imgsynth.files import read_json
 from imgsynth.release.audit_record import NO_RUN, OTHER_RUN, refused, searched
 from imgsynth.release.card import CARD_JSON
-from imgsynth.release.card_text import round_down
+from imgsynth.release.rounding import at_most, outward_digits, round_down
 from imgsynth.training.folder import RunFolder
 from imgsynth.types import Fault, InputError
 
@@ -137,7 +137,7 @@ def _other_run(evidence: Evidence) -> list[Fault]:
 def _epsilon(evidence: Evidence, most: float) -> Iterator[tuple[str, str]]:
     proven = evidence.card["guarantee"]["epsilon"]
     if proven is None or not proven <= most:  # NaN fails too, here and below
-        yield f"ε = {'∞' if proven is None else f'{proven:.4g}'}", f"at most {most:g}"
+        yield f"ε = {'∞' if proven is None else at_most(proven, 4)}", f"at most {most:g}"
 
 
 def _verdict(evidence: Evidence, allowed: list[str]) -> Iterator[tuple[str, str]]:
@@ -174,7 +174,7 @@ def _tpr(at: str) -> Judge:
             if found["high"] is None:
                 yield f"{attack_name(attack)}: {found['status']}", f"at most {most:g}, measured"
             elif not found["high"] <= most:
-                got = f"{attack_name(attack)}: {found['tpr']:.3g} [{found['low']:.3g}, {found['high']:.3g}]"
+                got = f"{attack_name(attack)}: {found['tpr']:.3g} {outward_digits(found['low'], found['high'])}"
                 yield got, f"at most {most:g}, by the upper end of the interval"
 
     return judge
@@ -185,7 +185,7 @@ def _distance(evidence: Evidence, least: float) -> Iterator[tuple[str, str]]:
     if found is None:
         yield "no copy check", f"at least {least:g}, measured"
     elif not found["low"] >= least:
-        got = f"{found['value']:.3g} [{found['low']:.3g}, {found['high']:.3g}]"
+        got = f"{found['value']:.3g} {outward_digits(found['low'], found['high'])}"
         yield got, f"at least {least:g}, by the lower end of the interval"
 
 

@@ -25,6 +25,7 @@ from scipy.stats import binom, norm
 from imgsynth.audit.epsilon import ceiling, upper_bounds
 from imgsynth.audit.one_run import epsilon_one_run
 from imgsynth.audit.roc import auc_variance
+from imgsynth.release.rounding import fixed_down, fixed_up
 
 POWER = 0.8
 _SURE = 30.0  # an ε at which randomised response makes no error among any number of patients
@@ -48,17 +49,17 @@ class Power:
         return asdict(self) | {"sentence": self.sentence()}
 
     def sentence(self) -> str:
-        """For the terminal and the report."""
+        """For the terminal and the report: the ceiling rounded down, what would show rounded up."""
         who = f"With {self.n_members} members and {self.n_nonmembers} non-members"
         if (self.counted_members, self.counted_nonmembers) != (self.n_members, self.n_nonmembers):
             who += f" ({self.counted_members} and {self.counted_nonmembers} of them for errors at a threshold)"
-        most = f"the most that could be certified is ε ≥ {self.ceiling:.2f}."
+        most = f"the most that could be certified is ε ≥ {fixed_down(self.ceiling)}."
         if self.epsilon is None or self.auc is None:
             return f"{who} no attack, however good, would show a leak in {100 * self.power:.0f} % of audits; {most}"
-        rate = "–" if self.tpr_at_1_percent_fpr is None else f"{100 * self.tpr_at_1_percent_fpr:.1f}"
+        rate = "–" if self.tpr_at_1_percent_fpr is None else fixed_up(100 * self.tpr_at_1_percent_fpr, 1)
         return (
-            f"{who}, {100 * self.power:.0f} % of audits would show an AUC of {self.auc:.3f}, {rate} % of members found "
-            f"at 1 % false alarms, or ε = {self.epsilon:.2f} leaked in full, and what is smaller less often; {most}"
+            f"{who}, {100 * self.power:.0f} % of audits would show an AUC of {fixed_up(self.auc, 3)}, {rate} % of members found "
+            f"at 1 % false alarms, or ε = {fixed_up(self.epsilon)} leaked in full, and what is smaller less often; {most}"
         )
 
 

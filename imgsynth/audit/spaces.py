@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from imgsynth.audit import ssim
-from imgsynth.measure.distances import distances
+from imgsynth.measure.distances import centred, distances
 from imgsynth.measure.encoders import Encoder
 from imgsynth.measure.images import Images
 from imgsynth.types import Fault, InputError
@@ -63,7 +63,7 @@ def principal_components(x_ND: np.ndarray, components: int) -> Embed:
     N images have no more than N − 1 axes, and D may be a quarter of a million. Axes without variance are left out.
     """
     mean_D = x_ND.mean(0, dtype=np.float64).astype(np.float32)
-    x_ND = x_ND.astype(np.float32) - mean_D
+    x_ND = centred(x_ND, mean_D)
     values, vectors = np.linalg.eigh((x_ND @ x_ND.T).astype(np.float64))
     order = np.argsort(values)[::-1][: min(components, len(x_ND) - 1, x_ND.shape[1])]
     order = order[values[order] > 1e-6 * values[-1]]
@@ -71,8 +71,9 @@ def principal_components(x_ND: np.ndarray, components: int) -> Embed:
 
     def project(x_NC: np.ndarray, batch: int = 256) -> np.ndarray:
         out_NK = np.empty((len(x_NC), axes_DK.shape[1]), dtype=np.float32)
+        held_nD = np.empty((min(batch, len(x_NC)), len(mean_D)), dtype=np.float32)
         for i in range(0, len(x_NC), batch):
-            out_NK[i : i + batch] = (flat(x_NC[i : i + batch]).astype(np.float32) - mean_D) @ axes_DK
+            out_NK[i : i + batch] = centred(flat(x_NC[i : i + batch]), mean_D, held_nD) @ axes_DK
         return out_NK
 
     return project

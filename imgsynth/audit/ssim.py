@@ -16,10 +16,10 @@ SIDE = {2: 32, 3: 16}  # pixels of the coarse grid's longest side
 WINDOW = 7  # of it, as in scikit-image
 STRIDE = {2: 5, 3: 3}
 C1, C2 = (0.01 * 2) ** 2, (0.03 * 2) ** 2  # for intensities that span [-1, 1]
-PAIRS = 1 << 24  # windows times pairs in one block: 64 MiB for each of its terms
+PAIRS = 1 << 21  # windows times pairs in one block: 8 MiB for each of its terms, which a cache holds
 
 
-def coarse(x_NC: np.ndarray, batch: int = 64) -> np.ndarray:
+def coarse(x_NC: np.ndarray, batch: int = 16) -> np.ndarray:
     """[N, *grid] float32: images [N, 1, *spatial] averaged down to the coarse grid; small ones as they are."""
     spatial = x_NC.shape[2:]
     shrink = max(1.0, max(spatial) / SIDE[len(spatial)])
@@ -27,7 +27,7 @@ def coarse(x_NC: np.ndarray, batch: int = 64) -> np.ndarray:
     pool = F.adaptive_avg_pool2d if len(spatial) == 2 else F.adaptive_avg_pool3d
     out = np.empty((len(x_NC), *grid), dtype=np.float32)
     for i in range(0, len(x_NC), batch):
-        x = torch.from_numpy(np.ascontiguousarray(x_NC[i : i + batch], dtype=np.float32))
+        x = torch.from_numpy(np.ascontiguousarray(x_NC[i : i + batch])).float()
         out[i : i + batch] = pool(x, grid)[:, 0].numpy()
     return out
 

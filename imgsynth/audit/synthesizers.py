@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from functools import cached_property
 
 import numpy as np
 
 from imgsynth.measure.images import Images, stored_as, synthetic_images
 
-BATCH = 64
+VOXELS = 1 << 20  # blended or noised at once: what a cache holds
 
 
 class Patched(Images):
@@ -18,7 +19,7 @@ class Patched(Images):
         for name, value in {
             "base": base,
             "spots_K": spots_K,
-            "patches_KC": patches_KC.astype(base.x_NC.dtype),
+            "patches_KC": patches_KC.astype(base.x_NC.dtype, copy=False),
             "y_N": base.y_N,
             "patients_N": base.patients_N,
         }.items():
@@ -58,9 +59,9 @@ def innocent(reference: Images, n: int, random: np.random.Generator) -> Images:
     share_N = random.uniform(size=n).astype(np.float32).reshape(-1, *[1] * (reference.x_NC.ndim - 1))
     shape = reference.x_NC.shape[1:]
     x_NC = np.empty((n, *shape), dtype=stored_as(n, shape))
-    for i in range(0, n, BATCH):
-        one, other = reference.x_NC[first_N[i : i + BATCH]], reference.x_NC[second_N[i : i + BATCH]]
-        x_NC[i : i + BATCH] = other + share_N[i : i + BATCH] * (one - other)
+    for some in _blocks(n, shape):
+        one, other = reference.x_NC[first_N[some]], reference.x_NC[second_N[some]]
+        x_NC[some] = other + share_N[some] * (one - other)
     return synthetic_images(x_NC, reference.y_N[first_N])
 
 
@@ -70,6 +71,12 @@ def _of_others(owner_N: np.ndarray, first_N: np.ndarray, random: np.random.Gener
     while (same := owner_N[first_N] == owner_N[second_N]).any():
         second_N[same] = random.integers(len(owner_N), size=int(same.sum()))
     return second_N
+
+
+def _blocks(n: int, shape: tuple[int, ...]) -> list[slice]:
+    """Slices of ``n`` images of ``shape`` with about VOXELS in each."""
+    step = max(1, VOXELS // math.prod(shape))
+    return [slice(i, min(i + step, n)) for i in range(0, n, step)]
 
 
 def leaky(
@@ -85,8 +92,10 @@ def leaky(
         return base, 0.0
     rounds = [random.permutation(len(members)) for _ in range(-(-n // len(members)))]
     copied_K = np.concatenate(rounds)[:n]
-    copies_KC = members.x_NC[copied_K]
-    if noise:
-        copies_KC = copies_KC + noise * random.standard_normal(copies_KC.shape, dtype=np.float32)
+    shape = members.x_NC.shape[1:]
+    copies_KC = np.empty((n, *shape), dtype=base.x_NC.dtype)
+    for some in _blocks(n, shape):
+        part = members.x_NC[copied_K[some]]
+        copies_KC[some] = part + noise * random.standard_normal(part.shape, dtype=np.float32) if noise else part
     share = len(np.unique(members.owner_N[copied_K])) / members.n_patients
     return Patched(base, random.choice(len(base), n, replace=False), copies_KC), share

@@ -36,6 +36,7 @@ from imgsynth.audit.canaries.findings import against
 from imgsynth.audit.epsilon import epsilon_from_errors
 from imgsynth.audit.roc import auc_interval
 from imgsynth.release.canary_record import GRAVE, VIOLATION
+from imgsynth.release.rounding import apart, at_least, outward
 
 INCONCLUSIVE = "INCONCLUSIVE"
 STRINGS_FOUND = "SOURCE STRINGS FOUND"
@@ -118,8 +119,8 @@ def _attacks_above(audit: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for attack in audit["attacks"]:
         bound = bound_at(attack, alpha)
         if proven is not None and bound > proven:
-            sure = f"at confidence {100 * (1 - alpha):.4g} %"
-            yield VIOLATION, f"{attack_name(attack)} shows ε ≥ {bound:.3g} {sure}, above the proven ε = {proven:.3g}"
+            (found, claimed), sure = apart(bound, proven), f"at confidence {100 * (1 - alpha):.4g} %"
+            yield VIOLATION, f"{attack_name(attack)} shows ε ≥ {found} {sure}, above the proven ε = {claimed}"
 
 
 def _cannot_tell(audit: Mapping[str, Any], deciding: Sequence[Mapping[str, Any]]) -> Iterator[str]:
@@ -189,9 +190,9 @@ def leak(attack: Mapping[str, Any], alpha: float) -> str | None:
     low, high = auc_interval(attack["auc"], attack["n_members"], attack["n_nonmembers"], 1 - alpha)
     seen = []
     if low > 0.5:
-        seen.append(f"AUC {attack['auc']:.3f} [{low:.3f}, {high:.3f}]")
+        seen.append(f"AUC {attack['auc']:.3f} {outward(low, high, 3)}")
     if (bound := bound_at(attack, alpha)) > 0:
-        seen.append(f"ε ≥ {bound:.3g}")
+        seen.append(f"ε ≥ {at_least(bound)}")
     worst = attack["worst"]
     if worst["p"] <= alpha / 2:
         n, expected = worst["above_every_nonmember"], worst["expected"]

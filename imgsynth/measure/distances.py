@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
+import torch
 
 LEFT, RIGHT = 1 << 27, 1 << 25  # values of either side that are held at once in single precision: 512 and 128 MiB
 NEAR = 1e-3  # of ‖a‖² + ‖b‖²: below it a squared distance is computed from the difference
@@ -53,11 +54,12 @@ def _blocks(a_ND: np.ndarray, b_MD: np.ndarray) -> Iterator[tuple[slice, slice, 
         return
     precision, width = _coarser(a_ND, b_MD), max(1, a_ND.shape[1])
     centre_D = a_ND[: max(1, RIGHT // width)].mean(0, dtype=np.float64).astype(np.float32)
+    held_mD = np.empty((min(len(b_MD), max(1, RIGHT // width)), a_ND.shape[1]), dtype=np.float32)
     for rows in _slices(len(a_ND), LEFT // width):
-        a_nD = a_ND[rows].astype(precision).astype(np.float32) - centre_D
+        a_nD = centred(a_ND[rows].astype(precision, copy=False), centre_D)
         norms_n = np.einsum("nd,nd->n", a_nD, a_nD)
         for columns in _slices(len(b_MD), RIGHT // width):
-            b_mD = b_MD[columns].astype(precision).astype(np.float32) - centre_D
+            b_mD = centred(b_MD[columns].astype(precision, copy=False), centre_D, held_mD)
             norms_nm = norms_n[:, None] + np.einsum("md,md->m", b_mD, b_mD)[None, :]
             squares_nm = norms_nm - 2 * (a_nD @ b_mD.T)
             near = np.nonzero(squares_nm < NEAR * norms_nm)
@@ -65,6 +67,21 @@ def _blocks(a_ND: np.ndarray, b_MD: np.ndarray) -> Iterator[tuple[slice, slice, 
                 i, j = near[0][pick], near[1][pick]
                 squares_nm[i, j] = np.square(a_nD[i] - b_mD[j]).sum(1)
             yield rows, columns, squares_nm
+
+
+def centred(x_ND: np.ndarray, centre_D: np.ndarray, held_MD: np.ndarray | None = None) -> np.ndarray:
+    """``x_ND`` in single precision less ``centre_D``, in the first rows of ``held_MD`` (float32) where that is given.
+
+    Memory that is asked for anew costs several times what the subtraction does, and numpy converts half precision one
+    value at a time, torch many.
+    """
+    out_ND = np.empty(x_ND.shape, dtype=np.float32) if held_MD is None else held_MD[: len(x_ND)]
+    if x_ND.dtype == np.float16 and x_ND.flags.writeable:
+        torch.from_numpy(out_ND).copy_(torch.from_numpy(x_ND))
+    else:
+        np.copyto(out_ND, x_ND, casting="same_kind")
+    out_ND -= centre_D
+    return out_ND
 
 
 def _slices(n: int, size: int) -> Iterator[slice]:

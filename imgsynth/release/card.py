@@ -26,11 +26,11 @@ from imgsynth.release.card_text import (
     declared_public,
     group_of_two,
     not_covered,
-    round_up,
     unit_warning,
     weak_proof,
 )
 from imgsynth.release.folder import write_checksums
+from imgsynth.release.rounding import round_up
 from imgsynth.training.folder import RunFolder
 from imgsynth.training.run import Run, load_run
 

@@ -8,7 +8,7 @@ from typing import Any
 from imgsynth.files import read_json
 from imgsynth.release.audit_record import refused, searched
 from imgsynth.release.canary_record import BROKEN, REJECTED, VIOLATION, bound_of, grave_word, read_canaries
-from imgsynth.release.card_text import round_down
+from imgsynth.release.rounding import round_down
 
 # The first words of a verdict. What follows them in audit.json (counts, details of controls) stays local.
 VERDICTS = {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from decimal import ROUND_CEILING, Context
 from typing import Literal
 
 from imgsynth.privacy.plan import PrivacyPlan
@@ -53,17 +52,6 @@ def burned_in_text(value: str | None, releasable: bool) -> str:
     if not releasable:
         return "Burned In Annotation (0028,0301) is YES: nothing here excludes a copy of a patient's text."
     return f"Burned In Annotation (0028,0301) is {value}, as the custodian declared (sample.burned_in)."
-
-
-def round_up(value: float, digits: int = 3) -> str:
-    """``value`` to ``digits`` significant digits, never below it: for upper bounds."""
-    return f"{Context(prec=digits, rounding=ROUND_CEILING).create_decimal(repr(value)):g}"
-
-
-def round_down(value: float, decimals: int = 1) -> float:
-    """``value`` to ``decimals`` decimals, never above it: for lower bounds, and for saying no more than is needed."""
-    scale = 10**decimals
-    return math.floor(value * scale) / scale
 
 
 def group_of_two(epsilon: float, delta: float) -> tuple[float, float] | None:

@@ -13,8 +13,9 @@ from imgsynth import __version__
 from imgsynth.cohort.grid import grid_affine, to_volume
 from imgsynth.privacy.plan import PrivacyPlan
 from imgsynth.release.bids import bids_path
-from imgsynth.release.card_text import counted_unit, round_up
+from imgsynth.release.card_text import counted_unit
 from imgsynth.release.patients import SyntheticPatient, patient_id
+from imgsynth.release.rounding import round_up
 from imgsynth.types import Grid
 from imgsynth.volumes.dicom_write import write_dicom_series
 from imgsynth.volumes.geometry import right_handed

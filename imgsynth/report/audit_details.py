@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from imgsynth.release.card_text import round_down
+from imgsynth.release.rounding import fixed_down, outward, outward_digits, outward_percent
 
 Part = Mapping[str, Any]
 
@@ -50,11 +50,11 @@ def why_not(audit: Part, what: str, otherwise: str = "this audit does not say wh
 
 def share(value: float, low: float, high: float) -> str:
     """A share or a difference of shares with its interval, in per cent."""
-    return f"{_short(100 * value)} % [{_short(100 * low)}, {_short(100 * high)}]"
+    return f"{_short(100 * value)} % {outward_percent(low, high)}"
 
 
 def area(entry: Part, prefix: str = "") -> str:
-    return f"{entry['auc']:.2f} [{entry[prefix + 'low']:.2f}, {entry[prefix + 'high']:.2f}]"
+    return f"{entry['auc']:.2f} {outward(entry[prefix + 'low'], entry[prefix + 'high'])}"
 
 
 def _short(value: float) -> str:
@@ -176,7 +176,7 @@ def _beyond(audit: Part, unit: str) -> Section:
 
 def _advantage(t: Part) -> tuple[str, str, str, str]:
     if t["baseline"] is None:  # closeness of pictures
-        band = f"{t['value']:.2g} [{t['low']:.2g}, {t['high']:.2g}]"
+        band = f"{t['value']:.2g} {outward_digits(t['low'], t['high'], 2)}"
         return f"{t['members']:.3g}", f"{t['nonmembers']:.3g}", band, "–"
     shares = [f"{100 * t[key]:.3g} %" for key in ("members", "nonmembers", "baseline")]
     return shares[0], shares[1], share(t["value"], t["low"], t["high"]), shares[2]
@@ -247,4 +247,4 @@ def _references(audit: Part, unit: str) -> Section:
 
 def down(value: float | None) -> str:
     """A lower bound: to two decimals, never above it."""
-    return "–" if value is None else f"{round_down(value, 2):.2f}"
+    return "–" if value is None else fixed_down(value)

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from imgsynth.audit.roc import Roc, band
 from imgsynth.audit.verdict import attack_name
-from imgsynth.release.card_text import round_up
+from imgsynth.release.rounding import outward, round_up
 from imgsynth.report.figures import BLUE, GREY, ORANGE, RED, STYLE, svg_uri
 
 GREEN, VIOLET = "#2e7d32", "#6a1b9a"
@@ -37,7 +37,7 @@ def roc(attacks: Sequence[dict[str, Any]], epsilon: float | None, delta: float) 
                 axis.plot(grid, limit, color=RED, linestyle="--", linewidth=1, label="limit by (ε, δ)")
         for i, (attack, colour) in enumerate(zip(attacks[:DRAWN], (BLUE, ORANGE, GREEN, VIOLET), strict=False)):
             curve = Roc(np.array(attack["roc"]["fpr"]), np.array(attack["roc"]["tpr"]))
-            text = f"{attack_name(attack)}, AUC {attack['auc']:.2f} [{attack['auc_low']:.2f}, {attack['auc_high']:.2f}]"
+            text = f"{attack_name(attack)}, AUC {attack['auc']:.2f} {outward(attack['auc_low'], attack['auc_high'])}"
             if i == 0:
                 _shade(axis, curve, attack, floor, colour)
             axis.step(*np.clip([curve.fpr, curve.tpr], floor, 1), where="post", color=colour, linewidth=1.3, label=text)

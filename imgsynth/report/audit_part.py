@@ -8,7 +8,7 @@ from typing import Any
 from imgsynth.audit.registry import FAMILIES
 from imgsynth.audit.verdict import INCONCLUSIVE, LEAK_FOUND, NO_LEAK_FOUND, STRINGS_FOUND, attack_name
 from imgsynth.release.canary_record import BROKEN, GRAVE, REJECTED, VIOLATION
-from imgsynth.release.card_text import round_up
+from imgsynth.release.rounding import outward_percent, round_up
 from imgsynth.report import audit_figures
 from imgsynth.report.audit_details import details, down, why_not
 
@@ -67,16 +67,16 @@ def _numbers(audit: Mapping[str, Any], unit: str) -> Iterator[str]:
     deciding = [a for a in audit["attacks"] if a["role"] != "exploratory"]
     if deciding:
         best = max(deciding, key=lambda a: a["auc"])
-        low, mid, high = (round(100 * best[key]) for key in ("auc_low", "auc", "auc_high"))
         yield (
-            f"Shown one {unit} that was trained on and one that was not, the attack picks the right one {mid} times in "
-            f"100 (between {low} and {high}); guessing does 50 times."
+            f"Shown one {unit} that was trained on and one that was not, the attack picks the right one "
+            f"{round(100 * best['auc'])} times in 100 {outward_percent(best['auc_low'], best['auc_high'], 0)}; guessing "
+            "does 50 times."
         )
         found = best["tpr_at"]["0.01"]
         if found["tpr"] is not None:
             yield (
                 f"With one false alarm in 100 {unit}s it finds {100 * found['tpr']:.1f} of 100 that were trained on "
-                f"(between {100 * found['low']:.1f} and {100 * found['high']:.1f}); guessing finds 1."
+                f"{outward_percent(found['low'], found['high'])}; guessing finds 1."
             )
     bound, proven = audit["epsilon_lower_bound"], audit["proven_epsilon"]
     limit = "nothing is proven: ε = ∞" if proven is None else f"proven: {round_up(proven)} at most"

@@ -7,7 +7,7 @@ from typing import Any
 from imgsynth.files import read_json
 from imgsynth.release.card import CARD_JSON, fresh_card
 from imgsynth.release.card_audit import VERDICTS
-from imgsynth.release.card_text import round_up
+from imgsynth.release.rounding import round_up
 from imgsynth.release.documents import provenance
 from imgsynth.release.patients import COHORT_JSON
 from imgsynth.report import figures

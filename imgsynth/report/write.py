@@ -12,7 +12,7 @@ from imgsynth import __version__
 from imgsynth.audit.leakage import source_strings, write_searched
 from imgsynth.audit.leakage.sought import Sought
 from imgsynth.files import write_text
-from imgsynth.release.card_text import round_up
+from imgsynth.release.rounding import outward_digits, outward_percent, round_up
 from imgsynth.report.audit_details import down, share
 from imgsynth.report.glossary import GLOSSARY
 from imgsynth.report.local import local_part
@@ -50,7 +50,7 @@ def render(public: dict[str, Any], local: dict[str, Any] | None) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    pages.filters.update(up=up, num=num, band=band, down=down, share=share)
+    pages.filters.update(up=up, num=num, band=band, down=down, share=share, ends=ends, percent=outward_percent)
     style = resources.files("imgsynth.report").joinpath("templates/style.css").read_text(encoding="utf-8")
     return pages.get_template("report.html.j2").render(
         **public, local=local, style=style, glossary=GLOSSARY, version=__version__
@@ -68,8 +68,11 @@ def num(value: float | None, digits: int = 3) -> str:
 
 def band(entry: dict[str, Any] | None) -> str:
     """A value with its interval."""
-    return (
-        "–"
-        if entry is None or entry["value"] is None
-        else f"{num(entry['value'])} [{num(entry['low'])}, {num(entry['high'])}]"
-    )
+    if entry is None or entry["value"] is None:
+        return "–"
+    return f"{num(entry['value'])} {ends(entry['low'], entry['high'])}"
+
+
+def ends(low: float | None, high: float | None) -> str:
+    """An interval, rounded outward."""
+    return "[–, –]" if low is None or high is None else outward_digits(low, high)

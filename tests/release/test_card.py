@@ -26,7 +26,8 @@ from imgsynth.release.card import (
     update_card,
 )
 from imgsynth.release.card_audit import NOT_AUDITED, VERDICTS, audit_part
-from imgsynth.release.card_text import CASE_IDS, group_of_two, round_down, round_up
+from imgsynth.release.card_text import CASE_IDS, group_of_two
+from imgsynth.release.rounding import round_down, round_up
 from imgsynth.release.sample import sample_release
 from imgsynth.release.verify import verify_release
 from imgsynth.schema import PrivacyConfig

@@ -14,6 +14,7 @@ from imgsynth.audit.one_run import Guesses, epsilon_one_run
 from imgsynth.audit.power import smallest_epsilon_of_canaries
 from imgsynth.privacy.plan import PrivacyPlan
 from imgsynth.privacy.tradeoff import trade_off
+from imgsynth.release.rounding import at_least, at_most
 from imgsynth.types import Fault, InputError
 
 DIRAC = ("weights", "side")  # kinds whose readings show the noise itself, whatever ε is
@@ -55,10 +56,10 @@ class CouldShow:
 
     def sentence(self) -> str:
         """For the terminal and the record."""
-        least = "no ε" if self.smallest_epsilon is None else f"ε = {self.smallest_epsilon:.2g}"
+        least = "no ε" if self.smallest_epsilon is None else f"ε = {at_most(self.smallest_epsilon, 2)}"
         return (
-            f"guesses that are all right give ε ≥ {self.ceiling:.3g} and p = {self.p_value:.2g} of the claimed curve, "
-            f"which {'could' if self.refutes else 'could not'} refute ε = {self.claimed:.3g}; "
+            f"guesses that are all right give ε ≥ {at_least(self.ceiling)} and p = {self.p_value:.2g} of the claimed curve, "
+            f"which {'could' if self.refutes else 'could not'} refute ε = {at_most(self.claimed)}; "
             f"{least} leaked in full shows as ε > 0 in 80 % of audits"
         )
 

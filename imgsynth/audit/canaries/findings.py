@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from imgsynth.release.canary_record import BROKEN, GRAVE, REJECTED, VIOLATION, looks
+from imgsynth.release.rounding import apart, at_most
 
 
 def against(record: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -22,9 +23,10 @@ def _seen(record: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for twin in record["twins"]:
         name, bound, p = f"canaries ({twin['kind']})", twin["epsilon_lower_bound"], twin["p_value_of_claimed_curve"]
         if bound > proven:
-            yield VIOLATION, f"{name} show ε ≥ {bound:.3g}, above the proven ε = {proven:.3g} of their twin"
+            found, claimed = apart(bound, proven)
+            yield VIOLATION, f"{name} show ε ≥ {found}, above the proven ε = {claimed} of their twin"
         if p <= record["alpha_of_each_test"]:
-            yield REJECTED, f"{name} refute the trade-off curve that ε = {proven:.3g} stands for (p = {p:.2g})"
+            yield REJECTED, f"{name} refute the trade-off curve that ε = {at_most(proven)} stands for (p = {p:.2g})"
         off = [
             f"{check['name']} {check['value']:.4g} for {check['expected']:.4g} (p = {check['p']:.1g})"
             for check in twin["mechanism"]

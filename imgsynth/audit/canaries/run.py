@@ -30,6 +30,7 @@ from imgsynth.files import write_json
 from imgsynth.privacy.plan import PrivacyPlan
 from imgsynth.privacy.tradeoff import trade_off
 from imgsynth.release.canary_record import FORMAT, NAME, grave_word, identity, read_canaries
+from imgsynth.release.rounding import at_least, at_most
 from imgsynth.schema import Config
 from imgsynth.training.device import choose_device
 from imgsynth.training.fakes import refuse_earlier_fakes
@@ -89,10 +90,12 @@ def audit_canaries(run_dir: Path, cfg: Config, extra_transforms: Sequence[Any] =
     record["verdict"] = verdict = verdict_of(record)
     path = write_json(run_dir / NAME, record)
     for twin in twins:
-        console.say(f"{twin['kind']}: ε ≥ {twin['epsilon_lower_bound']:.3g}, proven ε ≤ {plan.epsilon:.4g}")
+        console.say(
+            f"{twin['kind']}: ε ≥ {at_least(twin['epsilon_lower_bound'])}, proven ε ≤ {at_most(plan.epsilon, 4)}"
+        )
     if grave_word(record):
         raise CheckFailed(
-            Fault(str(path), verdict, f"nothing against the proven ε of {plan.epsilon:.4g}",
+            Fault(str(path), verdict, f"nothing against the proven ε of {at_most(plan.epsilon, 4)}",
                   "do not release; clipping, noise, sampling or accounting are broken")
         )  # fmt: skip
     return record

@@ -59,11 +59,13 @@ def largest_shift(shape: tuple[int, ...]) -> int:
 
 def pooled(x_NC: np.ndarray) -> Tensor:
     """The images as a tensor of at most SIDE voxels along each axis."""
-    x = torch.from_numpy(np.ascontiguousarray(x_NC, dtype=np.float32))
-    dims = x.ndim - 2
-    factors = [-(-side // SIDE[dims]) for side in x.shape[2:]]
+    dims = x_NC.ndim - 2
+    factors = [-(-side // SIDE[dims]) for side in x_NC.shape[2:]]
     pool = F.avg_pool2d if dims == 2 else F.avg_pool3d
-    return x if max(factors) == 1 else pool(x, factors)
+    parts = (
+        torch.from_numpy(np.ascontiguousarray(x_NC[i : i + AT_ONCE])).float() for i in range(0, len(x_NC), AT_ONCE)
+    )
+    return torch.cat([part if max(factors) == 1 else pool(part, factors) for part in parts])
 
 
 def _flips(dims: int) -> list[tuple[int, ...]]:
