@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-import difflib
 import inspect
 import re
 import types
@@ -37,7 +36,7 @@ from imgsynth.models.base import GenerativeModel, queries_of, the_private
 from imgsynth.privacy.refuse import check_networks
 from imgsynth.schema import Config
 from imgsynth.training.fit import refuse_misfit
-from imgsynth.types import Fault, InputError
+from imgsynth.types import Fault, InputError, nearest_name
 
 NEED_A_RUN = ("sample", "evaluate", "audit", "audit_canaries", "report")
 # A command that names one of these groups describes a whole configuration; one that names none goes on with the run's.
@@ -185,13 +184,13 @@ def _build(cls: type, values: dict[str, Any], where: str, faults: list[Fault]) -
     for key, value in values.items():
         path = f"{where}.{key}" if where else key
         if key not in hints:
-            near = difflib.get_close_matches(key, hints, n=1)
+            near = nearest_name(key, hints)
             faults.append(
                 Fault(
                     path,
                     "an unknown key",
                     f"one of {', '.join(sorted(hints))}",
-                    f"{near[0]!r}?" if near else "remove it",
+                    f"{near!r}?" if near else "remove it",
                 )
             )
         elif dataclasses.is_dataclass(hints[key]):
@@ -258,7 +257,7 @@ def model_faults(config: Config) -> list[Fault]:
             f"model.{k}",
             "an unknown argument",
             f"one of {', '.join(allowed)}",
-            next(iter(difflib.get_close_matches(k, allowed, n=1)), "remove it"),
+            nearest_name(k, allowed) or "remove it",
         )
         for k in arguments
         if k not in allowed

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from imgsynth.audit.policy import read_policy
-from imgsynth.audit.registry import NAMES as ATTACKS
+from imgsynth.audit.registry import settings_faults
 from imgsynth.schema import Config, DataConfig, PreprocessConfig, PrivacyConfig
 from imgsynth.types import Fault, InputError
 
@@ -95,11 +95,6 @@ RULES: tuple[Rule, ...] = (
     ("evaluate.classifier_seeds", *_at_least_one),
     ("audit.n", *_at_least_one),
     ("audit.samples", *_at_least_one),
-    (
-        "audit.attacks",
-        lambda v: bool(v) and set(v) <= set(ATTACKS) and len(set(v)) == len(v),
-        f"a list of {', '.join(ATTACKS)}, each at most once",
-    ),
     ("audit.references", lambda v: v == 0 or (v >= 4 and v % 2 == 0), "0, or an even number of 4 or more"),
     ("audit.overfit_steps", lambda v: v >= 0, "0 or more"),
     ("audit.alpha", *_level),
@@ -231,13 +226,7 @@ def _across_sections(config: Config) -> Iterator[Fault]:
             read_policy(Path(config.audit.policy))
         except InputError as error:
             yield from error.faults
-    if config.audit.primary is not None and config.audit.primary not in config.audit.attacks:
-        listed = ", ".join(config.audit.attacks)
-        yield Fault("audit.primary", config.audit.primary, f"one of audit.attacks: {listed}", "audit.primary=<name>")
-    by_recipe = [name for name in config.audit.attacks if name.partition("/")[0] in ("rmia", "lira", "groundhog")]
-    if by_recipe and not config.audit.references:
-        yield Fault("audit.references", f"0, with {', '.join(by_recipe)}", "reference models, which these compare with",
-                    "audit.references=16, or leave them out of audit.attacks")  # fmt: skip
+    yield from settings_faults(config.audit)
     histogram = config.sample.labels == "histogram" and privacy.mode == "dp" and privacy.epsilon is not None
     if histogram and config.sample.histogram_epsilon >= (privacy.epsilon or 0):
         yield Fault(

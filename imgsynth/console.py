@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 from rich.console import Console
+from rich.markup import escape
+from rich.progress import Progress
 from rich.progress import track as rich_track
 from rich.table import Table
 
@@ -19,6 +21,16 @@ err = Console(stderr=True, highlight=False, soft_wrap=True)
 def track(items: Iterable[T], what: str, total: int | None = None) -> Iterable[T]:
     """A progress bar on standard error; silent when that is not a terminal."""
     return rich_track(items, description=what, total=total, console=err, disable=not err.is_terminal, transient=True)
+
+
+def each(items: Sequence[T], what: str) -> Iterator[T]:
+    """``track`` that names the item at work: attacks, say, of which one may take minutes and the next a second."""
+    with Progress(console=err, disable=not err.is_terminal, transient=True) as bar:
+        task = bar.add_task(what, total=len(items))
+        for item in items:
+            bar.update(task, description=escape(f"{what}: {item}"), refresh=True)
+            yield item
+            bar.advance(task)
 
 
 def say(text: str) -> None:

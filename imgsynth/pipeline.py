@@ -6,10 +6,12 @@ import json
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from imgsynth import config as door
 from imgsynth import console
 from imgsynth.audit.canaries.run import audit_canaries as canaries_run
+from imgsynth.audit.closing import closing
 from imgsynth.audit.conclude import conclude_again
 from imgsynth.audit.leakage import search_again, source_strings
 from imgsynth.audit.leakage.sought import Sought
@@ -24,7 +26,7 @@ from imgsynth.privacy.ledger import Ledger
 from imgsynth.privacy.overview import print_overview, print_runs
 from imgsynth.release.card import fresh_card, update_card
 from imgsynth.release.sample import sample_release
-from imgsynth.release.verify import verify_release
+from imgsynth.release.verify import checked, verify_release
 from imgsynth.report.write import write_report
 from imgsynth.schema import Config
 from imgsynth.training.distributed import joined, refuse_several
@@ -97,8 +99,8 @@ def _audit(config: Config) -> Path:
     refuse_several("audit")
     found = audit_run(folder(config), config, door.extra_transforms(config))
     update_card(folder(config))
-    console.say(found["verdict"])
-    console.say(found["power"]["sentence"])
+    for line in closing(found):
+        console.say(line)
     return folder(config) / "audit.json"
 
 
@@ -141,16 +143,21 @@ def verify(release: Path, policy: Path | None = None, audit: Path | None = None)
     """
     conditions = None if policy is None else read_policy(policy)
     faults: tuple[Fault, ...] = ()
+    found: dict[str, Any] = {}
     try:
-        verify_release(release)
+        found = verify_release(release)
     except CheckFailed as error:
         faults = error.faults
     if conditions is not None:
         faults += tuple(release_faults(conditions, release, audit))
     if faults:
         raise CheckFailed(*faults)
+    for line in checked(found):
+        console.say(line)
     if conditions is not None:
-        console.say(f"Policy: {policy} holds ({', '.join(conditions)})")
+        console.say(f"  {'policy':<15}{policy} holds ({', '.join(conditions)})")
+    else:
+        console.say("Not asked: a custodian's conditions (--policy FILE)")
     return release
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -28,6 +30,11 @@ class Fault:
 
     def __str__(self) -> str:
         return f"{self.where}: got {self.got}; expected {self.expected}. Try: {self.remedy}"
+
+
+def nearest_name(got: str, names: Iterable[str]) -> str | None:
+    """Which of ``names`` somebody may have meant; None where none is near."""
+    return next(iter(difflib.get_close_matches(got, list(names), n=1)), None)
 
 
 class ImgsynthError(Exception):

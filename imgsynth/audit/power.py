@@ -57,9 +57,10 @@ class Power:
         if self.epsilon is None or self.auc is None:
             return f"{who} no attack, however good, would show a leak in {100 * self.power:.0f} % of audits; {most}"
         rate = "–" if self.tpr_at_1_percent_fpr is None else fixed_up(100 * self.tpr_at_1_percent_fpr, 1)
+        shown = f"an AUC of {fixed_up(self.auc, 3)}, {rate} % of members found at 1 % false alarms, or ε = "
         return (
-            f"{who}, {100 * self.power:.0f} % of audits would show an AUC of {fixed_up(self.auc, 3)}, {rate} % of members found "
-            f"at 1 % false alarms, or ε = {fixed_up(self.epsilon)} leaked in full, and what is smaller less often; {most}"
+            f"{who}, {100 * self.power:.0f} % of audits would show {shown}{fixed_up(self.epsilon)} leaked in full, and "
+            f"what is smaller less often; {most}"
         )
 
 

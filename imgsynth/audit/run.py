@@ -29,11 +29,13 @@ from imgsynth.audit.evidence import evidence
 from imgsynth.audit.leakage import find_leakage
 from imgsynth.audit.negative import label_swap, two_holdouts
 from imgsynth.audit.overfit import Overfit, overfit_controls, overfit_of
+from imgsynth.audit.power import power_of
 from imgsynth.audit.references import described, for_audit
-from imgsynth.audit.registry import build
+from imgsynth.audit.registry import build, settings_faults
 from imgsynth.audit.reidentify import reidentify
 from imgsynth.audit.risk import Facts, by_group, facts_of, worst_names, worst_patients
 from imgsynth.audit.roc import FPR_TARGETS, Roc, auc_interval, tpr_at
+from imgsynth.console import each, warn
 from imgsynth.files import write_json
 from imgsynth.measure.encoders import Encoder, get_encoder
 from imgsynth.measure.images import Images
@@ -43,7 +45,7 @@ from imgsynth.release.canary_record import read_canaries
 from imgsynth.release.sample import require_finished
 from imgsynth.schema import AuditConfig, Config
 from imgsynth.training.run import load_run
-from imgsynth.types import Grid
+from imgsynth.types import Grid, InputError
 
 FORMAT = "imgsynth-audit-1"
 MEANING = (
@@ -87,7 +89,7 @@ class Attacked:
 def run_attacks(members: Images, nonmembers: Images, released: Released, tools: Tools, delta: float) -> Attacked:
     """Every attack of audit.attacks; each that cannot be run with its reason."""
     found = Attacked()
-    for name in tools.settings.attacks:
+    for name in each(tools.settings.attacks, "attacks"):
         attack = build(name, tools)
         try:
             attack.prepare(released)
@@ -196,6 +198,16 @@ def _risk(
     return {"attack": name, **groups, "worst": worst_patients(in_P, out_Q)}
 
 
+def _too_few(members: Images, nonmembers: Images, settings: AuditConfig, delta: float) -> str | None:
+    """Why so few patients cannot show anything, so that no model is trained for comparison; None where they can."""
+    each = settings.alpha if settings.primary else settings.alpha / len(settings.attacks)
+    power = power_of(members.n_patients, nonmembers.n_patients, each, delta, split=True)
+    if min(members.n_patients, nonmembers.n_patients) >= MIN_PATIENTS and power.epsilon is not None:
+        return None
+    warn(f"{power.sentence()} The verdict will be INCONCLUSIVE.")
+    return f"{members.n_patients} members and {nonmembers.n_patients} non-members: no leak, however large, would show"
+
+
 def audit_run(run_dir: Path, cfg: Config, extra_transforms: Sequence[Any] = ()) -> dict[str, Any]:
     """Audit the run in ``run_dir``; write ``audit.json`` and ``local/copy_sheet.png`` there (each whole or not at all).
 
@@ -205,31 +217,36 @@ def audit_run(run_dir: Path, cfg: Config, extra_transforms: Sequence[Any] = ()) 
     ``extra_transforms`` are those of ``cfg.preprocess.extra``, instantiated.
 
     Raises:
-        InputError: if the encoder is wrong (before anything is loaded), or the run cannot be read or is not
-            trained to its end.
+        InputError: if the encoder or the attacks' names are wrong (before anything is loaded), or the run cannot be
+            read or is not trained to its end.
     """
     encoder = get_encoder(cfg.encoder.name, len(cfg.preprocess.shape), cfg.encoder.seed)
+    if faults := settings_faults(cfg.audit):
+        raise InputError(*faults)
     run = load_run(run_dir)
     require_finished(run)
     of = audited(run)
     settings = cfg.audit
     members = real_images(run, "train", settings.n, settings.seed, extra_transforms)
     nonmembers = real_images(run, "holdout", settings.n, settings.seed, extra_transforms)
+    too_few = _too_few(members, nonmembers, settings, run.plan.delta)
     released = Released(
         samples=fresh_samples(run, settings.samples or 4 * settings.n, settings.seed),
         reference=real_images(run, "test", settings.n, settings.seed, extra_transforms),
         model=run.model,
         run=run,
-        references=for_audit(run, members, nonmembers, settings, extra_transforms),
+        references=() if too_few else for_audit(run, members, nonmembers, settings, extra_transforms),
     )
     proven = run.plan.epsilon if math.isfinite(run.plan.epsilon) else None
     sheet = run_dir / "local" / "copy_sheet.png", run.grid
-    remembering = overfit_of(run, members, released, settings, extra_transforms)
+    remembering = None if too_few else overfit_of(run, members, released, settings, extra_transforms)
     result = audit(
         members, nonmembers, released, encoder, settings, proven, run.plan.delta, sheet, remembering,
         facts_of(run.manifest),
     )  # fmt: skip
     result["references"] = described(released.references)
+    if too_few and (settings.references or settings.overfit_steps):
+        result["not_done"].append({"what": "reference and overfit models", "why": too_few})
     result["beyond_membership"] = beyond_membership(members, nonmembers, released, Tools(encoder, settings))
     many = fresh_samples(run, settings.extraction_samples, settings.seed + 1)
     result["copies"]["extraction"] = extraction(many, members, nonmembers, np.random.default_rng(settings.seed))

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from imgsynth.audit.roc import Roc, band
 from imgsynth.audit.verdict import attack_name
+from imgsynth.release.canary_record import looks
 from imgsynth.release.rounding import outward, round_up
 from imgsynth.report.figures import BLUE, GREY, ORANGE, RED, STYLE, svg_uri
 
@@ -71,9 +72,13 @@ def ladder(audit: Mapping[str, Any]) -> str:
         (attack_name(a), a["bound"]["epsilon"], a["bound"]["ceiling"], None, a["role"] != "exploratory")
         for a in audit["attacks"]
     ]
-    for twin in (audit["canaries"] or {}).get("twins", ()):
-        guessed = twin.get("epsilon_under_gaussian_hypothesis")
-        rows.append((f"canaries ({twin['kind']})", twin["epsilon_lower_bound"], twin["ceiling"], guessed, True))
+    every = looks(audit["canaries"]) if audit["canaries"] else []
+    for number, look in enumerate(every, 1):
+        which = f", look {number}" if len(every) > 1 else ""
+        for twin in look["twins"]:
+            guessed = twin.get("epsilon_under_gaussian_hypothesis")
+            name = f"canaries ({twin['kind']}){which}"
+            rows.append((name, twin["epsilon_lower_bound"], twin["ceiling"], guessed, True))
     proven = audit["proven_epsilon"]
     end = BROKEN * max(1.0, *(max(bound, most, guessed or 0.0) for _, bound, most, guessed, _ in rows))
     with mpl.rc_context(STYLE):

@@ -11,6 +11,7 @@ from imgsynth.release.canary_record import BROKEN, GRAVE, REJECTED, VIOLATION
 from imgsynth.release.rounding import outward_percent, round_up
 from imgsynth.report import audit_figures
 from imgsynth.report.audit_details import details, down, why_not
+from imgsynth.report.audit_power import could_show
 
 PLAIN = {
     VIOLATION: "More leaks than the proof allows. The proof, the program or the flow of data is broken, and ε on the "
@@ -54,6 +55,7 @@ def audit_part(audit: dict[str, Any], unit: str = "patient") -> dict[str, Any]:
             attack | {"full": attack_name(attack), "holder": ACCESS[attack["access"]][0]} for attack in attacks
         ],
         "roc": audit_figures.roc(attacks, audit["proven_epsilon"], audit["delta"]) if attacks else None,
+        "could_show": could_show(audit),
         "ladder": audit_figures.ladder(audit) if attacks or audit["canaries"] else None,
         "not_tested": list(not_tested(audit)),
         "details": details(audit, unit),
@@ -69,8 +71,8 @@ def _numbers(audit: Mapping[str, Any], unit: str) -> Iterator[str]:
         best = max(deciding, key=lambda a: a["auc"])
         yield (
             f"Shown one {unit} that was trained on and one that was not, the attack picks the right one "
-            f"{round(100 * best['auc'])} times in 100 {outward_percent(best['auc_low'], best['auc_high'], 0)}; guessing "
-            "does 50 times."
+            f"{round(100 * best['auc'])} times in 100 {outward_percent(best['auc_low'], best['auc_high'], 0)}; "
+            "guessing does 50 times."
         )
         found = best["tpr_at"]["0.01"]
         if found["tpr"] is not None:
@@ -93,7 +95,6 @@ def _numbers(audit: Mapping[str, Any], unit: str) -> Iterator[str]:
             f"Of the {unit}s that were trained on, {worst['above_every_nonmember']} stand out more than every {unit} "
             f"that was not; by chance about {worst['expected']:.1f} would (p = {worst['p']:.2g})."
         )
-    yield audit["power"]["sentence"]
 
 
 def not_tested(audit: Mapping[str, Any]) -> Iterator[str]:

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from imgsynth.audit.policy import CLAUSES, Evidence, evidence_of, policy_faults, read_policy, release_faults
+from imgsynth.audit.clauses import CLAUSES, Evidence
+from imgsynth.audit.policy import evidence_of, policy_faults, read_policy, release_faults
 from imgsynth.files import write_json
 from imgsynth.release.audit_record import NO_RUN, OTHER_RUN, release_id, state_of
 from imgsynth.types import InputError
@@ -92,7 +93,8 @@ def test_all_that_is_wrong_with_a_policy_is_said_at_once(tmp_path: Path) -> None
         read_policy(written(tmp_path, text))
     said = [str(fault) for fault in caught.value.faults]
     assert len(said) == 7
-    assert any("max_epsilom: got an unknown clause" in one for one in said)
+    assert any("max_epsilom: got an unknown clause" in one and "did you mean max_epsilon?" in one for one in said)
+    assert any("Try: max_tpr_at_1_percent_fpr: 0.05, say" in one for one in said)
 
 
 @pytest.mark.parametrize(
@@ -106,6 +108,7 @@ def test_all_that_is_wrong_with_a_policy_is_said_at_once(tmp_path: Path) -> None
         ("require_canaries: false", "true, or no such line"),
         ("require_clean_leakage: 1", "true, or no such line"),
         ("verdict: [NO LEAK FOUND, PRIVATE]", "some of VIOLATION"),
+        ("verdict: [NO LEAKS FOUND]", "did you mean NO LEAK FOUND?"),
     ],
 )
 def test_a_policy_that_is_not_one(tmp_path: Path, text: str, says: str) -> None:
@@ -180,6 +183,27 @@ def test_each_clause_fails_for_its_own_reason(changes: dict[str, Any], clause: s
     found = failed(evidence(**changes))
     assert found[clause] == got
     assert all(name.startswith(clause[:7]) for name in found)
+
+
+def test_each_fault_says_its_own_way_out() -> None:
+    """One text for all would send somebody without canaries to look for a smaller ε."""
+    broken = evidence(
+        card__guarantee__epsilon=9.0, audit__proven_epsilon=9.0, audit__canaries=None, audit__attacks=[],
+        audit__verdict="INCONCLUSIVE: few", card__audit__verdict="INCONCLUSIVE", audit__leakage__not_read=["a.gz: bad"],
+        audit__controls__2=control("negative", "label swap", False),
+        audit__controls__3=control("blind", "blind classifier", None),
+        audit__copies={"holdout_relative_distance": {"value": 0.9, "low": 0.7, "high": 1.1}},
+    )  # fmt: skip
+    faults = policy_faults(POLICY | {"required_controls": ["negative", "blind", "blind classifer"]}, broken)
+    remedies = [fault.remedy for fault in faults]
+    assert len(faults) == 10 and len(set(remedies)) == 9  # both rates of false alarms lack the same
+    said = dict(zip((fault.where.removeprefix("policy: ") for fault in faults), remedies, strict=True))
+    assert "privacy.epsilon=8 or less" in said["max_epsilon"]
+    assert said["require_canaries"] == "imgsynth audit canaries output=RUN"
+    assert "copy_sheet" in said["min_holdout_relative_distance"] and "readable" in said["require_clean_leakage"]
+    assert "audit again" in said["verdict"] and any("did you mean blind classifier?" in one for one in remedies)
+    assert any("tells the splits apart" in one for one in remedies)
+    assert any("more held-out patients or a larger audit.n" in one for one in remedies)
 
 
 def test_an_epsilon_that_is_no_number_is_not_below_the_limit() -> None:

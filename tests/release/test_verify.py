@@ -18,7 +18,7 @@ from imgsynth.files import read_json, write_json
 from imgsynth.release.card import card_markdown
 from imgsynth.release.folder import write_checksums
 from imgsynth.release.sample import sample_release
-from imgsynth.release.verify import verify_release
+from imgsynth.release.verify import checked, verify_release
 from imgsynth.training.run import load_run
 from imgsynth.types import CheckFailed, InputError
 
@@ -55,6 +55,10 @@ def test_a_release_as_written_verifies(kind: str, request: pytest.FixtureRequest
     result = verify_release(sample_release(run_dir, load_run(run_dir).config))
     assert result["patients"] == 4 and 0 < result["epsilon"] <= 8
     assert result["unit"] == ("image" if kind == "dx" else "patient")
+    lines = checked(result)
+    assert f"{result['files']} files" in lines[1] and "not audited yet" in lines[-1]
+    assert result["files"] > result["dicom"] + result["nifti"] >= 4
+    assert any(line.split()[0] == "NIfTI" for line in lines) == (result["nifti"] > 0)  # only what is there
 
 
 def test_a_folder_that_is_no_release_is_an_input_error(tmp_path: Path) -> None:

@@ -19,7 +19,9 @@ from imgsynth.files import read_json, write_json
 from imgsynth.release.audit_record import OTHER_RUN
 from imgsynth.release.canary_record import FORMAT, identity
 from imgsynth.release.card import update_card
+from imgsynth.release.rounding import fixed_down, fixed_up, outward
 from imgsynth.report.audit_part import ACCESS, PLAIN, audit_part, not_tested
+from imgsynth.report.audit_power import could_show
 from imgsynth.report.write import write_report
 from imgsynth.types import CheckFailed
 
@@ -79,6 +81,30 @@ def test_figures_say_what_was_proven_and_found(audit: dict[str, Any]) -> None:
     assert (audit_part(none)["roc"], audit_part(none)["ladder"]) == (None, None)
 
 
+def test_what_could_have_been_seen_stands_beside_what_was(audit: dict[str, Any]) -> None:
+    rows = {what: (least, found) for what, least, found in could_show(audit)}
+    power, attack = audit["power"], audit["attacks"][0]
+    assert rows["lower bound on ε, of attacks that decide"][0] == f"{fixed_down(power['ceiling'])} at most"
+    assert rows["AUC"] == (
+        f"from {fixed_up(power['auc'], 3)} on",
+        f"{attack['auc']:.3f} {outward(attack['auc_low'], attack['auc_high'], 3)}, nearest neighbour/raw",
+    )
+    assert rows["members found at 1 % false alarms"][1] == "underpowered"
+    none = could_show(audit | {"power": power | {"auc": None, "epsilon": None}, "attacks": []})
+    assert dict((row[0], row[1:]) for row in none)["AUC"] == ("nothing, however large", "–")
+
+
+def test_every_look_of_canaries_is_shown(audit: dict[str, Any]) -> None:
+    first = canaries(0.75) | {"time": "2026-11-21T10:11:12", "verdict": "NO VIOLATION FOUND (first)", "could_show": {
+        "smallest_epsilon": 2.031, "sentence": "at best little"}}  # fmt: skip
+    found = conclude(audit, canaries(1.25) | {"earlier_looks": [first], "alpha_of_bounds": 0.05})
+    rows = {what: (least, seen) for what, least, seen in could_show(found)}
+    assert rows["lower bound on ε, of canaries (weights), look 1 of 2"] == ("4.00 at most", "0.75")
+    assert rows["lower bound on ε, of canaries (weights), look 2 of 2"] == ("4.00 at most", "1.25")
+    assert rows["ε leaked in full, of canaries, look 1 of 2"][0] == "from 2.04 on"
+    assert "canaries (weights), look 1" in svg(audit_part(found)["ladder"])
+
+
 def test_coins_and_scores_of_canaries_stay_in_their_file(audit: dict[str, Any]) -> None:
     found = conclude(audit, canaries(1.25))
     assert found["canaries"]["twins"][0]["correct"] == 48
@@ -97,6 +123,7 @@ def test_a_violation_by_canaries_reaches_report_and_card(complete: Path, tmp_pat
     card, page = read_json(run_dir / "release" / "privacy_card.json"), (run_dir / "report.html").read_text()
     assert card["audit"]["verdict"] == "VIOLATION" and not card["releasable"]
     assert PLAIN["VIOLATION"][:40] in page and "canaries (weights) show ε ≥ 3.5" in page
+    assert "could have shown at all" in page and "One look at twins of this run" in page
     assert "0110" not in page
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from imgsynth.files import read_json, write_json
+from imgsynth.release.rounding import outward_digits
 from imgsynth.release.sample import sample_release
 from imgsynth.release.verify import verify_release
 from imgsynth.report.local import cohort_tables
@@ -91,12 +92,12 @@ def test_the_whole_report_holds_the_numbers_of_the_run(both: tuple[Page, Page], 
     evaluation = read_json(complete / "evaluation.json")
     assert evaluation["metrics"] and evaluation["utility"]["results"] and audit["attacks"] and audit["controls"]
     for metric in evaluation["metrics"]:
-        assert f"{metric['value']:.3g} [{metric['low']:.3g}, {metric['high']:.3g}]" in text, metric["name"]
+        assert f"{metric['value']:.3g} {outward_digits(metric['low'], metric['high'])}" in text, metric["name"]
         assert f"{metric['floor']['value']:.3g} [" in text
     for row in evaluation["utility"]["results"]:
-        assert f"{row['auc']['value']:.3g} [{row['auc']['low']:.3g}, {row['auc']['high']:.3g}]" in text
+        assert f"{row['auc']['value']:.3g} {outward_digits(row['auc']['low'], row['auc']['high'])}" in text
     for attack in audit["attacks"]:
-        assert f"{attack['auc']:.3g} [{attack['auc_low']:.3g}, {attack['auc_high']:.3g}]" in text
+        assert f"{attack['auc']:.3g} {outward_digits(attack['auc_low'], attack['auc_high'])}" in text
         low, most = (f"{math.floor(100 * attack['bound'][key]) / 100:.2f}" for key in ("epsilon", "ceiling"))
         assert f"{low} of {most}" in text
     for control in audit["controls"]:

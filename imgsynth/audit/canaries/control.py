@@ -58,8 +58,8 @@ class CouldShow:
         """For the terminal and the record."""
         least = "no ε" if self.smallest_epsilon is None else f"ε = {at_most(self.smallest_epsilon, 2)}"
         return (
-            f"guesses that are all right give ε ≥ {at_least(self.ceiling)} and p = {self.p_value:.2g} of the claimed curve, "
-            f"which {'could' if self.refutes else 'could not'} refute ε = {at_most(self.claimed)}; "
+            f"guesses that are all right give ε ≥ {at_least(self.ceiling)} and p = {self.p_value:.2g} of the claimed "
+            f"curve, which {'could' if self.refutes else 'could not'} refute ε = {at_most(self.claimed)}; "
             f"{least} leaked in full shows as ε > 0 in 80 % of audits"
         )
 
