@@ -24,6 +24,7 @@ from scipy.stats import norm
 from imgsynth.audit.attacks.attack import Attack, NotApplicable, Released, full_name
 from imgsynth.audit.roc import auc, auc_interval, tpr_at
 from imgsynth.audit.synthesizers import innocent, leaky
+from imgsynth.console import each
 from imgsynth.measure.images import Images
 from imgsynth.measure.resampling import LEVEL
 
@@ -109,7 +110,8 @@ def responses(
         source, kept = halves(released.reference, random)
         base, released = innocent(source, len(base), random), replace(released, reference=kept)
     found = []
-    for dose in doses if base is not released.samples else [dose for dose in doses if dose.rate]:
+    given = doses if base is not released.samples else [dose for dose in doses if dose.rate]
+    for dose in each(given, "controls"):
         samples, copied = leaky(base, members, dose.rate, dose.noise, random)
         for attack in attacks:
             try:

@@ -40,12 +40,9 @@ def collect(sought: Sought, manifest: Manifest, data: DataConfig) -> list[str]:
     """
     for text, origin in _known(manifest, data):
         sought.add(text, origin)
-    files = {
-        name: item.digest for item in manifest.items for name in (*item.files, *([item.mask] if item.mask else []))
-    }
+    files = image_files(manifest)
     unread = 0
-    for name in files:
-        path = Path(manifest.root) / name if Path(manifest.root).is_dir() else Path(manifest.root)
+    for name, path in files.items():
         for text, origin in _of_name(name):
             sought.add(text, origin)
         try:
@@ -53,8 +50,7 @@ def collect(sought: Sought, manifest: Manifest, data: DataConfig) -> list[str]:
                 sought.add(text, origin)
         except BROKEN:
             unread += 1
-    tables = [Path(data.table)] if data.table else []
-    tables += [path for path in (Path(manifest.root) / "participants.tsv",) if path.is_file()]
+    tables = table_files(manifest, data)
     for table in tables:
         try:
             for text, origin in strings_of(table):
@@ -62,6 +58,27 @@ def collect(sought: Sought, manifest: Manifest, data: DataConfig) -> list[str]:
         except BROKEN:
             unread += 1
     return [f"{unread} of {len(files) + len(tables)} source files could not be read"] if unread else []
+
+
+def image_files(manifest: Manifest) -> dict[str, Path]:
+    """Where each file of images and masks is, by its name in the manifest."""
+    names = [name for item in manifest.items for name in (*item.files, *([item.mask] if item.mask else []))]
+    root = Path(manifest.root)
+    return {name: root / name if root.is_dir() else root for name in names}
+
+
+def table_files(manifest: Manifest, data: DataConfig) -> list[Path]:
+    beside = Path(manifest.root) / "participants.tsv"
+    return [*([Path(data.table)] if data.table else []), *([beside] if beside.is_file() else [])]
+
+
+def read_from(manifest: Manifest, data: DataConfig) -> set[Path]:
+    """Every file that ``collect`` opens or would open if it were there, sidecars included."""
+    images = set(image_files(manifest).values())
+    sidecars = {
+        sidecar_path(path) for path in images if path.name.lower().endswith((".nii", ".nii.gz", ".hdr", ".img"))
+    }
+    return images | sidecars | set(table_files(manifest, data))
 
 
 def strings_of(path: Path) -> Found:
