@@ -239,7 +239,7 @@ def audit_run(run_dir: Path, cfg: Config, extra_transforms: Sequence[Any] = ()) 
     )
     proven = run.plan.epsilon if math.isfinite(run.plan.epsilon) else None
     sheet = run_dir / "local" / "copy_sheet.png", run.grid
-    remembering = None if too_few else overfit_of(run, members, released, settings, extra_transforms)
+    remembering = [] if too_few else overfit_of(run, members, released, settings, extra_transforms)
     result = audit(
         members, nonmembers, released, encoder, settings, proven, run.plan.delta, sheet, remembering,
         facts_of(run.manifest),

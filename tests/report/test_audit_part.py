@@ -38,7 +38,7 @@ def canaries(bound: float, proven: float = 8.0) -> dict[str, Any]:
                "high": None, "detail": "a twin without noise was caught", "required": True}  # fmt: skip
     twin = {"kind": "weights", "guesses": 50, "correct": 48, "epsilon_lower_bound": bound, "ceiling": 4.0,
             "p_value_of_claimed_curve": 0.5, "mechanism": [], "epsilon_under_gaussian_hypothesis": 3.3, "seconds": 1.0,
-            "coins": "0110", "scores": [0.125, 0.25, 0.5, 1.0]}  # fmt: skip
+            "coins": "01100111000111", "scores": [0.125, 0.25, 0.5, 1.0]}  # fmt: skip
     return {"meaning": "Trained anew with canaries.", "verdict": "", "proven_epsilon": proven, "delta": 1e-3,
             "alpha": 0.05, "alpha_of_each_test": 0.025, "alpha_of_bounds": 0.025, "twins": [twin],
             "controls": [control]}  # fmt: skip
@@ -124,7 +124,7 @@ def test_a_violation_by_canaries_reaches_report_and_card(complete: Path, tmp_pat
     assert card["audit"]["verdict"] == "VIOLATION" and not card["releasable"]
     assert PLAIN["VIOLATION"][:40] in page and "canaries (weights) show ε ≥ 3.5" in page
     assert "could have shown at all" in page and "One look at twins of this run" in page
-    assert "0110" not in page
+    assert "01100111000111" not in page
 
 
 def test_a_policy_is_kept_or_broken_by_the_run(complete: Path, tmp_path: Path) -> None:
