@@ -78,7 +78,7 @@ def main() -> None:
         part = run_attacks(members, nonmembers, released, tools, delta=1e-5)
         found.ran |= part.ran
         stage(f"{len(part.ran)} attacks in space {space}")
-    _, doses = run_controls(found, members, nonmembers, released, tools)
+    _, doses = run_controls(found, members, nonmembers, released, tools, delta=1e-5)
     stage(f"controls: {len(doses)} attacks on leaking synthesizers, blind baseline and the others")
     if args.copies:
         find_copies(released.samples, members, nonmembers, settings)
