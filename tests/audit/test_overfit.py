@@ -173,6 +173,14 @@ def test_a_run_that_clips_nothing_has_no_model_without_noise(small_run, monkeypa
     assert overfit_of(bare, everybody, released, settings) == [False]
 
 
+def test_an_auc_above_one_half_by_chance_is_not_caught(made: Overfit, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    attack = build("nearest_neighbour/raw", TOOLS)
+    scores = {id(made.members): np.arange(8) + 0.5, id(made.nonmembers): np.arange(8)}
+    monkeypatch.setattr(attack, "scores", lambda patients: scores[id(patients)])
+    found = overfit_control(attack, made)
+    assert found.value > 0.5 and found.passed is False
+
+
 def test_overfitting_changes_privacy_and_length_and_nothing_else(small_run) -> None:  # type: ignore[no-untyped-def]
     recipe = Recipe.of(load_run(small_run("gan")))
     trained = recipe.overfitted(12, 34)
