@@ -78,8 +78,9 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=300)
     parser.add_argument("--shares", type=float, nargs="+", default=[0.0, 0.05, 0.2])
     asked = parser.parse_args()
-    print("| data | copied | seed | plain caught | plain share | invariant caught | memorised, train − holdout | "
-          "re-identified, train − holdout | recognised | s |\n|---|---|---|---|---|---|---|---|---|---|")  # fmt: skip
+    print("| data | copied | seed | plain caught | plain share (by chance) | invariant caught "
+          "| memorised, train − holdout "
+          "| re-identified, train − holdout | recognised | s |\n" + "|---" * 10 + "|")  # fmt: skip
     sources = (("PneumoniaMNIST 28²", pneumonia, (300, 100, 200)), ("hippocampus 24×32×24", hippocampus, (60, 30, 64)))
     for name, load, sizes in sources:
         x_NC = load(asked.data)
@@ -89,7 +90,7 @@ def main() -> None:
             invariant = plain["invariant"]
             memorised = invariant["memorised"]
             print(f"| {name} | {share:.0%} | {seed} | {'yes' if plain['caught'] else 'no'} | {plain['share']:.2f} "
-                  f"[{plain['patients_low']:.2f}, {plain['patients_high']:.2f}] "
+                  f"({plain['chance']['low']:.2f} to {plain['chance']['high']:.2f}, p = {plain['chance']['p']:.2g}) "
                   f"| {'yes' if invariant['caught'] else 'no'} "
                   f"| {memorised['excess']:+.2f} [{memorised['low']:+.2f}, {memorised['high']:+.2f}] "
                   f"| {again['excess']:+.2f} [{again['low']:+.2f}, {again['high']:+.2f}] "

@@ -180,7 +180,8 @@ def test_audit_of_an_honest_generator_says_no_more_than_it_saw(trial, encoder: E
     assert found["verdict"].startswith("NO LEAK FOUND (tested: nearest_neighbour/raw")
     assert "80 % of audits would show" in found["power"]["sentence"]
     assert found["attacks"][0]["auc_low"] < 0.5 < found["attacks"][0]["auc_high"]
-    assert found["copies"]["patients_low"] < 0.5 < found["copies"]["patients_high"]
+    chance = found["copies"]["chance"]
+    assert chance["low"] < found["copies"]["share"] < chance["high"] and chance["p"] > 0.025
 
 
 @pytest.mark.parametrize(("n_in", "n_out"), [(4, 1), (5, 4), (1, 0), (0, 0), (12, 5)])

@@ -52,7 +52,7 @@ def test_flipped_and_shifted_copies_escape_the_plain_check_only(dims: str) -> No
     train, holdout = people(60, SHAPES[dims], random, "t"), people(50, SHAPES[dims], random, "h")
     found = find_copies(leaking(train, 0.2, 200, "flipped", random), train, holdout, SETTINGS)
     assert not found["caught"]
-    assert found["patients_low"] < 0.5 < found["patients_high"]
+    assert found["chance"]["low"] < found["share"] < found["chance"]["high"]
     assert found["invariant"]["caught"]
     assert found["invariant"]["too_near"]["train"] > 2 * found["invariant"]["too_near"]["holdout"] + 10
     assert found["memorised"]["low"] < 0

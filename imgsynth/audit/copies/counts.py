@@ -35,14 +35,14 @@ def copy_counts(
 ) -> dict[str, Any]:
     """How many synthetic images are nearer to train than to holdout; one half is expected without copying.
 
-    ``low, high``: binomial, for these very patients (equal numbers of each). ``patients_low, patients_high``: over
-    random halves of the patients, which vary as a bootstrap would without repeating anybody (delete-half jackknife).
-    ``chance``: shares that come of dealing out the same patients to train and holdout at random, 95 % of them, and in
-    ``p`` how many are as large as the one found. It is exact where nothing was copied: samples that are all alike have
-    one and the same nearest patient, who was trained on in half of the deals, and then all of them are nearer to train.
+    ``low, high``: binomial, for these very patients (equal numbers of each). ``chance``: shares that come of dealing
+    out the same patients to train and holdout at random, 95 % of them, and in ``p`` how many are as large as the one
+    found. It is exact where nothing was copied: samples that are all alike have one and the same nearest patient, who
+    was trained on in half of the deals, and then all of them are nearer to train.
     ``too_near``: how many are nearer than ``threshold``, to train and to holdout. ``holdout_relative_distance``: the
     NEAREST quantile of distances to train over that of distances to holdout; 1 without copying, 0 with exact copies,
-    and its interval over the same halves.
+    and its interval over random halves of the patients, which vary as a bootstrap would without repeating anybody
+    (delete-half jackknife).
     """
     n, m = len(to_train_NP), min(to_train_NP.shape[1], to_holdout_NQ.shape[1])
     some_NM = to_train_NP[:, random.permutation(to_train_NP.shape[1])[:m]]
@@ -50,13 +50,11 @@ def copy_counts(
     one, other = some_NM.min(1), others_NM.min(1)
     closer = int((one < other).sum())
     low, high = clopper_pearson(closer, n)
-    halves, ratios = [], []
+    ratios = []
     for _ in range(replicates):
         half = to_train_NP[:, random.permutation(to_train_NP.shape[1])[: m // 2]].min(1)
         other_half = to_holdout_NQ[:, random.permutation(to_holdout_NQ.shape[1])[: m // 2]].min(1)
-        halves.append((half < other_half).mean())
         ratios.append(_relative(half, other_half))
-    patients_low, patients_high = recentred_interval(closer / n, np.array(halves))
     ratio = _relative(one, other)
     ratio_low, ratio_high = recentred_interval(ratio, np.array(ratios))
     return {
@@ -66,8 +64,6 @@ def copy_counts(
         "share": closer / n,
         "low": low,
         "high": high,
-        "patients_low": max(patients_low, 0.0),
-        "patients_high": min(patients_high, 1.0),
         "chance": _by_chance(some_NM, others_NM, replicates, random),
         "too_near": {
             "distance": threshold,
@@ -82,10 +78,14 @@ def copy_counts(
 def _by_chance(
     to_some_NM: np.ndarray, to_others_NM: np.ndarray, deals: int, random: np.random.Generator
 ) -> dict[str, float]:
-    """The share nearer to the first M patients, where which M of all 2M are the first is a matter of chance."""
-    n, m = to_some_NM.shape
-    nearest_N = np.concatenate([to_some_NM, to_others_NM], axis=1).argmin(1)
-    share_P = np.bincount(nearest_N, minlength=2 * m) / n
+    """The share nearest to the first M patients, where which M of all 2M are the first is a matter of chance.
+
+    A sample that is as near to several patients, be they equal images, counts for each of them in part.
+    """
+    m = to_some_NM.shape[1]
+    to_all_NP = np.concatenate([to_some_NM, to_others_NM], axis=1)
+    nearest_NP = to_all_NP == to_all_NP.min(1, keepdims=True)
+    share_P = (nearest_NP / nearest_NP.sum(1, keepdims=True)).mean(0)
     dealt_D = np.array([share_P[random.permutation(2 * m)[:m]].sum() for _ in range(deals)])
     low, high = np.quantile(dealt_D, [0.025, 0.975])
     as_large = int((dealt_D >= share_P[:m].sum() - 1e-12).sum())
