@@ -104,10 +104,11 @@ RULES: tuple[Rule, ...] = (
     ("audit.canaries.m", lambda v: v >= 20, "20 or more"),
     (
         "audit.canaries.kinds",
-        lambda v: bool(v) and set(v) <= {"weights", "side", "input"} and len(set(v)) == len(v),
-        "a list of weights, side, input",
+        lambda v: bool(v) and set(v) <= {"weights", "side", "input", "text"} and len(set(v)) == len(v),
+        "a list of weights, side, input, text",
     ),
     ("audit.canaries.steps", *_at_least_one),
+    ("audit.canaries.samples", *_at_least_one),
     ("audit.canaries.guesses", lambda v: 0 < v <= 0.2, "a share in (0, 0.2]"),
 )
 

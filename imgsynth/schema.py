@@ -161,9 +161,10 @@ class CanariesConfig:
     """`imgsynth audit canaries`: twins of a run with pseudo-patients."""
 
     m: int = 500  # pseudo-patients; each is put in by a fair coin
-    kinds: list[str] = field(default_factory=lambda: ["weights", "input"])  # weights | side | input, a twin each
+    kinds: list[str] = field(default_factory=lambda: ["weights", "input"])  # weights | side | input | text, a twin each
     steps: int | None = None  # of each twin, which is then compared with the ε of that many; null: all of the run's
     guesses: float = 0.1  # share of the coins that are guessed at, half of them as heads
+    samples: int = 500  # images drawn from a twin with text canaries, in which their strings are looked for
     control: bool = True  # with each twin a short one without noise, which must be caught
 
 

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from imgsynth.audit.canaries.text import Strings
 from imgsynth.models.base import Private
 from imgsynth.models.blocks import one_hot
 from imgsynth.privacy.ranks import Sums
@@ -126,13 +127,11 @@ class WeightDirac(Dirac):
         return torch.cat([sums[f"network.{name}"].flatten()[at] for name, at in self.places.items()])
 
 
-class RandomSign(Canaries):
-    """Images of random signs, each canary its own, that go through the network's own loss as a patient's would.
+class OwnLoss(Canaries):
+    """Images that go through the network's own loss as a patient's would.
 
     What a canary draws at random (reparameterisation noise) is drawn once and kept, so that its gradient is known.
     """
-
-    name, reads_network = "input", True
 
     def __init__(self, private: Private, classes: int, canaries: int):
         super().__init__(private, classes, canaries)
@@ -153,9 +152,28 @@ class RandomSign(Canaries):
     def own_aux(self, j_B: Tensor) -> tuple[Tensor, ...]:
         return tuple(self.get_buffer(f"aux_{i}_M")[j_B] for i in range(self.n_aux))
 
+
+class RandomSign(OwnLoss):
+    """Images of random signs, each canary its own."""
+
+    name, reads_network = "input", True
+
     def images(self, shape: tuple[int, ...], random: np.random.Generator) -> Tensor:
         signs = torch.from_numpy(random.integers(0, 2, (self.canaries, 1, *shape)))
         return signs.float() * 2 - 1
+
+
+class BurnedIn(OwnLoss):
+    """Images with a code word in them, which is looked for in what the twin generates; no gradient is read."""
+
+    name, reads_network = "text", False
+
+    def __init__(self, private: Private, classes: int, strings: Strings):
+        super().__init__(private, classes, len(strings.words))
+        self.strings = strings
+
+    def images(self, shape: tuple[int, ...], random: np.random.Generator) -> Tensor:
+        return self.strings.image_MC
 
 
 def _entry(weight: Tensor, place_B: Tensor) -> Tensor:

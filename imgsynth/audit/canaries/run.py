@@ -20,6 +20,7 @@ from imgsynth import __version__, console
 from imgsynth.audit.canaries.coins import GuessCounts, half_and_half, toss
 from imgsynth.audit.canaries.control import DIRAC, CouldShow, control_steps, not_run, of_noiseless
 from imgsynth.audit.canaries.findings import against
+from imgsynth.audit.canaries.text import Strings, burned_in, counted
 from imgsynth.audit.canaries.twin import Twin
 from imgsynth.audit.controls import Control
 from imgsynth.audit.fdp import fdp_p_value
@@ -62,6 +63,7 @@ def audit_canaries(run_dir: Path, cfg: Config, extra_transforms: Sequence[Any] =
     each = alpha / 2  # of a twin's two tests: the bound against ε, and the claimed curve
     could = CouldShow.of(settings.m, counts, plan, each)
     console.say(f"At best: {could.sentence()}")
+    strings = burned_in(settings.m, run.grid.shape, np.random.default_rng()) if "text" in settings.kinds else None
     patients = PatientDataset(
         run.manifest, "train", run.config.preprocess, plan.images_per_patient, cfg.data.cache,
         cache_dir=RunFolder(run_dir).cache, extra=extra_transforms, copies=plan.augmentation_multiplicity,
@@ -69,9 +71,11 @@ def audit_canaries(run_dir: Path, cfg: Config, extra_transforms: Sequence[Any] =
     twins, controls = [], []
     for kind in settings.kinds:
         console.say(f"Twin with {settings.m} canaries ({kind}), {plan.steps} steps")
-        twins.append(_audited(run, cfg, patients, plan, kind, counts, each))
+        mine = strings if kind == "text" else None
+        twins.append(_audited(run, cfg, patients, plan, kind, counts, each, mine))
         if settings.control and could.by(kind):
-            controls.append(_noiseless(run, cfg, patients, plan, kind, counts, each))
+            control = _noiseless(run, cfg, patients, plan, kind, counts, each, mine)
+            controls.append(replace(control, required=mine is None or settings.kinds == ["text"]))
         elif settings.control:
             controls.append(not_run(kind, could, required=not any(map(could.by, settings.kinds))))
     record = {
@@ -122,15 +126,17 @@ def twin_plan(plan: PrivacyPlan, steps: int | None) -> PrivacyPlan:
 
 
 def _audited(
-    run: Run, cfg: Config, patients: PatientDataset, plan: PrivacyPlan, kind: str, counts: GuessCounts, alpha: float
-) -> dict[str, Any]:
+    run: Run, cfg: Config, patients: PatientDataset, plan: PrivacyPlan, kind: str, counts: GuessCounts, alpha: float,
+    strings: Strings | None,
+) -> dict[str, Any]:  # fmt: skip
     """One twin, its scores and what they show."""
     began = time.monotonic()
     coins_M = toss(cfg.audit.canaries.m)
-    twin = _twin(run, cfg, patients, plan, kind, coins_M)
+    twin = _twin(run, cfg, patients, plan, kind, coins_M, strings)
     scores_M = twin.scores()
+    text = {} if strings is None else {"text": counted(strings, scores_M, coins_M, cfg.audit.canaries.samples)}
     return {
-        "kind": kind, **evaluated(_guessed(scores_M, coins_M, counts), plan, alpha),
+        "kind": kind, **evaluated(_guessed(scores_M, coins_M, counts), plan, alpha), **text,
         "mechanism": [check.to_json() for check in twin.mechanism.checks()],
         "seconds": round(time.monotonic() - began, 1),
         "coins": "".join("1" if c else "0" for c in coins_M), "scores": [float(f"{s:.6g}") for s in scores_M],
@@ -156,13 +162,14 @@ def _guessed(scores_M: np.ndarray, coins_M: np.ndarray, counts: GuessCounts) -> 
 
 
 def _noiseless(
-    run: Run, cfg: Config, patients: PatientDataset, plan: PrivacyPlan, kind: str, counts: GuessCounts, alpha: float
-) -> Control:
+    run: Run, cfg: Config, patients: PatientDataset, plan: PrivacyPlan, kind: str, counts: GuessCounts, alpha: float,
+    strings: Strings | None,
+) -> Control:  # fmt: skip
     """A positive control: a twin without noise, which nothing protects and of which nothing is kept, judged as the
     real one is: by the same number of guesses, level, claim and tests of the mechanism."""
     coins_M = toss(cfg.audit.canaries.m)
     shorter = replace(plan, steps=control_steps(plan, kind, cfg.audit.canaries.guesses))
-    twin = _twin(run, cfg, patients, shorter, kind, coins_M, silent=True)
+    twin = _twin(run, cfg, patients, shorter, kind, coins_M, strings, silent=True)
     scores_M = twin.scores()
     found = evaluated(_guessed(scores_M, coins_M, counts), plan, alpha)
     judged = {"kind": kind, **found, "mechanism": [check.to_json() for check in twin.mechanism.checks()]}
@@ -174,11 +181,14 @@ def _noiseless(
 
 def _twin(
     run: Run, cfg: Config, patients: PatientDataset, plan: PrivacyPlan, kind: str, coins_M: np.ndarray,
-    silent: bool = False,
+    strings: Strings | None, silent: bool = False,
 ) -> Twin:  # fmt: skip
     trainer = replace(run.config.trainer, device=cfg.trainer.device, threads=cfg.trainer.threads)
     model = model_factory(run.config.model)(run.grid.shape, len(run.manifest.classes))
-    return Twin(model, kind, coins_M, plan, trainer, patients, choose_device(trainer), silent=silent)
+    return Twin(
+        model, kind, coins_M, plan, trainer, patients, choose_device(trainer), silent=silent, strings=strings,
+        samples=cfg.audit.canaries.samples,
+    )  # fmt: skip
 
 
 def verdict_of(record: Mapping[str, Any]) -> str:

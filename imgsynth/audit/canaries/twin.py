@@ -10,14 +10,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from imgsynth.audit.canaries.kinds import Canaries, Dirac, RandomSign, SideDirac, WeightDirac
+from imgsynth.audit.canaries.kinds import BurnedIn, Canaries, Dirac, RandomSign, SideDirac, WeightDirac
 from imgsynth.audit.canaries.mechanism import Mechanism
 from imgsynth.audit.canaries.pseudo import WithCanaries, canary_patients
 from imgsynth.audit.canaries.readings import InputReadings, evidence, read_dirac
+from imgsynth.audit.canaries.text import Strings
 from imgsynth.audit.canaries.watch import Watched, watched_fakes
 from imgsynth.cohort.dataset import PatientDataset
 from imgsynth.models.base import GenerativeModel, Objective, PostProcessing, Private, queries_of, the_private
 from imgsynth.privacy.plan import PrivacyPlan
+from imgsynth.release.generate import fresh_generator, images_of
 from imgsynth.schema import TrainerConfig
 from imgsynth.training.feed import Feed
 from imgsynth.training.progress import training_bar
@@ -35,14 +37,15 @@ class Audited(GenerativeModel):
     """
 
     def __init__(
-        self, model: GenerativeModel, kind: str, canaries: int, plan: PrivacyPlan, random: np.random.Generator
-    ):
+        self, model: GenerativeModel, kind: str, canaries: int, plan: PrivacyPlan, random: np.random.Generator,
+        strings: Strings | None = None,
+    ):  # fmt: skip
         super().__init__()
         self.shape, self.classes, self.model = model.shape, model.classes, model
         objectives = model.objectives()
         self.private = the_private(objectives)
         self.beside = [o for o in objectives if isinstance(o, PostProcessing)] + queries_of(objectives, "before")
-        self.canaries = _made(kind, self.private, self.classes, canaries, plan.clipping_norm, random)
+        self.canaries = _made(kind, self.private, self.classes, canaries, plan.clipping_norm, random, strings)
 
     def objectives(self) -> Sequence[Objective]:
         private = self.private
@@ -57,8 +60,11 @@ class Audited(GenerativeModel):
 
 
 def _made(
-    kind: str, private: Private, classes: int, canaries: int, clipping_norm: float, random: np.random.Generator
-) -> Canaries:
+    kind: str, private: Private, classes: int, canaries: int, clipping_norm: float, random: np.random.Generator,
+    strings: Strings | None,
+) -> Canaries:  # fmt: skip
+    if strings is not None:
+        return BurnedIn(private, classes, strings)
     if kind == "side":
         return SideDirac(private, classes, canaries, clipping_norm)
     if kind == "weights":
@@ -72,18 +78,20 @@ class Twin:
 
     ``coins_M`` says which canaries may be drawn. ``plan`` is the run's, perhaps with fewer steps or without noise; it
     is seeded where ``seed`` is given, which is for tests. A ``silent`` twin is trained without noise and read as if it
-    had the plan's.
+    had the plan's. ``strings`` are the M words of string canaries (kind "text"), which are looked for in ``samples``
+    images that the trained twin makes; these are dropped then.
     """
 
     def __init__(
         self, model: GenerativeModel, kind: str, coins_M: np.ndarray, plan: PrivacyPlan, trainer: TrainerConfig,
         patients: PatientDataset, device: torch.device, seed: int | None = None,
-        silent: bool = False,
+        silent: bool = False, strings: Strings | None = None, samples: int = 0,
     ):  # fmt: skip
-        self.plan = plan
+        assert (strings is not None) == (kind == "text"), kind
+        self.plan, self._strings, self._samples = plan, strings, samples
         self._trained = replace(plan, noise_multiplier=0.0) if silent else plan
         random = np.random.default_rng(seed)
-        audited = Audited(model, kind, len(coins_M), plan, random)
+        audited = Audited(model, kind, len(coins_M), plan, random, strings)
         self.canaries = audited.canaries
         image_MC = self.canaries.images(audited.shape, random)
         self._patients = patients
@@ -99,7 +107,8 @@ class Twin:
             self._input = InputReadings(self.canaries, image_MC, plan.physical_batch)
 
     def scores(self) -> np.ndarray:
-        """Train to the end; [M] the evidence that each canary was among those drawn. Raises what training raises."""
+        """Train to the end; [M] the evidence that each canary was among those drawn, be it read off the gradients or,
+        of strings, in how many generated images. Raises what training raises."""
         state, plan = self.state, self.plan
         ask(state, self._trained, self._patients, range(len(self._patients)), "before")
         feed = Feed(self._data, state.sampler, state.random.device)
@@ -114,8 +123,14 @@ class Twin:
                 private_update(state, self._trained, batch)
                 self._take(norm, weights, self._drawn(batch))
                 post_processing_updates(state, plan.companion_size)
+                state.ema.update(state.model)
                 advance(state.step, None)
-        return self._scores_M
+        return self._scores_M if self._strings is None else self._strings.counts(self._generated())
+
+    def _generated(self) -> np.ndarray:
+        """[N, 1, *shape] as a release would be made: by the averaged generator."""
+        label_N = np.arange(self._samples) % self.canaries.classes
+        return images_of(self.state.ema.model, label_N, fresh_generator())
 
     def _drawn(self, batch: PatientBatch) -> np.ndarray:
         """[M] which canaries are in ``batch``."""
@@ -138,6 +153,9 @@ class Twin:
             self._scores_M += evidence(x_M, noise, plan.sampling_rate)
             self.mechanism.add(drawn_M, x_M)
             return
+        if isinstance(self.canaries, BurnedIn):
+            self.mechanism.add(drawn_M, None)
+            return
         residual = {name: value - known.get(name, 0.0) for name, value in released.items()}
         x_M, sd_M = self._input.read(weights, residual, norm, noise * norm, plan.sampling_rate)
         self._scores_M += evidence(x_M, sd_M, plan.sampling_rate)
@@ -145,7 +163,7 @@ class Twin:
 
     def _weights(self) -> dict[str, Tensor]:
         """The weights that the next step is taken at, where they are needed after it."""
-        if isinstance(self.canaries, Dirac):
+        if not isinstance(self.canaries, RandomSign):
             return {}
         return {name: p.detach().clone() for name, p in self.canaries.named_parameters() if p.requires_grad}
 
