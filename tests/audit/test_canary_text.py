@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from imgsynth.audit.canaries import text
 from imgsynth.audit.canaries.coins import toss
+from imgsynth.audit.canaries.control import CouldShow
 from imgsynth.audit.canaries.run import evaluated
 from imgsynth.audit.canaries.text import LETTERS, burned_in, code_words, counted, exposure
 from imgsynth.audit.canaries.twin import Twin
@@ -194,3 +195,13 @@ def test_ocr_reads_what_a_model_repeats(shape: tuple[int, ...], with_ocr: None, 
     drawn = model.sample(torch.zeros(10, dtype=torch.long), torch.Generator().manual_seed(0))
     scores = strings.counts(drawn.numpy())
     assert scores[coins].sum() >= 9 and not scores[~coins].any()
+
+
+def test_a_twin_without_noise_need_not_draw_letters(trained, monkeypatch, no_ocr: None) -> None:  # noqa: F811
+    """Where strings are asked for beside another kind, that kind's control decides."""
+    monkeypatch.setattr(CouldShow, "refutes", property(lambda self: True))
+    record = json.loads(audit(trained, *BOTH, "audit.canaries.samples=10").read_text())
+    assert record["verdict"].startswith("NO VIOLATION FOUND") and "was not caught" in record["verdict"]
+    assert [(c["passed"], c["required"]) for c in record["controls"]] == [(True, True), (False, False)]
+    alone = json.loads(audit(trained, "audit.canaries.kinds=[text]", "audit.canaries.samples=10").read_text())
+    assert alone["verdict"].startswith("INCONCLUSIVE") and alone["controls"][0]["required"]
