@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).parent.parent / "imgsynth"
 
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("types", "schema", "files", "console", "__init__"),
-    ("volumes",),
+    ("volumes", "features"),
     ("cohort", "models", "privacy"),
     ("training",),
     ("release",),

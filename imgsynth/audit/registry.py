@@ -15,6 +15,7 @@ from imgsynth.audit.attacks.lira import Lira
 from imgsynth.audit.attacks.monte_carlo import MonteCarloMedian, MonteCarloPercentile
 from imgsynth.audit.attacks.nearest_neighbour import CalibratedNearestNeighbour, NearestNeighbour
 from imgsynth.audit.attacks.posterior import STATISTICS, Posterior
+from imgsynth.audit.attacks.released import ReleasedMean
 from imgsynth.audit.attacks.rmia import Rmia
 from imgsynth.audit.attacks.shadows import BASES
 from imgsynth.schema import AuditConfig
@@ -32,6 +33,7 @@ class Family:
 FAMILIES: dict[str, Family] = {
     NearestNeighbour.name: Family(NearestNeighbour, spaces.NAMES),
     Discriminator.name: Family(Discriminator),
+    ReleasedMean.name: Family(ReleasedMean),
     Posterior.name: Family(Posterior, STATISTICS),
     LatentInversion.name: Family(LatentInversion),
     Rmia.name: Family(Rmia, tuple(BASES)),

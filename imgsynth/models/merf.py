@@ -21,7 +21,7 @@ import torch
 from monai.networks.layers import Pool
 from torch import Tensor, nn
 
-from imgsynth.models.base import GenerativeModel, PostProcessing, Private
+from imgsynth.models.base import GenerativeModel, Objective, PostProcessing, Private
 from imgsynth.models.moments import Generator, MeanEmbedding, post_processing_loss
 from imgsynth.models.white_box import LatentMap, WhiteBox
 
@@ -61,7 +61,7 @@ class MERF(GenerativeModel):
     Args:
         shape: voxels along two or three axes, each of which can be halved.
         classes: number of public classes, at least 1.
-        latent: dimensions of z.
+        latent: dimensions of z that set what is in the image; its texture has one more for every voxel.
         channels: of the generator on the grid after the first halving; doubled at each further one.
         widest: the most channels of the generator on any grid.
         frequencies: F; more of them estimate the kernel better and do not add noise to it.
@@ -83,16 +83,15 @@ class MERF(GenerativeModel):
         seed: int = 0,
     ):
         super().__init__()
-        self.shape, self.classes, self.latent, self.images = tuple(shape), classes, latent, images
+        self.shape, self.classes, self.images = tuple(shape), classes, images
         features = FourierFeatures(self.shape, frequencies, length_scales, seed)
         self.embedding = MeanEmbedding(features, features.width, classes)
         self.G = Generator(self.shape, classes, latent, channels, widest)
 
-    def objectives(self) -> Sequence[Private | PostProcessing]:
-        match = post_processing_loss(self.embedding, self.G, self.latent)
+    def objectives(self) -> Sequence[Objective]:
         return [
             Private("mean_embedding", self.embedding, aux=lambda n, random: (), rounds=1),
-            PostProcessing("generator", self.G, loss=match, images=self.images),
+            PostProcessing("generator", self.G, loss=post_processing_loss(self.embedding, self.G), images=self.images),
         ]
 
     @property
@@ -101,8 +100,7 @@ class MERF(GenerativeModel):
 
     @torch.no_grad()
     def sample(self, y_B: Tensor, random: torch.Generator) -> Tensor:
-        z_BL = torch.randn(len(y_B), self.latent, generator=random, device=random.device)
-        return self.G(z_BL.to(y_B.device), y_B)
+        return self.G(self.G.draw(len(y_B), random).to(y_B.device), y_B)
 
     def white_box(self) -> WhiteBox:
-        return WhiteBox(latent=LatentMap(self.latent, self.G))
+        return WhiteBox(latent=LatentMap(self.G.inputs, self.G), released=self.embedding.score)

@@ -98,33 +98,41 @@ def matching_loss(phi_BD: Tensor, released: Released) -> Tensor:
 
 
 class Generator(nn.Module):
-    """G: z_BL [B, latent], y_B [B] to images [B, 1, *shape] in [-1, 1]."""
+    """G: z_BL [B, inputs], y_B [B] to images [B, 1, *shape] in [-1, 1].
+
+    The first ``latent`` of z set what is in the image, the others, one for each voxel, its texture: noise of an
+    amplitude that the network chooses for every place. A network that has none makes images smoother than real ones,
+    and a classifier that learns from them looks at what real images do not have.
+    """
 
     def __init__(self, shape: tuple[int, ...], classes: int, latent: int, channels: int, widest: int):
         super().__init__()
         grids = pyramid(shape)
         dims, coarse, up = len(shape), grids[-1], widths(channels, widest, grids)[::-1]
-        self.classes = classes
+        self.shape, self.classes, self.latent, self.inputs = shape, classes, latent, latent + voxels(shape)
         self.stem = nn.Linear(latent + classes, up[0] * voxels(coarse))
         self.unflatten = nn.Unflatten(1, (up[0], *coarse))
         self.trunk = nn.Sequential(*(double(dims, i, o) for i, o in pairwise(up)))
-        self.head = to_image(dims, up[-1])
+        self.head, self.texture = to_image(dims, up[-1]), to_image(dims, up[-1])
 
     def forward(self, z_BL: Tensor, y_B: Tensor) -> Tensor:
-        h_BC = self.unflatten(self.stem(torch.cat([z_BL, one_hot(y_B, self.classes)], dim=1)))
-        return torch.tanh(self.head(self.trunk(h_BC)))
+        content_BL, noise_BC = z_BL[:, : self.latent], z_BL[:, self.latent :].unflatten(1, (1, *self.shape))
+        h_BC = self.trunk(self.unflatten(self.stem(torch.cat([content_BL, one_hot(y_B, self.classes)], dim=1))))
+        return torch.tanh(self.head(h_BC) + (self.texture(h_BC) - 2).exp() * noise_BC)
+
+    def draw(self, n: int, random: torch.Generator) -> Tensor:
+        """z of n images."""
+        return torch.randn(n, self.inputs, generator=random, device=random.device)
 
 
-def post_processing_loss(
-    embedding: MeanEmbedding, generator: Callable[[Tensor, Tensor], Tensor], latent: int
-) -> Callable[[int, torch.Generator], Tensor]:
+def post_processing_loss(embedding: MeanEmbedding, generator: Generator) -> Callable[[int, torch.Generator], Tensor]:
     """``loss(n, random)`` on about n generated images, as many of each class, and on what was released."""
 
     def loss(n: int, random: torch.Generator) -> Tensor:
         classes = embedding.classes
         count = 2 * classes * max(1, round(n / (2 * classes)))
         y_B = torch.arange(count, device=random.device) % classes
-        z_BL = torch.randn(count, latent, generator=random, device=random.device)
-        return matching_loss(embedding.features(generator(z_BL, y_B)), embedding.released())
+        made_BC = generator(generator.draw(count, random), y_B)
+        return matching_loss(embedding.features(made_BC), embedding.released())
 
     return loss

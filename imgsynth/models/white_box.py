@@ -45,8 +45,10 @@ class WhiteBox:
 
     ``discriminator(x_BC, y_B)``: a score [B] that is higher the more the image looks like a training image of its class
     to the network that was trained to tell them from generated ones.
+    ``released(x_BC, y_B)``: a score [B] that is higher the more of what the image adds to a released mean is in it.
     """
 
     discriminator: Callable[[Tensor, Tensor], Tensor] | None = None
     posterior: Posterior | None = None
     latent: LatentMap | None = None
+    released: Callable[[Tensor, Tensor], Tensor] | None = None

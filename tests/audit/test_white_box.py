@@ -15,7 +15,7 @@ from imgsynth.audit.registry import build
 from imgsynth.audit.roc import auc, auc_interval
 from imgsynth.measure.encoders import get_encoder
 from imgsynth.measure.images import Images, synthetic_images
-from imgsynth.models import GAN, VAE, GenerativeModel
+from imgsynth.models import GAN, MERF, VAE, GenerativeModel
 from imgsynth.models.white_box import LatentMap
 from imgsynth.schema import AuditConfig
 from imgsynth.training.checkpoint import load_checkpoint
@@ -25,6 +25,7 @@ SHAPES = {"2d": (8, 12), "3d": (8, 8, 16)}
 MODELS = {
     "gan": lambda shape: GAN(shape, 2, latent=3, channels=2, widest=4),
     "vae": lambda shape: VAE(shape, 2, latent=3, channels=2, widest=4),
+    "merf": lambda shape: MERF(shape, 2, latent=3, channels=2, widest=4, frequencies=2000),
     "hybrid": lambda shape: Hybrid(shape, 2),
     "sampler": lambda shape: Sampler(shape, 2),
 }
@@ -32,7 +33,8 @@ APPLIES = {
     "logan": {"gan", "hybrid"},
     "posterior/reconstruction": {"vae", "hybrid"},
     "posterior/elbo": {"vae", "hybrid"},
-    "latent_inversion": {"gan", "vae", "hybrid"},
+    "latent_inversion": {"gan", "vae", "merf", "hybrid"},
+    "released_mean": {"merf"},
 }
 
 
@@ -85,7 +87,7 @@ def test_attacks_apply_to_the_parts_that_a_model_names_and_to_no_others(
         assert score_P.shape == (4,)
         assert np.isfinite(score_P).all()
     else:
-        with pytest.raises(NotApplicable, match="the model has no"):
+        with pytest.raises(NotApplicable, match="the model "):
             scored(attack, model, patients(shape))
 
 
@@ -114,6 +116,26 @@ def test_logan_is_the_mean_logit_of_a_patients_images_each_with_its_own_label(
     other = people.select(np.arange(7))
     other.y_N[:] = 1 - other.y_N
     assert not np.isclose(scored("logan", model, other), score_P, rtol=1e-4).any()
+
+
+def test_who_is_in_a_released_mean_is_found_by_it_unless_there_is_noise() -> None:
+    model, n = MERF((8, 8), 2, frequencies=2000), 40
+    people, others = patients((8, 8), n, n), patients((8, 8), n, n)
+    others.x_NC[:] = np.random.default_rng(2).uniform(-1, 1, others.x_NC.shape)
+    y_N = torch.from_numpy(people.y_N)
+    psi_ND = model.embedding.embed(torch.from_numpy(people.x_NC)).detach()
+    mean = torch.stack([(psi_ND * (y_N == c)[:, None]).sum(0) for c in range(2)]) / n
+    areas = []
+    for noise in (0.0, 5.0):
+        with torch.no_grad():
+            random = torch.Generator().manual_seed(3)
+            model.embedding.mean.weight.copy_(mean + noise / n * torch.randn(mean.shape, generator=random))
+        found = [scored("released_mean", model, group) for group in (people, others)]
+        areas.append(auc(*found))
+    weight = model.embedding.mean.weight.detach().numpy()
+    naive = [float(weight[int(y)] @ psi.numpy()) for y, psi in zip(people.y_N, psi_ND, strict=True)]
+    np.testing.assert_allclose(np.sort(scored("released_mean", model, people)), np.sort(naive), rtol=1e-4, atol=1e-6)
+    assert areas[0] > 0.95 and 0.3 < areas[1] < 0.7
 
 
 @pytest.mark.parametrize("name", ["vae", "hybrid"])

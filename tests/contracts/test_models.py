@@ -9,13 +9,14 @@ from torch import nn
 from torch.func import functional_call, grad, vmap
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from imgsynth.models import GAN, MERF, VAE, GenerativeModel, PostProcessing, Private, Query
+from imgsynth.models import GAN, MEPF, MERF, VAE, GenerativeModel, PostProcessing, Private, Query
 
 MODELS = {
     "vae": lambda shape, classes: VAE(shape, classes, latent=4, channels=4, widest=8),
     "vae, fitted prior": lambda shape, classes: VAE(shape, classes, latent=4, channels=4, widest=8, prior="fitted"),
     "gan": lambda shape, classes: GAN(shape, classes, latent=4, channels=4, widest=8),
     "merf": lambda shape, classes: MERF(shape, classes, latent=4, channels=4, widest=8, frequencies=50, images=12),
+    "mepf": lambda shape, classes: MEPF(shape, classes, latent=4, channels=4, widest=8, images=12),
 }
 SHAPES = {"2d": (16, 24), "odd2d": (28, 28), "3d": (8, 16, 8)}
 CLASSES = 3
@@ -214,7 +215,9 @@ def test_one_class_is_enough(name):
 @pytest.mark.parametrize("shape", [(28, 28), (64, 64), (32, 32, 32), (40, 56, 40)])
 def test_default_sizes_are_what_a_patient_cohort_can_bear(name, shape):
     """The noise's norm is σ C √d / (q n): at σ = 1 and q n = 128, d = 200,000 makes it 3.5 C; more hardly trains."""
-    model = {"vae": VAE, "vae, fitted prior": partial(VAE, prior="fitted"), "gan": GAN, "merf": MERF}[name](shape, 2)
+    model = {"vae": VAE, "vae, fitted prior": partial(VAE, prior="fitted"), "gan": GAN, "merf": MERF, "mepf": MEPF}[
+        name
+    ](shape, 2)
     d = sum(p.numel() for p in private(model).module.parameters())
     print(f"{name} {shape}: {d:,} private parameters of {sum(p.numel() for p in model.parameters()):,}")
     assert d < 200_000

