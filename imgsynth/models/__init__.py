@@ -1,9 +1,22 @@
 """Generative models. They know no privacy: they say which objective sees real images, and training does the rest."""
 
-from imgsynth.models.base import FakeSource, GenerativeModel, PostProcessing, Private, Query
+from imgsynth.models.base import FakeSource, GenerativeModel, PostProcessing, Private, Query, Update
+from imgsynth.models.evolution import Evolution
 from imgsynth.models.gan import GAN
 from imgsynth.models.mepf import MEPF
 from imgsynth.models.merf import MERF
 from imgsynth.models.vae import VAE
 
-__all__ = ["GAN", "MEPF", "MERF", "VAE", "FakeSource", "GenerativeModel", "PostProcessing", "Private", "Query"]
+__all__ = [
+    "GAN",
+    "MEPF",
+    "MERF",
+    "VAE",
+    "Evolution",
+    "FakeSource",
+    "GenerativeModel",
+    "PostProcessing",
+    "Private",
+    "Query",
+    "Update",
+]

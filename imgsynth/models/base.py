@@ -92,7 +92,19 @@ class Query:
     done: Callable[[float], None]
 
 
-Objective = Private | PostProcessing | Query
+@dataclass(frozen=True)
+class Update:
+    """What a model makes of each private step without a gradient, on no real data (the next candidates of votes).
+
+    ``update(generator, noise_std)`` is called after the private parameters were stepped, of whose gradient each
+    coordinate had noise of standard deviation ``noise_std``. It may write parameters and buffers of the model.
+    """
+
+    name: str
+    update: Callable[[torch.Generator, float], None]
+
+
+Objective = Private | PostProcessing | Query | Update
 
 
 def queries_of(objectives: Sequence[Objective], when: Literal["before", "after"] | None = None) -> list[Query]:

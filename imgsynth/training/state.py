@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import torch
 
-from imgsynth.models.base import GenerativeModel, PostProcessing, Private, the_private
+from imgsynth.models.base import GenerativeModel, PostProcessing, Private, Update, the_private
 from imgsynth.privacy.clipping import ClippingNorm
 from imgsynth.privacy.engines import Precision, get_engine
 from imgsynth.privacy.noise import NoiseSource, seed_for
@@ -54,6 +54,7 @@ class TrainingState:
         objectives = self.model.objectives()
         self.private = the_private(objectives)
         self.post = [o for o in objectives if isinstance(o, PostProcessing)]
+        self.updates = [o for o in objectives if isinstance(o, Update)]
         self.engine = get_engine(plan.engine, cast(Precision, trainer.precision))
         self.optimizers = {self.private.name: private_optimizer(_trainable(self.private), trainer)}
         betas = (trainer.beta1, trainer.beta2)

@@ -37,6 +37,8 @@ def private_update(state: TrainingState, plan: PrivacyPlan, batch: PatientBatch)
     norm = info.public["noisy_gradient_norm"]
     refuse_divergence(norm, "gradient norm", state.step)
     take_step(state.optimizers[objective.name], info.noise_std)
+    for each in state.updates:
+        each.update(state.random, info.noise_std)
     adapted = {name: value for name, value in info.public.items() if name == "clipping_norm"}
     return {"gradient_norm": norm, **adapted}, {"patients": len(batch), **info.local}
 

@@ -17,7 +17,7 @@ from imgsynth.audit.canaries.readings import InputReadings, evidence, read_dirac
 from imgsynth.audit.canaries.text import Strings
 from imgsynth.audit.canaries.watch import Watched, watched_fakes
 from imgsynth.cohort.dataset import PatientDataset
-from imgsynth.models.base import GenerativeModel, Objective, PostProcessing, Private, queries_of, the_private
+from imgsynth.models.base import GenerativeModel, Objective, Private, queries_of, the_private
 from imgsynth.privacy.plan import PrivacyPlan
 from imgsynth.release.generate import fresh_generator, images_of
 from imgsynth.schema import TrainerConfig
@@ -44,7 +44,8 @@ class Audited(GenerativeModel):
         self.shape, self.classes, self.model = model.shape, model.classes, model
         objectives = model.objectives()
         self.private = the_private(objectives)
-        self.beside = [o for o in objectives if isinstance(o, PostProcessing)] + queries_of(objectives, "before")
+        later = queries_of(objectives, "after")
+        self.beside = [o for o in objectives if o not in (self.private, *later)]
         self.canaries = _made(kind, self.private, self.classes, canaries, plan.clipping_norm, random, strings)
 
     def objectives(self) -> Sequence[Objective]:
