@@ -142,3 +142,12 @@ def test_the_configuration_chooses() -> None:
         theta[0].grad = torch.ones(2, dtype=torch.float64)
         take_step(optimizer, 1.0)
     torch.testing.assert_close(theta[0].detach(), before - 0.3 * (1 + 1.5))
+
+
+def test_a_summary_adds_up_what_was_released_round_after_round():
+    weight, released = torch.nn.Parameter(torch.zeros(7)), torch.randn(3, 7)
+    optimizer = private_optimizer([weight], TrainerConfig(optimizer="summary", learning_rate=1.0))
+    for mean in released:
+        weight.grad = -mean
+        take_step(optimizer, noise_std=0.3)
+    torch.testing.assert_close(weight.detach(), released.sum(0))

@@ -12,9 +12,12 @@ import pytest
 import torch
 from scipy.stats import norm
 
+from imgsynth.audit import references
+from imgsynth.audit.references import Recipe
 from imgsynth.cohort.dataset import PatientDataset
 from imgsynth.cohort.manifest import Manifest
 from imgsynth.models import MERF
+from imgsynth.models.moments import Generator
 from imgsynth.privacy.ledger import Ledger
 from imgsynth.schema import Config
 from imgsynth.training import loop, publish
@@ -96,6 +99,43 @@ def test_what_is_released_stays_and_the_generator_moves(configure: Configure, tr
     assert torch.equal(released(short), released(long))
     before, after = (load_run(run_dir).model.generator.state_dict() for run_dir in (short, long))
     assert any(not torch.equal(before[name], after[name]) for name in before)
+
+
+def test_a_step_takes_as_many_generated_images_as_the_model_says(
+    configure: Configure, train_run: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+    draw = Generator.draw
+    monkeypatch.setattr(Generator, "draw", lambda self, n, random: seen.append(n) or draw(self, n, random))
+    train_run(configure("merf"))
+    assert seen.count(8) >= 9 and 26 not in seen  # there are 26 patients in the step
+
+
+@pytest.mark.parametrize("steps", [None, 4])
+def test_references_and_the_overfit_control_take_the_summary_once_and_then_train_the_generator(
+    steps: int | None, configure: Configure, train_run: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = load_run(train_run(configure("merf")))
+    recipe = Recipe.of(run) if steps is None else Recipe.of(run).overfitted(10, steps)
+    calls = {"private_update": 0, "post_processing_updates": 0}
+    for name in calls:
+        monkeypatch.setattr(references, name, counted(calls, name, getattr(references, name)))
+    names = run.manifest.patients("train")[:10]
+    model = references.train_reference(recipe, recipe.images(run.manifest, names), names, seed=0)
+    assert calls == {"private_update": 1, "post_processing_updates": 1 + (8 if steps is None else steps)}
+    assert recipe.plan.sampling_rate == 1
+    assert isinstance(model, MERF)
+    if steps is not None:
+        share_C = model.embedding.mean.weight[:, 256] / math.sqrt(0.1)
+        assert share_C.sum() == pytest.approx(1, abs=1e-5)  # the mean, not a sum of several
+
+
+def counted(calls: dict[str, int], name: str, original: Callable[..., object]) -> Callable[..., object]:
+    def go(*arguments: object) -> object:
+        calls[name] += 1
+        return original(*arguments)
+
+    return go
 
 
 def test_after_the_private_step_no_image_is_opened(
