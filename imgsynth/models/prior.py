@@ -19,6 +19,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from imgsynth.models.blocks import one_hot
+
 # Shares of |v|²: counts, means, second moments. The moments are many numbers, the counts few.
 SHARES = (0.1, 0.4, 0.5)
 RADIUS = 1.5  # R / √L: codes under N(0, 1) have length about √L
@@ -83,7 +85,7 @@ def moments(mu_BL: Tensor, logvar_BL: Tensor, y_B: Tensor, classes: int) -> Tens
     radius = RADIUS * math.sqrt(latent)
     mu_BL = mu_BL * (radius / mu_BL.norm(dim=1, keepdim=True).clamp(min=radius))
     second_BLL = mu_BL[:, :, None] * mu_BL[:, None, :] + torch.diag_embed(logvar_BL.exp().clamp(max=1.0))
-    one_BY = nn.functional.one_hot(y_B, classes).to(mu_BL.dtype)
+    one_BY = one_hot(y_B, classes).to(mu_BL)
     a, b, c = (math.sqrt(share) for share in SHARES)
     first_BD = (one_BY[:, :, None] * mu_BL[:, None, :]).flatten(1)
     row, column, weight = _triangle(latent, mu_BL)

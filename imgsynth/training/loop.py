@@ -87,8 +87,11 @@ def train(
         ending = ended_by(CheckFailed, folder, job) if team.first else nullcontext()
         with training_bar(steps) as advance, closing(publisher), ending:
             # What the model asks of the whole cohort before its first step.
-            if state.step == 0 and dataset is not None and ask(state, plan, dataset, range(len(dataset)), "before"):
-                epsilon = publisher.publish(state)
+            if state.step == 0 and dataset is not None:
+                with ended_by(InputError, folder, job) if team.first else nullcontext():
+                    asked = ask(state, plan, dataset, range(len(dataset)), "before")
+                if asked:
+                    epsilon = publisher.publish(state)
 
             while state.step < steps:
                 began = time.perf_counter()
@@ -119,8 +122,11 @@ def train(
                 advance(state.step, epsilon)
 
             # And what it asks when it is trained.
-            if dataset is not None and ask(state, plan, dataset, range(len(dataset)), "after"):
-                publisher.publish(state)
+            if dataset is not None:
+                with ended_by(InputError, folder, job) if team.first else nullcontext():
+                    asked = ask(state, plan, dataset, range(len(dataset)), "after")
+                if asked:
+                    publisher.publish(state)
 
         team.tell(lambda: close(folder, cfg, job))
         return run_dir

@@ -11,6 +11,7 @@ from torch import nn
 from torch.func import grad
 
 from imgsynth.models import GAN, VAE, Private
+from imgsynth.models.base import queries_of
 from imgsynth.privacy.engines import ENGINES, Clipped, get_engine
 from imgsynth.privacy.engines.ghost import GhostEngine
 from imgsynth.privacy.engines.loop import LoopEngine
@@ -142,11 +143,27 @@ def agrees(engine, module, batch, aux, clip):
 def test_the_private_objectives_of_our_models(engine, model, shape):
     torch.manual_seed(0)
     (objective,) = [o for o in model(shape, CLASSES).objectives() if isinstance(o, Private)]
-    module = objective.module.double()
+    sums_to_the_oracles(engine, objective.module.double(), shape, objective.aux(6, torch.Generator().manual_seed(0)))
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (8, 8, 8)], ids=str)
+def test_the_queries_of_our_models(engine, shape):
+    """Only the answers have gradients; nothing is left to another engine."""
+    torch.manual_seed(0)
+    (query,) = queries_of(VAE(shape, CLASSES, prior="fitted").objectives())
+    torch.nn.init.normal_(query.module.encoder.head.weight)
+    module = query.module.double().requires_grad_(False)
+    for answer in query.answers:
+        answer.requires_grad_(True)
+    sums_to_the_oracles(engine, module, shape, ())
+    assert GhostEngine.obstacle(module) is None
+
+
+def sums_to_the_oracles(engine, module, shape, aux):
     x = torch.rand(3, 2, 1, *shape, dtype=torch.float64) * 2 - 1
     batch = PatientBatch(x, torch.tensor([[0, 1], [2, 0], [1, 1]]), torch.tensor([[0.3, 0.7], [0.5, 0.5], [1.0, 0.0]]))
     batch.w_PK = batch.w_PK.double()
-    aux = tuple(a.double() for a in objective.aux(6, torch.Generator().manual_seed(0)))
+    aux = tuple(a.double() for a in aux)
     clip = median_norm(module, batch, aux)
     expected, _ = oracle(module, batch, aux, clip)
     assert disagreement(engine.clipped_sum(module, batch, aux, clip, 2).sums, expected) < 1e-9

@@ -27,7 +27,7 @@ from imgsynth.training.checkpoint import load_checkpoint
 from imgsynth.training.folder import RunFolder
 from imgsynth.training.metrics import read_rows
 from imgsynth.training.run import finished, load_run, model_factory
-from imgsynth.types import InputError
+from imgsynth.types import Fault, InputError
 
 ASKING = {"_target_": "asking.Asking", "norm": 4.0}
 NO_NOISE = {"mode": "none", "noise_multiplier": None}
@@ -252,3 +252,22 @@ def test_after_training_the_prior_is_that_of_the_encoders_codes(configure, train
     expected = model.decoder(model.decoder.prior(eps, y), y)
     assert torch.equal(model.sample(y, torch.Generator().manual_seed(0)), expected)
     assert not torch.equal(expected, model.decoder(eps, y))
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_query_that_is_refused_for_what_it_computed_ends_the_run(ask_config, tmp_path, monkeypatch, when):
+    """That it was, may depend on patients: asked again, it would be a second release."""
+    cfg = ask_config()
+    asked = queries._ask
+
+    def refuse(state, plan, query, batch):
+        if query.when == when:
+            raise InputError(Fault("a layer", "what cannot be trusted", "the same", "another network"))
+        asked(state, plan, query, batch)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(queries, "_ask", refuse)
+        with pytest.raises(InputError, match="cannot be trusted"):
+            loop.train(cfg, tmp_path / "run", model_factory(cfg.model))
+    with pytest.raises(InputError, match="one of its steps ended"):
+        loop.train(cfg, tmp_path / "run", model_factory(cfg.model))
