@@ -214,12 +214,12 @@ def table(found: Sequence[dict[str, Any]], alpha: float = 0.05) -> str:
             f"{one['tpr']:.2f} [{one['low']:.2f}, {one['high']:.2f}]" for one in tpr if one["tpr"] is not None
         )
         by = ", ".join(f"{name} {n}" for name, n in sorted(Counter(name for s in seen for name in s[2]).items()))
-        epsilon = {None: "∞", math.inf: "∞, clipped"}.get(key[2], f"{key[2]:g}" if key[2] else "")
+        shown = {None: "∞", math.inf: "∞, clipped"}.get(key[2], f"{key[2]:g}" if key[2] else "")
         areas = "; ".join(f"{primary_of(row)['auc']:.2f}" for row in own)
         others = [row for row in mine if row["whose"] != row["seed"]]
-        unseen = "; ".join(f"seed {row['seed']} by {row['whose']}: {primary_of(row)['auc']:.2f}" for row in others)
+        unseen = "; ".join(f"{primary_of(row)['auc']:.2f} (seed {row['seed']})" for row in others)
         lines.append(
-            f"| {key[0]} | {key[1]} | {epsilon} | {areas} | "
+            f"| {key[0]} | {key[1]} | {shown} | {areas} | "
             f"{value:.2f} [{low:.2f}, {high:.2f}] | {rates or 'underpowered'} | {sum(s[0] for s in seen)}/{len(own)} | "
             f"{sum(s[1] for s in seen)}/{len(own)} | {sum(bool(s[2]) for s in seen)}/{len(own)} | {by or '–'} | "
             f"{unseen or '–'} |"
