@@ -6,12 +6,14 @@ from imgsynth.models.gan import GAN
 from imgsynth.models.mepf import MEPF
 from imgsynth.models.merf import MERF
 from imgsynth.models.vae import VAE
+from imgsynth.models.vaegan import VAEGAN
 
 __all__ = [
     "GAN",
     "MEPF",
     "MERF",
     "VAE",
+    "VAEGAN",
     "Evolution",
     "FakeSource",
     "GenerativeModel",

@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from imgsynth.models.pace import Pace
 from imgsynth.models.white_box import WhiteBox
 from imgsynth.types import Fault, InputError
 
@@ -35,7 +36,7 @@ class FakeSource:
 
 @dataclass(frozen=True)
 class Private:
-    """An objective that sees real images. Its trainable parameters are stepped by the privacy plan and by nothing else.
+    """An objective that sees real images. What these do to its trainable parameters goes through the privacy plan.
 
     ``module.forward(x_BC, y_B, *aux_B) -> loss_B`` returns one loss per image, never coupling the images of a batch.
     ``aux(n, generator)`` draws the random inputs of n images (reparameterisation noise, real/fake targets); it must not
@@ -60,13 +61,21 @@ class PostProcessing:
 
     ``loss(n, generator)`` returns a scalar; only ``module``'s parameters are stepped, after ``every`` steps. n is
     ``images``, or where that is None as many images as a private batch is expected to have.
+
+    A ``Pace`` decides from step to step how often that is, by ``accuracy(n, generator)``, a scalar without real data.
+    ``module`` may share parameters with the private network: what it does to released weights costs nothing.
     """
 
     name: str
     module: nn.Module
     loss: Callable[[int, torch.Generator], Tensor]
-    every: int = 1
+    every: int | Pace = 1
     images: int | None = None
+    accuracy: Callable[[int, torch.Generator], Tensor] | None = None
+
+    def due(self, step: int) -> bool:
+        """Whether its turn has come after ``step`` steps."""
+        return step % self.every == 0 if isinstance(self.every, int) else self.every.due(step)
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,9 @@
 """A conditional convolutional generative adversarial network, for training with differential privacy in 2D and 3D.
 
-Goodfellow et al. 2014 (arXiv:1406.2661) with the non-saturating loss; private as in Bie, Kamath and Zhang 2023,
-"Private GANs, Revisited" (arXiv:2302.02936): only the discriminator sees real images and takes noisy steps, it takes
-n_D of them for each step of the generator, and generated images join its batch.
-Conditional by projection (Miyato and Koyama 2018, arXiv:1802.05637).
+Goodfellow et al. 2014 (arXiv:1406.2661); private as in Bie, Kamath and Zhang 2023, "Private GANs, Revisited"
+(arXiv:2302.02936): only the discriminator sees real images and takes noisy steps, it takes n_D of them for each step of
+the generator, more as training goes on (``pace.py``), and generated images join its batch. Losses, penalty and the
+discriminator, which knows the class by projection, are in ``adversarial.py``.
 
 Symbols
     x_BC   images [B, 1, *shape] in [-1, 1], real or generated      y_B       class indices [B], public
@@ -17,11 +17,19 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from imgsynth.models.adversarial import (
+    Discriminator,
+    Penalised,
+    generator_loss,
+    known_as_fake,
+    loss_faults,
+    raise_faults,
+)
 from imgsynth.models.base import FakeSource, GenerativeModel, PostProcessing, Private
-from imgsynth.models.blocks import double, halve, one_hot, pyramid, to_image, voxels, widths
+from imgsynth.models.blocks import double, one_hot, pyramid, to_image, voxels, widths
+from imgsynth.models.pace import Pace, pace_faults
 from imgsynth.models.white_box import LatentMap, WhiteBox
 
 
@@ -42,35 +50,6 @@ class Generator(nn.Module):
         return torch.tanh(self.head(self.trunk(h_BC)))
 
 
-class Discriminator(nn.Module):
-    """The private network. ``D(x_BC, y_B)`` are the logits [B]; ``forward(x_BC, y_B, target_B)`` the losses [B]."""
-
-    def __init__(self, grids: list[tuple[int, ...]], width: list[int], classes: int):
-        super().__init__()
-        dims, ins = len(grids[0]), [1, *width[:-1]]
-        self.classes = classes
-        self.trunk = nn.Sequential(*(halve(dims, i, o) for i, o in zip(ins, width, strict=True)), nn.Flatten())
-        self.head = nn.Linear(width[-1] * voxels(grids[-1]), 1 + classes)
-
-    def logits(self, x_BC: Tensor, y_B: Tensor) -> Tensor:
-        """Projection: a logit for any image, plus one for an image of this class."""
-        h_BY = self.head(self.trunk(x_BC))
-        return h_BY[:, 0] + (h_BY[:, 1:] * one_hot(y_B, self.classes)).sum(1)
-
-    def forward(self, x_BC: Tensor, y_B: Tensor, target_B: Tensor) -> Tensor:
-        return discriminator_loss(self.logits(x_BC, y_B), target_B)
-
-
-def discriminator_loss(logit_B: Tensor, target_B: Tensor) -> Tensor:
-    """-target log sigmoid(logit) - (1 - target) log(1 - sigmoid(logit)) per image: [B] (Goodfellow et al., eq. 1)."""
-    return F.softplus(logit_B) - target_B * logit_B
-
-
-def generator_loss(logit_B: Tensor) -> Tensor:
-    """-log D(G(z)) per image: [B], the non-saturating form (Goodfellow et al., section 3)."""
-    return F.softplus(-logit_B)
-
-
 class GAN(GenerativeModel):
     """Conditional convolutional GAN with a private discriminator.
 
@@ -80,7 +59,12 @@ class GAN(GenerativeModel):
         latent: dimensions of z.
         channels: of both networks on the grid after the first halving; doubled at each further one.
         widest: the most channels on any grid.
-        every: n_D, the private steps of D for each step of G; more under noise, 1 without it.
+        every: n_D, the private steps of D for each step of G; more under noise, 1 without it; the first, if it adapts.
+        adaptive: let n_D walk up 1, 2, 5, 10, … as D's accuracy on fakes falls (``pace.py``).
+        patience: steps of G on each n_D before the next; the paper's 200 are for runs of 100,000 steps.
+        loss: "non_saturating", "hinge" or "wasserstein".
+        critic: "plain"; "lipschitz", of layers that are never steeper than 1; or "penalty", on slopes other than 1.
+        penalty: λ of that penalty.
         levels: how often the grid is halved; default: as often as it goes.
     """
 
@@ -92,14 +76,22 @@ class GAN(GenerativeModel):
         channels: int = 8,
         widest: int = 64,
         every: int = 2,
+        adaptive: bool = False,
+        patience: int = 20,
+        loss: str = "non_saturating",
+        critic: str = "plain",
+        penalty: float = 10.0,
         levels: int | None = None,
     ):
         super().__init__()
-        self.shape, self.classes, self.latent, self.every = tuple(shape), classes, latent, every
+        raise_faults([*loss_faults(loss, critic), *pace_faults(every, adaptive, patience, loss)])
+        self.shape, self.classes, self.latent = tuple(shape), classes, latent
+        self.loss, self.critic, self.penalty = loss, critic, penalty
         grids = pyramid(self.shape, levels)
         width = widths(channels, widest, grids)
         self.G = Generator(grids, width, classes, latent)
-        self.D = Discriminator(grids, width, classes)
+        self.D = Discriminator(grids, width, classes, loss, lipschitz=critic == "lipschitz")
+        self.every = Pace(every, patience) if adaptive else every
 
     def objectives(self) -> Sequence[Private | PostProcessing]:
         def real(n: int, random: torch.Generator) -> tuple[Tensor, ...]:
@@ -108,14 +100,28 @@ class GAN(GenerativeModel):
         def generated(y_B: Tensor, z_BL: Tensor) -> tuple[Tensor, ...]:
             return self.G(z_BL, y_B), y_B, torch.zeros_like(z_BL[:, 0])
 
-        def fool(n: int, random: torch.Generator) -> Tensor:
+        def judged(n: int, random: torch.Generator) -> Tensor:
             y_B, z_BL = self._draw(n, random)
-            return generator_loss(self.D.logits(self.G(z_BL, y_B), y_B)).mean()
+            return self.D.logits(self.G(z_BL, y_B), y_B)
 
-        return [
-            Private("discriminator", self.D, aux=real, fakes=FakeSource(self._draw, generated)),
-            PostProcessing("generator", self.G, loss=fool, every=self.every),
-        ]
+        def fool(n: int, random: torch.Generator) -> Tensor:
+            return generator_loss(judged(n, random), self.loss).mean()
+
+        @torch.no_grad()
+        def accuracy(n: int, random: torch.Generator) -> Tensor:
+            return known_as_fake(judged(n, random))
+
+        @torch.no_grad()
+        def counterparts(n: int, random: torch.Generator) -> tuple[Tensor, ...]:
+            # G treats images one by one (GroupNorm), so that no patient's fakes follow how many were drawn.
+            y_B, z_BL = self._draw(n, random)
+            return self.G(z_BL, y_B), y_B, torch.rand(n, generator=random, device=random.device)
+
+        if self.critic == "penalty":
+            private = Private("discriminator", Penalised(self.D, self.penalty), aux=counterparts)
+        else:
+            private = Private("discriminator", self.D, aux=real, fakes=FakeSource(self._draw, generated))
+        return [private, PostProcessing("generator", self.G, loss=fool, every=self.every, accuracy=accuracy)]
 
     def _draw(self, n: int, random: torch.Generator) -> tuple[Tensor, Tensor]:
         """Public, uniform labels y_B and latent vectors z_BL for n images."""

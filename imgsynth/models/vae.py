@@ -115,10 +115,15 @@ class NegativeELBO(nn.Module):
 
     def errors(self, x_BC: Tensor, y_B: Tensor, eps_BL: Tensor) -> tuple[Tensor, Tensor]:
         """Reconstruction alone, and with β KL: [B] each."""
+        return self.rebuilt(x_BC, y_B, eps_BL)[1:]
+
+    def rebuilt(self, x_BC: Tensor, y_B: Tensor, eps_BL: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The images that the decoder makes of these, beside ``errors``."""
         mu_BL, logvar_BL = self.encoder(x_BC, y_B)
         z_BL = mu_BL + (0.5 * logvar_BL).exp() * eps_BL
-        error_B = reconstruction(x_BC, self.decoder(z_BL, y_B))
-        return error_B, error_B + self.beta * kl_to_prior(mu_BL, logvar_BL)
+        rebuilt_BC = self.decoder(z_BL, y_B)
+        error_B = reconstruction(x_BC, rebuilt_BC)
+        return rebuilt_BC, error_B, error_B + self.beta * kl_to_prior(mu_BL, logvar_BL)
 
 
 class VAE(GenerativeModel):

@@ -6,6 +6,8 @@ import math
 
 import torch
 
+from imgsynth.models.base import PostProcessing
+from imgsynth.models.pace import Pace
 from imgsynth.privacy.fakes import how_many
 from imgsynth.privacy.plan import PrivacyPlan
 from imgsynth.privacy.step import private_step
@@ -50,10 +52,12 @@ def post_processing_updates(state: TrainingState, images: int) -> Numbers:
     A loss is any function of all its images, so that it cannot be split among ranks: each computes it on the same
     images, and takes the first one's gradient, as two devices need not agree in the last bit.
     """
-    losses = {}
+    losses: Numbers = {}
     for objective in state.post:
-        if state.step % objective.every:
+        if not objective.due(state.step):
             continue
+        if isinstance(objective.every, Pace):
+            losses |= _tell(objective.every, objective, state, images)
         parameters = [p for p in objective.module.parameters() if p.requires_grad]
         loss = objective.loss(objective.images or images, state.random)
         refuse_divergence(loss.item(), f"loss of {objective.name}", state.step)
@@ -64,6 +68,14 @@ def post_processing_updates(state: TrainingState, images: int) -> Numbers:
         state.optimizers[objective.name].step()
         losses[f"{objective.name}_loss"] = loss.item()
     return losses
+
+
+def _tell(pace: Pace, objective: PostProcessing, state: TrainingState, images: int) -> Numbers:
+    """Let ``pace`` know how things stand: the same on all ranks, which would wait for each other otherwise."""
+    assert objective.accuracy is not None, "a pace is set by an accuracy"
+    (accuracy,) = state.team.same([objective.accuracy(objective.images or images, state.random)])
+    pace.tell(state.step, accuracy.item())
+    return {"accuracy_on_fakes": accuracy.item(), "private_steps_per_generator_step": float(pace.every)}
 
 
 def refuse_divergence(value: float, what: str, step: int) -> None:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from imgsynth.audit.canaries.twin import Twin
-from imgsynth.models import GAN, VAE, GenerativeModel, Private
+from imgsynth.models import GAN, VAE, VAEGAN, GenerativeModel, Private
 from imgsynth.privacy.plan import PrivacyPlan
 from imgsynth.schema import TrainerConfig
 from imgsynth.types import Grid, PatientBatch
@@ -37,39 +36,6 @@ class Cohort:
         patients, images = x_PKC.shape[:2]
         y_PK = torch.tensor(indices, dtype=torch.long)[:, None].expand(-1, images) % CLASSES
         return PatientBatch(x_PKC, y_PK, torch.full((patients, images), 1 / images))
-
-
-class HybridLoss(nn.Module):
-    """A VAE-GAN after Larsen et al. 2016: encoder, decoder and discriminator, clipped together."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.encoder = nn.Sequential(nn.Flatten(), nn.Linear(64, 6))
-        self.decoder = nn.Sequential(nn.Linear(3, 64), nn.Tanh())
-        self.discriminator = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Tanh(), nn.Flatten(), nn.Linear(72, 1))
-
-    def forward(self, x_BC: Tensor, y_B: Tensor, eps_BL: Tensor) -> Tensor:
-        mu_BL, logvar_BL = self.encoder(x_BC).chunk(2, dim=1)
-        made_BC = self.decoder(mu_BL + (0.5 * logvar_BL).exp() * eps_BL).view_as(x_BC)
-        kl_B = 0.5 * (mu_BL.square() + logvar_BL.exp() - 1 - logvar_BL).sum(1)
-        real_B, fake_B = self.discriminator(x_BC).flatten(), self.discriminator(made_BC.detach()).flatten()
-        return (made_BC - x_BC).square().flatten(1).mean(1) + 0.1 * kl_B + F.softplus(-real_B) + F.softplus(fake_B)
-
-
-class Hybrid(GenerativeModel):
-    def __init__(self) -> None:
-        super().__init__()
-        self.shape, self.classes, self.loss = SHAPE, CLASSES, HybridLoss()
-
-    def objectives(self):
-        return [Private("hybrid", self.loss, lambda n, random: (torch.randn(n, 3, generator=random),))]
-
-    @property
-    def generator(self) -> nn.Module:
-        return self.loss.decoder
-
-    def sample(self, y_B: Tensor, random: torch.Generator) -> Tensor:
-        return self.loss.decoder(torch.randn(len(y_B), 3, generator=random)).view(-1, 1, *SHAPE)
 
 
 class MomentLoss(nn.Module):
@@ -103,7 +69,8 @@ class Moments(GenerativeModel):
 MODELS = {
     "vae": lambda: VAE(SHAPE, CLASSES, latent=2, channels=4, widest=8),
     "gan": lambda: GAN(SHAPE, CLASSES, latent=2, channels=4, widest=8, every=2),
-    "hybrid": Hybrid,
+    "wgan": lambda: GAN(SHAPE, CLASSES, latent=2, channels=4, widest=8, loss="wasserstein", critic="penalty"),
+    "vaegan": lambda: VAEGAN(SHAPE, CLASSES, latent=2, channels=4, widest=8, encoder_channels=4),
     "moments": Moments,
 }
 

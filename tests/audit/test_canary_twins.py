@@ -21,10 +21,11 @@ M = 40
         ("vae", {"clipping_quantile": 0.5}),
         ("gan", {"fakes": "joint"}),
         ("gan", {"fakes": "plain"}),
-        ("hybrid", {}),
+        ("wgan", {}),
+        ("vaegan", {}),
         ("moments", {"sampling_rate": 1.0, "steps": 1}),
     ],
-    ids=["vae", "vae adaptive", "gan joint", "gan plain", "hybrid", "moments"],
+    ids=["vae", "vae adaptive", "gan joint", "gan plain", "wgan", "vaegan", "moments"],
 )
 def test_without_noise_every_drawn_canary_is_known(model: str, changes: dict, kind: str) -> None:
     """Scores are then counts of how often each canary was drawn, and 0 of those left out: a_t is known exactly."""

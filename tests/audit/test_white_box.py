@@ -15,7 +15,7 @@ from imgsynth.audit.registry import build
 from imgsynth.audit.roc import auc, auc_interval
 from imgsynth.measure.encoders import get_encoder
 from imgsynth.measure.images import Images, synthetic_images
-from imgsynth.models import GAN, MERF, VAE, GenerativeModel
+from imgsynth.models import GAN, MERF, VAE, VAEGAN, GenerativeModel
 from imgsynth.models.white_box import LatentMap
 from imgsynth.schema import AuditConfig
 from imgsynth.training.checkpoint import load_checkpoint
@@ -26,14 +26,15 @@ MODELS = {
     "gan": lambda shape: GAN(shape, 2, latent=3, channels=2, widest=4),
     "vae": lambda shape: VAE(shape, 2, latent=3, channels=2, widest=4),
     "merf": lambda shape: MERF(shape, 2, latent=3, channels=2, widest=4, frequencies=2000),
+    "vaegan": lambda shape: VAEGAN(shape, 2, latent=3, channels=2, widest=4, encoder_channels=2),
     "hybrid": lambda shape: Hybrid(shape, 2),
     "sampler": lambda shape: Sampler(shape, 2),
 }
 APPLIES = {
-    "logan": {"gan", "hybrid"},
-    "posterior/reconstruction": {"vae", "hybrid"},
-    "posterior/elbo": {"vae", "hybrid"},
-    "latent_inversion": {"gan", "vae", "merf", "hybrid"},
+    "logan": {"gan", "vaegan", "hybrid"},
+    "posterior/reconstruction": {"vae", "vaegan", "hybrid"},
+    "posterior/elbo": {"vae", "vaegan", "hybrid"},
+    "latent_inversion": {"gan", "vae", "vaegan", "merf", "hybrid"},
     "released_mean": {"merf"},
 }
 

@@ -1,6 +1,7 @@
 """Every gradient engine answers the same question. An engine joins this suite by being listed in ``ENGINES``."""
 
 import copy
+from functools import partial
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.func import grad
 
-from imgsynth.models import GAN, VAE, Private
+from imgsynth.models import GAN, VAE, VAEGAN, Private
 from imgsynth.models.base import queries_of
 from imgsynth.privacy.engines import ENGINES, Clipped, get_engine
 from imgsynth.privacy.engines.ghost import GhostEngine
@@ -138,11 +139,20 @@ def agrees(engine, module, batch, aux, clip):
     torch.testing.assert_close(got.norms_P, torch.tensor(norms, dtype=dtype), rtol=TOLERANCE[dtype], atol=0)
 
 
+OURS = {
+    "vae": VAE,
+    "gan": GAN,
+    "gan, lipschitz": partial(GAN, loss="wasserstein", critic="lipschitz"),
+    "gan, penalty": partial(GAN, loss="wasserstein", critic="penalty", channels=2),
+    "vaegan": VAEGAN,
+}
+
+
 @pytest.mark.parametrize("shape", [(8, 8), (8, 8, 8)], ids=str)
-@pytest.mark.parametrize("model", [VAE, GAN])
+@pytest.mark.parametrize("model", OURS)
 def test_the_private_objectives_of_our_models(engine, model, shape):
     torch.manual_seed(0)
-    (objective,) = [o for o in model(shape, CLASSES).objectives() if isinstance(o, Private)]
+    (objective,) = [o for o in OURS[model](shape, CLASSES).objectives() if isinstance(o, Private)]
     sums_to_the_oracles(engine, objective.module.double(), shape, objective.aux(6, torch.Generator().manual_seed(0)))
 
 

@@ -1,10 +1,11 @@
 """The GAN's losses against torch's, what its batches are labelled, and that the networks pull against each other."""
 
+import pytest
 import torch
 import torch.nn.functional as F
 
 from imgsynth.models import GAN, PostProcessing, Private
-from imgsynth.models.gan import discriminator_loss, generator_loss
+from imgsynth.models.adversarial import discriminator_loss, generator_loss
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -67,6 +68,17 @@ def test_the_generators_loss_is_the_discriminators_opinion_of_the_same_images():
 
 def test_n_d_is_handed_to_the_trainer():
     assert parts(GAN((16, 16), 1, every=7))[1].every == 7
+
+
+def test_the_pace_is_told_the_share_of_fakes_that_the_discriminator_knows():
+    model = GAN((16, 16), 2, latent=4, adaptive=True)
+    private, post = parts(model)
+    x_BC, y_B, _ = fakes(private, 50, seeded(3))
+    logit_B = model.D.logits(x_BC, y_B)
+    share = float((logit_B < 0).float().mean())
+    assert 0 < share < 1
+    assert post.accuracy(50, seeded(3)).item() == pytest.approx(share)
+    assert not post.accuracy(2, seeded(3)).requires_grad
 
 
 def test_it_learns_where_each_class_is_bright():

@@ -447,6 +447,33 @@ def test_an_adaptive_norm_and_its_optimizer_go_on_where_they_were(
     assert shown[0] == shown[1] and len(set(shown[0])) == 9 and shown[0][0] == 1.0
 
 
+def test_a_pace_is_shown_and_goes_on_where_it_was(
+    configure: Configure, train_run: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seeded: n_D rises, and the generator steps at the same steps whether the run was stopped at step 4 or not."""
+    cfg = configure("gan")
+    cfg.model = {**cfg.model, "adaptive": True, "every": 1, "patience": 2}
+    monkeypatch.setattr("imgsynth.models.gan.known_as_fake", lambda logit_B: logit_B.sigmoid().mean())  # about a half
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    unbroken = train_run(cfg, "unbroken")
+    with monkeypatch.context() as patch:
+        patch.setattr(publish.Metrics, "publish", stop)
+        with pytest.raises(KeyboardInterrupt):
+            train_run(cfg, "broken")
+    broken = train_run(cfg, "broken")
+    rows = [read_rows(run / "metrics.jsonl") for run in (unbroken, broken)]
+    paces = [
+        {row["step"]: row["private_steps_per_generator_step"] for row in r if "generator_loss" in row} for r in rows
+    ]
+    assert paces[0] == paces[1] == {1: 1, 2: 2, 4: 2, 6: 5}
+    assert all(0.3 < row["accuracy_on_fakes"] < 0.6 for row in rows[0] if "generator_loss" in row)
+    states = [load_checkpoint(run / "checkpoints" / "last.pt")["state"]["model"] for run in (unbroken, broken)]
+    assert all(torch.equal(weight, states[1][name]) for name, weight in states[0].items())
+
+
 def test_the_optimizer_is_told_the_noise_of_the_step(configure: Configure) -> None:
     """Φ = (σ_g C_t / (q n))², with the C of the step and not of the next one."""
     cfg = configure("vae", privacy={"clipping_quantile": 0.6, "clipping_norm": 0.2}, trainer={"optimizer": "adam_bc"})

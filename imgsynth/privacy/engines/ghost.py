@@ -320,7 +320,9 @@ def _unsupported() -> Iterator[None]:
     except RuntimeError as error:
         if "memory" in str(error) and "alloc" in str(error):
             raise
-        raise Unsupported(str(error).strip().split("\n")[0]) from error
+        said = str(error).strip().split("\n")[0]
+        within = "with functorch transforms" in said  # torch.func, within the loss, on what we watch
+        raise Unsupported("a gradient taken within the loss" if within else said) from error
 
 
 @contextmanager

@@ -21,11 +21,12 @@ from imgsynth.privacy.engines.contributions import Contribution
 from imgsynth.privacy.engines.layers import LAYERS, Layer, Unsupported
 from imgsynth.privacy.engines.patients import Images
 
-# Reading these off a parameter is no use of its values.
+# Reading these off a parameter is no use of its values, or, detached from it, one that has no gradient.
 _HARMLESS = {
     getattr(getattr(Tensor, name), "__get__", getattr(Tensor, name))
     for name in ("shape", "dtype", "device", "ndim", "requires_grad", "is_cuda", "layout", "is_leaf", "grad")
 } | {Tensor.size, Tensor.dim, Tensor.numel, Tensor.stride, Tensor.is_floating_point, Tensor.__len__, Tensor.__hash__}
+_HARMLESS.add(Tensor.detach)
 
 Arrived = Callable[[str, list[Contribution]], None]
 
