@@ -5,6 +5,7 @@ from imgsynth.models.evolution import Evolution
 from imgsynth.models.gan import GAN
 from imgsynth.models.mepf import MEPF
 from imgsynth.models.merf import MERF
+from imgsynth.models.pategan import PATEGAN
 from imgsynth.models.vae import VAE
 from imgsynth.models.vaegan import VAEGAN
 
@@ -12,6 +13,7 @@ __all__ = [
     "GAN",
     "MEPF",
     "MERF",
+    "PATEGAN",
     "VAE",
     "VAEGAN",
     "Evolution",

@@ -35,6 +35,32 @@ class FakeSource:
 
 
 @dataclass(frozen=True)
+class Votes:
+    """Teachers whose noisy votes are all that a private objective learns from (PATE, Papernot et al. 2017).
+
+    ``teacher()`` makes the network of one teacher, of which ``forward(x_BC, y_B, target_B)`` are losses [B] (target 1
+    for real, 0 for generated) and ``logits(x_BC, y_B)`` numbers [B], without a layer that couples images. There are
+    ``teachers`` of them (None: a public function of the cohort's declared size). Before each vote every one takes
+    ``steps`` steps of Adam at ``learning_rate``, each on ``batch`` of its own patients and as many generated images.
+    Then all are shown ``images`` generated images: ``choose(logit_KM)`` are bits [K, M], of which a teacher's follow
+    its own logits alone. The module of the objective takes ``student_steps`` steps on these images, with the label
+    real where a noisy majority of bits says so.
+
+    ``fakes.make(*drawn_B)`` are ``(x_BC, y_B)``. Teachers are no part of the model: they are never released.
+    """
+
+    teacher: Callable[[], nn.Module]
+    choose: Callable[[Tensor], Tensor]
+    fakes: FakeSource
+    teachers: int | None
+    steps: int
+    batch: int
+    learning_rate: float
+    images: int
+    student_steps: int
+
+
+@dataclass(frozen=True)
 class Private:
     """An objective that sees real images. What these do to its trainable parameters goes through the privacy plan.
 
@@ -46,6 +72,8 @@ class Private:
     linear in its weights w, -<w, f(x, y)> with |f| at most 1, so that a patient's gradient is -f; each of ``rounds``
     steps takes every patient and adds the noised mean of f to w, as it is. What w is in between (set back to zero, say)
     is the affair of the post-processing objectives. None: weights are trained by an optimizer, in any number of steps.
+
+    ``votes`` is for a module that sees no real image but learns from teachers that do; its ``aux`` is then the label.
     """
 
     name: str
@@ -53,6 +81,7 @@ class Private:
     aux: Callable[[int, torch.Generator], tuple[Tensor, ...]]
     fakes: FakeSource | None = None
     rounds: int | None = None
+    votes: Votes | None = None
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ _IN_EARLIER_VERSIONS = {
     "clipping_learning_rate": 0.2,
     "count_noise_multiplier": 0.0,
     "queries": (),
+    "teachers": None,
 }
 
 
@@ -50,7 +51,8 @@ class PrivacyPlan:
     datasets that differ by adding or removing all data of one ``unit``, provided that nothing but ``private_step``
     under this plan and, once for each of ``queries``, under ``for_query``, on batches from ``PoissonPatients`` under
     the same plan, and ``noisy_histogram`` at ``histogram_epsilon`` reads the private data. The mechanism is DP-SGD
-    (Abadi et al. 2016, arXiv 1607.00133) with users as units (McMahan et al. 2018, arXiv 1710.06963).
+    (Abadi et al. 2016, arXiv 1607.00133) with users as units (McMahan et al. 2018, arXiv 1710.06963). Where there are
+    ``teachers``, ``noisy_margin`` of their votes takes the place of ``private_step`` (``votes.py``).
 
     | case                     | meaning                                                                     |
     |--------------------------|-----------------------------------------------------------------------------|
@@ -61,6 +63,7 @@ class PrivacyPlan:
     | clipping_quantile given  | C adapts; gradient and count of a step together are one mechanism of σ      |
     | queries given            | each is a further Gaussian mechanism on all units, composed with training   |
     | sampling_rate = 1        | every unit in every step                                                    |
+    | teachers given           | a step is one noisy vote; C is the length of a teacher's row of votes       |
     """
 
     mode: Literal["dp", "none"]
@@ -85,6 +88,7 @@ class PrivacyPlan:
     clipping_learning_rate: float = 0.2  # η of that
     count_noise_multiplier: float = 0.0  # σ_b: the noise of its count has standard deviation σ_b
     queries: tuple[GaussianQuery, ...] = ()  # what is asked of the whole cohort once, beside training
+    teachers: int | None = None  # K whose votes are noised, each with units of its own; None: gradients are
 
     def __post_init__(self) -> None:
         faults = faults_of({field.name: getattr(self, field.name) for field in fields(self)})
@@ -137,6 +141,7 @@ class PrivacyPlan:
         (query,) = (query for query in self.queries if query.name == name)
         return replace(
             self, sampling_rate=1.0, steps=1, clipping_norm=query.clipping_norm, histogram_epsilon=0.0, queries=(),
+            teachers=None,
             noise_multiplier=query.noise_multiplier, clipping_quantile=None, count_noise_multiplier=0.0,
         )  # fmt: skip
 
@@ -224,6 +229,7 @@ def make_plan(
     epsilon_for_histogram: float = 0.0,
     ids: Literal["patient", "case"] = "patient",
     queries: Mapping[str, float] = MappingProxyType({}),
+    teachers: int | None = None,
 ) -> PrivacyPlan:
     """The plan for a cohort of ``n`` units (``privacy.n`` wins where declared), σ calibrated where it is not given.
 
@@ -253,6 +259,7 @@ def make_plan(
         "clipping_quantile": privacy.clipping_quantile,
         "clipping_learning_rate": privacy.clipping_learning_rate,
         "queries": tuple(GaussianQuery(name, norm, 0.0) for name, norm in queries.items()),
+        "teachers": teachers,
     }
     if privacy.mode == "none":
         return PrivacyPlan(**draft)  # refuses what mode "none" cannot have

@@ -71,6 +71,8 @@ def faults_of(d: dict[str, Any], counted: int = 0) -> list[Fault]:
     ]  # fmt: skip
     if d["clipping_quantile"] is not None:
         checks += _adaptive_checks(d)
+    if d.get("teachers") is not None:
+        checks += _teacher_checks(d)
     checks += _query_checks(d)
     return [Fault(where, str(got), expected, remedy) for good, where, got, expected, remedy in checks if not good]
 
@@ -89,6 +91,16 @@ def _query_checks(d: dict[str, Any]) -> list[tuple[bool, str, Any, str, str]]:
              "a finite number, 0 or more", "privacy.query_noise_multiplier=null takes a share of privacy.epsilon"),
         ]  # fmt: skip
     return checks
+
+
+def _teacher_checks(d: dict[str, Any]) -> list[tuple[bool, str, Any, str, str]]:
+    return [
+        (d["teachers"] >= 1, "model.teachers", d["teachers"], "at least 1", "model.teachers=50"),
+        (d["sampling_rate"] == 1, "privacy.sampling_rate", f"{d['sampling_rate']:g}",
+         "1, as every patient's teacher votes in every step", "privacy.sampling_rate=1"),
+        (d["clipping_quantile"] is None, "privacy.clipping_quantile", d["clipping_quantile"],
+         "null, as votes are bounded by themselves", "privacy.clipping_quantile=null"),
+    ]  # fmt: skip
 
 
 def _adaptive_checks(d: dict[str, Any]) -> list[tuple[bool, str, Any, str, str]]:

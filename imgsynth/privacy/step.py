@@ -70,6 +70,7 @@ def private_step(
     | σ = 0           | clipping without noise                                                                      |
     | several images  | the patient's weighted mean is clipped, once                                                |
     """
+    assert plan.teachers is None, "a plan of votes has no gradients of patients"
     assert clipping is not None or plan.clipping_quantile is None, "a norm that adapts must be kept between steps"
     clipping = clipping or ClippingNorm(plan)
     images = batch.w_PK.shape[1]

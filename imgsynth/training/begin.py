@@ -11,7 +11,7 @@ from imgsynth.cohort.build import build_manifest
 from imgsynth.cohort.manifest import Manifest
 from imgsynth.console import warn
 from imgsynth.files import read_json, write_json
-from imgsynth.models.base import queries_of
+from imgsynth.models.base import queries_of, the_private
 from imgsynth.privacy.budget import describe
 from imgsynth.privacy.ledger import Entry, Ledger
 from imgsynth.privacy.plan import PrivacyPlan, make_plan
@@ -22,6 +22,7 @@ from imgsynth.training.folder import RunFolder
 from imgsynth.training.histogram import release_histogram
 from imgsynth.training.members import members
 from imgsynth.training.run import ModelFactory, finished
+from imgsynth.training.teachers import how_many
 from imgsynth.types import Fault, ImgsynthError, InputError
 
 
@@ -46,16 +47,18 @@ def settle(folder: RunFolder, cfg: Config, model_factory: ModelFactory) -> tuple
     if folder.begun:
         return Manifest.load(folder.manifest), PrivacyPlan.from_json(read_json(folder.plan))
     manifest, _ = build_manifest(cfg.data)
-    asked = queries_of(model_factory(tuple(cfg.preprocess.shape), len(manifest.classes)).objectives())
+    objectives = model_factory(tuple(cfg.preprocess.shape), len(manifest.classes)).objectives()
+    asked, votes, n = queries_of(objectives), the_private(objectives).votes, len(manifest.patients("train"))
     plan = make_plan(
         cfg.privacy,
-        n=len(manifest.patients("train")),
+        n=n,
         steps=cfg.trainer.steps,
         images_per_patient=cfg.data.images_per_patient,
         augmentation_multiplicity=cfg.data.augmentation_multiplicity,
         unit=manifest.unit,
         ids=manifest.ids,
         queries={query.name: query.norm for query in asked},
+        teachers=None if votes is None else how_many(votes, n if cfg.privacy.n is None else cfg.privacy.n),
         epsilon_for_histogram=cfg.sample.histogram_epsilon if cfg.sample.labels == "histogram" else 0.0,
     )
     return manifest, plan

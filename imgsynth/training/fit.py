@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from imgsynth.models.base import Objective, PostProcessing, the_private
 from imgsynth.schema import PrivacyConfig, TrainerConfig
@@ -13,10 +14,16 @@ def refuse_misfit(objectives: Sequence[Objective], privacy: PrivacyConfig, train
     """InputError with every setting that does not belong to such a model.
 
     A summary (``Private.rounds``) is the noised mean over *all* patients of vectors of length at most 1, as it is:
-    another rate, clipping norm or optimizer would give some other vector and call it that mean.
+    another rate, clipping norm or optimizer would give some other vector and call it that mean. Votes
+    (``Private.votes``) are of all patients' teachers, and have no gradients to be clipped.
     """
-    rounds = the_private(objectives).rounds
-    faults = list(_of_a_network(trainer) if rounds is None else _of_a_summary(rounds, privacy, trainer))
+    private = the_private(objectives)
+    if private.votes is not None:
+        faults = list(_of_votes(privacy, trainer))
+    elif private.rounds is not None:
+        faults = list(_of_a_summary(private.rounds, privacy, trainer))
+    else:
+        faults = list(_of_a_network(trainer))
     if trainer.steps_after and not any(isinstance(o, PostProcessing) for o in objectives):
         faults.append(
             Fault("trainer.steps_after", str(trainer.steps_after), "0, as this model has no network that sees no data",
@@ -36,8 +43,21 @@ def _of_a_network(trainer: TrainerConfig) -> Iterator[Fault]:
         )
 
 
+def _of_votes(privacy: PrivacyConfig, trainer: TrainerConfig) -> Iterator[Fault]:
+    if trainer.optimizer not in ("adam", "sgd"):
+        yield Fault("trainer.optimizer", trainer.optimizer,
+                    "adam or sgd: the noise is in the labels, not in a gradient", "trainer.optimizer=adam")  # fmt: skip
+    yield from _others(
+        [
+            ("privacy.sampling_rate", privacy.sampling_rate, 1.0, "every patient's teacher votes in every step"),
+            ("privacy.clipping_norm", privacy.clipping_norm, 1.0, "votes are bounded by themselves; the noise is σ√M"),
+            ("privacy.clipping_quantile", privacy.clipping_quantile, None, "votes are bounded by themselves"),
+        ]
+    )
+
+
 def _of_a_summary(rounds: int, privacy: PrivacyConfig, trainer: TrainerConfig) -> Iterator[Fault]:
-    needed = [
+    needed: list[tuple[str, Any, Any, str]] = [
         ("trainer.optimizer", trainer.optimizer, "summary", "which takes the noised mean as it is"),
         ("trainer.learning_rate", trainer.learning_rate, 1.0, "which takes the noised mean as it is"),
         ("trainer.steps", trainer.steps, rounds, "as often as this model asks (more, and more noise)"),
@@ -45,6 +65,11 @@ def _of_a_summary(rounds: int, privacy: PrivacyConfig, trainer: TrainerConfig) -
         ("privacy.clipping_norm", privacy.clipping_norm, 1.0, "the length that no image's vector exceeds"),
         ("privacy.clipping_quantile", privacy.clipping_quantile, None, "a norm that stays"),
     ]
+    yield from _others(needed)
+
+
+def _others(needed: list[tuple[str, Any, Any, str]]) -> Iterator[Fault]:
+    """Of (key, what it is, what it must be, why) those that are not."""
     for where, got, value, why in needed:
         if got != value:
             said = "null" if value is None else f"{value:g}" if isinstance(value, (int, float)) else value

@@ -78,6 +78,11 @@ class RunFolder:
         """Preprocessed images of patients, with ``data.cache=disk``."""
         return self.root / "local" / "cache"
 
+    @property
+    def local(self) -> Path:
+        """What shows or measures patients, and never leaves."""
+        return self.root / "local"
+
     def sheet(self, step: int) -> Path:
         return self.root / "samples" / f"step-{step:06d}.png"
 
@@ -93,7 +98,7 @@ class RunFolder:
         be taken again. Only training writes these files, and only one process trains here."""
         names = ("metrics.jsonl", "manifest.json", "plan.json", "config.json", "run_id.txt",
                  "label_histogram.next.json", "diverged.json", "metrics.LOCAL-ONLY.txt")  # fmt: skip
-        patterns = ["checkpoints/.*", "samples/.*", "local/.README.txt.*", "local/.metrics.jsonl.*"]
+        patterns = ["checkpoints/.*", "samples/.*", "local/.README.txt.*", "local/.metrics.jsonl.*", "local/.teachers-*"]
         patterns += [f".{name}.*" for name in names]
         with writing(self.root):
             for pattern in patterns:

@@ -27,7 +27,8 @@ from imgsynth.training.publish import Publisher, is_due
 from imgsynth.training.queries import ask
 from imgsynth.training.run import ModelFactory
 from imgsynth.training.state import TrainingState
-from imgsynth.training.steps import Numbers, post_processing_updates, private_update
+from imgsynth.training.steps import Numbers, post_processing_updates, private_update, vote_update
+from imgsynth.training.teachers import Teachers
 from imgsynth.training.team import SOLO, Team
 from imgsynth.types import CheckFailed, Fault, Grid, InputError
 
@@ -75,14 +76,19 @@ def train(
         epsilon = publisher.resume(state)
 
         # Open the images of this rank's patients, unless nothing that sees them is left to do.
-        dataset, feed = None, None
+        dataset, feed, teachers = None, None, None
         if state.step < plan.steps or state.asked < len(plan.queries):
             dataset = PatientDataset(
                 manifest, "train", cfg.preprocess, plan.images_per_patient, cfg.data.cache,
                 cache_dir=folder.cache, extra=extra_transforms, generator=state.picks,
                 copies=plan.augmentation_multiplicity, part=(team.rank, team.size),
             )  # fmt: skip
-            feed = claims.enter_context(closing(Feed(dataset, state.sampler, state.random.device)))
+            if state.private.votes is None:
+                feed = claims.enter_context(closing(Feed(dataset, state.sampler, state.random.device)))
+            elif state.step < plan.steps:
+                teachers = Teachers.of(state, plan, dataset, range(len(dataset)), cfg.privacy.seed)
+                if state.step > 0:
+                    teachers.restore(folder.local, state.step)
 
         ending = ended_by(CheckFailed, folder, job) if team.first else nullcontext()
         with training_bar(steps) as advance, closing(publisher), ending:
@@ -109,6 +115,10 @@ def train(
                     with ended_by(InputError, folder, job) if team.first else nullcontext():
                         public, local = private_update(state, plan, batch)
                     public["noise_multiplier"], local["data_seconds"] = plan.noise_multiplier, feed.waited
+                elif teachers is not None and state.step <= plan.steps:
+                    # Teachers vote, with noise, on generated images; the student learns from that.
+                    public, local = vote_update(state, plan, teachers)
+                    public["noise_multiplier"] = plan.noise_multiplier
 
                 # Step what sees no data, and average the generator.
                 public |= post_processing_updates(state, plan.companion_size)
@@ -118,7 +128,11 @@ def train(
                 local["seconds"] = time.perf_counter() - began
                 publisher.metrics.add({"step": state.step, **public}, {"step": state.step, **local})
                 if is_due(state.step, cfg.trainer):
+                    if teachers is not None:
+                        teachers.save(folder.local, state.step)
                     epsilon = publisher.publish(state)
+                    if teachers is not None:
+                        teachers.forget(folder.local, but=state.step if state.step < plan.steps else None)
                 advance(state.step, epsilon)
 
             # And what it asks when it is trained.
@@ -158,6 +172,11 @@ def _initial_state(
         make_repeatable(seed)
     model = model_factory(grid.shape, len(manifest.classes))
     refuse_misfit(model.objectives(), cfg.privacy, cfg.trainer)
+    if team.size > 1 and plan.teachers is not None:
+        raise InputError(
+            Fault("torchrun", f"{team.size} processes for a model whose teachers vote", "one process",
+                  "train without torchrun")
+        )  # fmt: skip
     share = len(range(team.rank, patients, team.size))
     state = TrainingState(model, plan, cfg.trainer, patients=share, seed=seed, device=device, team=team)
     if plan.mode == "dp":

@@ -11,9 +11,11 @@ from imgsynth.models.pace import Pace
 from imgsynth.privacy.fakes import how_many
 from imgsynth.privacy.plan import PrivacyPlan
 from imgsynth.privacy.step import private_step
+from imgsynth.privacy.votes import noisy_margin
 from imgsynth.training.fakes import in_units, made
 from imgsynth.training.optimizers import take_step
 from imgsynth.training.state import TrainingState
+from imgsynth.training.teachers import Teachers
 from imgsynth.types import CheckFailed, Fault, PatientBatch
 
 Numbers = dict[str, float]
@@ -43,6 +45,39 @@ def private_update(state: TrainingState, plan: PrivacyPlan, batch: PatientBatch)
         each.update(state.random, info.noise_std)
     adapted = {name: value for name, value in info.public.items() if name == "clipping_norm"}
     return {"gradient_norm": norm, **adapted}, {"patients": len(batch), **info.local}
+
+
+def vote_update(state: TrainingState, plan: PrivacyPlan, teachers: Teachers) -> tuple[Numbers, Numbers]:
+    """One noisy vote of ``teachers``, and the student's steps on the labels that come of it. Returns (public, local)
+    numbers.
+
+    The student is shown generated images and noisy labels alone; all that is drawn here is as much whoever the
+    patients are. Raises InputError beyond the plan's last step.
+    """
+    objective, random = state.private, state.random
+    votes = objective.votes
+    assert votes is not None
+    state.sampler.draw()  # one of the steps that the plan accounts for; with rate 1 nobody is left out
+    for _ in range(votes.steps):
+        with torch.no_grad():
+            x_FC, y_F = votes.fakes.make(*votes.fakes.draw(votes.batch, random))
+        teachers.learn(x_FC, y_F)
+    with torch.no_grad():
+        x_MC, y_M = votes.fakes.make(*votes.fakes.draw(votes.images, random))
+    real_KM = teachers.vote(x_MC, y_M)
+    target_M = (noisy_margin(plan, real_KM, state.noise) > 0).to(x_MC.dtype)
+    parameters = [p for p in objective.module.parameters() if p.requires_grad]
+    for _ in range(votes.student_steps):
+        loss = objective.module(x_MC, y_M, target_M).mean()
+        refuse_divergence(loss.item(), f"loss of {objective.name}", state.step)
+        for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
+            parameter.grad = gradient
+        state.optimizers[objective.name].step()
+    agreed = (real_KM.double().mean(0) - 0.5).abs().mean().item()
+    return (
+        {f"{objective.name}_loss": loss.item(), "labelled_real": target_M.mean().item()},
+        {"mean_margin_of_votes": agreed, "teachers_without_patients": teachers.without_patients},
+    )
 
 
 def post_processing_updates(state: TrainingState, images: int) -> Numbers:

@@ -18,12 +18,16 @@ MODELS = {
     "vae": {"_target_": "imgsynth.models.VAE", "latent": 2, "channels": 2, "widest": 4},
     "gan": {"_target_": "imgsynth.models.GAN", "latent": 2, "channels": 2, "widest": 4, "every": 2},
     "merf": {"_target_": "imgsynth.models.MERF", "latent": 2, "channels": 2, "frequencies": 30, "images": 8},
+    "pategan": {"_target_": "imgsynth.models.PATEGAN", "latent": 2, "channels": 2, "widest": 4, "teachers": 5,
+                "teacher_channels": 2, "teacher_batch": 3, "images": 6},
 }
 # What a model needs that learns from one noised mean.
 SUMMARY: dict[str, dict[str, Any]] = {
     "privacy": {"batch_patients": None, "sampling_rate": 1.0},
     "trainer": {"optimizer": "summary", "learning_rate": 1.0, "steps": 1, "steps_after": 8},
 }
+VOTES: dict[str, dict[str, Any]] = {"privacy": {"batch_patients": None, "sampling_rate": 1.0}}
+NEEDS = {"merf": SUMMARY, "pategan": VOTES}
 
 
 @pytest.fixture(scope="session")
@@ -52,8 +56,8 @@ def make_config(cohort: Path) -> Callable[..., Config]:
             trainer=TrainerConfig(steps=9, checkpoint_every=4, sheet_every=6, device="cpu", threads=1),
             sample=SampleConfig(),
         )  # fmt: skip
-        if model == "merf":
-            changes = {**changes, **{name: {**values, **changes.get(name, {})} for name, values in SUMMARY.items()}}
+        needs = NEEDS.get(model, {})
+        changes = {**changes, **{name: {**values, **changes.get(name, {})} for name, values in needs.items()}}
         return dataclasses.replace(
             cfg, **{name: dataclasses.replace(getattr(cfg, name), **values) for name, values in changes.items()}
         )

@@ -1,0 +1,166 @@
+"""PATE-GAN: a generative adversarial network whose discriminator learns from noisy votes of teachers, in 2D and 3D.
+
+Jordon, Yoon and van der Schaar 2019, "PATE-GAN: Generating Synthetic Data with Differential Privacy Guarantees" (ICLR;
+openreview S1zk9iRqF7), after Papernot et al. 2017 and 2018 (arXiv:1610.05755, arXiv:1802.08908). Every teacher is a
+small discriminator that is trained on patients of its own, without privacy. Teachers are asked which of a few generated
+images are real; only the number of their votes leaves, with noise. The student, a discriminator too, is trained on
+generated images with these labels, and the generator against the student: neither is ever shown a real image.
+
+Symbols
+    x_BC   images [B, 1, *shape] in [-1, 1], real or generated      y_B       class indices [B], of generated ones public
+    z_BL   latent vectors [B, latent], N(0, 1)                      target_B  1 for real or so labelled, 0 for generated
+    G(z, y) the generator   S(x, y) the student's logit             k, m      teachers; images that one step asks about
+
+Unlike the paper: Gaussian noise, whose composition over a run is tighter than Laplace's and needs no look at the votes;
+labels are conditions; a teacher votes for the half of the images that *it* finds more real than the other half. By the
+paper's vote, whether the image looks real at all, nearly all early images are generated, unanimously, and the student
+learns nothing from it that would tell the generator where to go. Either vote is one bit for each image and teacher.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from imgsynth.models.base import FakeSource, GenerativeModel, PostProcessing, Private, Votes
+from imgsynth.models.blocks import double, halve, one_hot, pyramid, to_image, voxels, widths
+from imgsynth.models.white_box import LatentMap, WhiteBox
+
+
+class Generator(nn.Module):
+    """G: z_BL [B, latent], y_B [B] to images [B, 1, *shape] in [-1, 1]."""
+
+    def __init__(self, shape: tuple[int, ...], classes: int, latent: int, channels: int, widest: int):
+        super().__init__()
+        grids = pyramid(shape)
+        dims, coarse, up = len(shape), grids[-1], widths(channels, widest, grids)[::-1]
+        self.classes = classes
+        self.stem = nn.Linear(latent + classes, up[0] * voxels(coarse))
+        self.unflatten = nn.Unflatten(1, (up[0], *coarse))
+        self.trunk = nn.Sequential(*(double(dims, i, o) for i, o in pairwise(up)))
+        self.head = to_image(dims, up[-1])
+
+    def forward(self, z_BL: Tensor, y_B: Tensor) -> Tensor:
+        h_BC = self.unflatten(self.stem(torch.cat([z_BL, one_hot(y_B, self.classes)], dim=1)))
+        return torch.tanh(self.head(self.trunk(h_BC)))
+
+
+class Discriminator(nn.Module):
+    """Student or teacher. ``logits(x_BC, y_B)`` [B] is higher for real images; ``forward`` gives the losses [B]."""
+
+    def __init__(self, shape: tuple[int, ...], classes: int, channels: int, widest: int):
+        super().__init__()
+        grids = pyramid(shape)
+        width = widths(channels, widest, grids)
+        dims, ins = len(shape), [1, *width[:-1]]
+        self.classes = classes
+        self.trunk = nn.Sequential(*(halve(dims, i, o) for i, o in zip(ins, width, strict=True)), nn.Flatten())
+        self.head = nn.Linear(width[-1] * voxels(grids[-1]), 1 + classes)
+
+    def logits(self, x_BC: Tensor, y_B: Tensor) -> Tensor:
+        """A logit for any image, plus one for an image of this class (Miyato and Koyama 2018, arXiv:1802.05637)."""
+        h_BY = self.head(self.trunk(x_BC))
+        return h_BY[:, 0] + (h_BY[:, 1:] * one_hot(y_B, self.classes)).sum(1)
+
+    def forward(self, x_BC: Tensor, y_B: Tensor, target_B: Tensor) -> Tensor:
+        return discriminator_loss(self.logits(x_BC, y_B), target_B)
+
+
+def discriminator_loss(logit_B: Tensor, target_B: Tensor) -> Tensor:
+    """-target log sigmoid(logit) - (1 - target) log(1 - sigmoid(logit)) per image: [B] (Jordon et al., eq. 3 and 6)."""
+    return F.softplus(logit_B) - target_B * logit_B
+
+
+def generator_loss(logit_B: Tensor) -> Tensor:
+    """-log S(G(z)) per image: [B], the non-saturating form (Goodfellow et al. 2014, section 3)."""
+    return F.softplus(-logit_B)
+
+
+def more_real(logit_KM: Tensor) -> Tensor:
+    """[K, M] bool: whether a teacher's logit is above its own median over the M images; never where it is no number."""
+    return logit_KM > logit_KM.median(dim=1, keepdim=True).values
+
+
+class PATEGAN(GenerativeModel):
+    """Conditional GAN whose discriminator is the student of teachers that see patients.
+
+    Args:
+        shape: voxels along two or three axes, each of which can be halved.
+        classes: number of public classes, at least 1.
+        latent: dimensions of z.
+        channels: of generator and student on the grid after the first halving; doubled at each further one.
+        widest: the most channels of these two on any grid.
+        teachers: k; ``None``: one for every 20 training patients, at most 200.
+        teacher_channels: of a teacher on the grid after the first halving; at most twice as many on any grid.
+        teacher_steps: steps that every teacher takes before each vote.
+        teacher_batch: patients in such a step, and as many generated images.
+        teacher_learning_rate: of the teachers' Adam.
+        images: m, generated images that one vote is about, and that one step of the generator takes.
+        student_steps: steps of the student on the labels of one vote; they cost nothing.
+    """
+
+    def __init__(
+        self,
+        shape: Sequence[int],
+        classes: int,
+        latent: int = 32,
+        channels: int = 16,
+        widest: int = 64,
+        teachers: int | None = None,
+        teacher_channels: int = 8,
+        teacher_steps: int = 2,
+        teacher_batch: int = 8,
+        teacher_learning_rate: float = 2e-3,
+        images: int = 64,
+        student_steps: int = 2,
+    ):
+        super().__init__()
+        self.shape, self.classes, self.latent, self.images = tuple(shape), classes, latent, images
+        self.G = Generator(self.shape, classes, latent, channels, widest)
+        self.S = Discriminator(self.shape, classes, channels, widest)
+        self._votes = Votes(
+            teacher=lambda: Discriminator(self.shape, classes, teacher_channels, 2 * teacher_channels),
+            choose=more_real,
+            fakes=FakeSource(self._draw, lambda y_B, z_BL: (self.G(z_BL, y_B), y_B)),
+            teachers=teachers,
+            steps=teacher_steps,
+            batch=teacher_batch,
+            learning_rate=teacher_learning_rate,
+            images=images,
+            student_steps=student_steps,
+        )
+
+    def objectives(self) -> Sequence[Private | PostProcessing]:
+        def target(n: int, random: torch.Generator) -> tuple[Tensor, ...]:
+            return (torch.ones(n, device=random.device),)
+
+        def fool(n: int, random: torch.Generator) -> Tensor:
+            y_B, z_BL = self._draw(n, random)
+            return generator_loss(self.S.logits(self.G(z_BL, y_B), y_B)).mean()
+
+        return [
+            Private("student", self.S, aux=target, votes=self._votes),
+            PostProcessing("generator", self.G, loss=fool, images=self.images),
+        ]
+
+    def _draw(self, n: int, random: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Public, uniform labels y_B and latent vectors z_BL for n images."""
+        y_B = torch.randint(self.classes, (n,), generator=random, device=random.device)
+        z_BL = torch.randn(n, self.latent, generator=random, device=random.device)
+        return y_B, z_BL
+
+    @property
+    def generator(self) -> nn.Module:
+        return self.G
+
+    @torch.no_grad()
+    def sample(self, y_B: Tensor, random: torch.Generator) -> Tensor:
+        z_BL = torch.randn(len(y_B), self.latent, generator=random, device=random.device)
+        return self.G(z_BL.to(y_B.device), y_B)
+
+    def white_box(self) -> WhiteBox:
+        return WhiteBox(discriminator=self.S.logits, latent=LatentMap(self.latent, self.G))
