@@ -34,7 +34,8 @@ from imgsynth.training.device import choose_device
 from imgsynth.training.queries import ask
 from imgsynth.training.run import Run, model_factory
 from imgsynth.training.state import TrainingState
-from imgsynth.training.steps import post_processing_updates, private_update
+from imgsynth.training.steps import post_processing_updates, private_update, vote_update
+from imgsynth.training.teachers import Teachers
 from imgsynth.types import Fault, InputError
 
 README = """LOCAL ONLY. Reference models of an audit: trained on real patients, with a seed, and not in the ledger.
@@ -73,14 +74,16 @@ class Recipe:
 
     def overfitted(self, n: int, steps: int, clipped: bool = False) -> Recipe:
         """The same networks and optimizers, ``steps`` steps on batches of half of ``n`` patients: for a positive
-        control. Without privacy, or ``clipped``: by the run's own mechanism with its noise multiplier at 0."""
+        control. Without privacy, or ``clipped``: by the run's own mechanism with its noise multiplier at 0. Where
+        teachers vote, it is one, who knows all of them and whose word is taken."""
         queries = tuple(replace(query, noise_multiplier=0.0) for query in self.plan.queries)
         summary = self.trainer.optimizer == "summary"  # is taken as ever, of all; its generator is trained for long
+        whole = summary or self.plan.teachers is not None
         plan = replace(
-            self.plan, mode="dp" if clipped else "none", n=n, sampling_rate=1.0 if summary else 0.5,
+            self.plan, mode="dp" if clipped else "none", n=n, sampling_rate=1.0 if whole else 0.5,
             steps=self.plan.steps if summary else steps, noise_multiplier=0.0, histogram_epsilon=0.0,
             clipping_quantile=self.plan.clipping_quantile if clipped else None, count_noise_multiplier=0.0, seeded=True,
-            queries=queries,
+            queries=queries, teachers=None if self.plan.teachers is None else 1,
         )  # fmt: skip
         trainer = replace(self.trainer, steps=plan.steps, steps_after=steps if summary else 0)
         return replace(self, plan=plan, trainer=trainer)
@@ -185,9 +188,12 @@ def train_reference(
         state = TrainingState(model, plan, recipe.trainer, patients=len(rows), seed=seed, device=device)
         dataset.generator = state.picks
         ask(state, plan, dataset, rows, "before")
+        teachers = None if plan.teachers is None else Teachers.of(state, plan, dataset, rows, seed)
         for _ in track(range(plan.steps + recipe.trainer.steps_after), what):
             state.step += 1
-            if state.step <= plan.steps:
+            if state.step <= plan.steps and teachers is not None:
+                vote_update(state, plan, teachers)
+            elif state.step <= plan.steps:
                 batch = dataset.batch([rows[i] for i in state.sampler.draw()]).to(device)
                 private_update(state, plan, batch)
             post_processing_updates(state, plan.companion_size)

@@ -7,7 +7,7 @@ images are real; only the number of their votes leaves, with noise. The student,
 generated images with these labels, and the generator against the student: neither is ever shown a real image.
 
 Symbols
-    x_BC   images [B, 1, *shape] in [-1, 1], real or generated      y_B       class indices [B], of generated ones public
+    x_BC   images [B, 1, *shape] in [-1, 1], real or generated      y_B       class indices [B]; generated ones' public
     z_BL   latent vectors [B, latent], N(0, 1)                      target_B  1 for real or so labelled, 0 for generated
     G(z, y) the generator   S(x, y) the student's logit             k, m      teachers; images that one step asks about
 
@@ -15,6 +15,8 @@ Unlike the paper: Gaussian noise, whose composition over a run is tighter than L
 labels are conditions; a teacher votes for the half of the images that *it* finds more real than the other half. By the
 paper's vote, whether the image looks real at all, nearly all early images are generated, unanimously, and the student
 learns nothing from it that would tell the generator where to go. Either vote is one bit for each image and teacher.
+A student that is never shown variety does not ask for it, so that the generator is rewarded for images of one class
+that differ (after Mao et al. 2019, arXiv:1903.05628), which needs no data.
 """
 
 from __future__ import annotations
@@ -29,6 +31,8 @@ from torch import Tensor, nn
 from imgsynth.models.base import FakeSource, GenerativeModel, PostProcessing, Private, Votes
 from imgsynth.models.blocks import double, halve, one_hot, pyramid, to_image, voxels, widths
 from imgsynth.models.white_box import LatentMap, WhiteBox
+
+APART = 1e-3  # mean difference of two images per voxel, below which the reward for more of it is not steeper
 
 
 class Generator(nn.Module):
@@ -101,6 +105,7 @@ class PATEGAN(GenerativeModel):
         teacher_learning_rate: of the teachers' Adam.
         images: m, generated images that one vote is about, and that one step of the generator takes.
         student_steps: steps of the student on the labels of one vote; they cost nothing.
+        diversity: weight of the generator's reward for images of one class that differ.
     """
 
     def __init__(
@@ -117,9 +122,11 @@ class PATEGAN(GenerativeModel):
         teacher_learning_rate: float = 2e-3,
         images: int = 64,
         student_steps: int = 2,
+        diversity: float = 0.1,
     ):
         super().__init__()
         self.shape, self.classes, self.latent, self.images = tuple(shape), classes, latent, images
+        self.diversity = diversity
         self.G = Generator(self.shape, classes, latent, channels, widest)
         self.S = Discriminator(self.shape, classes, channels, widest)
         self._votes = Votes(
@@ -140,7 +147,10 @@ class PATEGAN(GenerativeModel):
 
         def fool(n: int, random: torch.Generator) -> Tensor:
             y_B, z_BL = self._draw(n, random)
-            return generator_loss(self.S.logits(self.G(z_BL, y_B), y_B)).mean()
+            x_BC = self.G(z_BL, y_B)
+            other_BL = torch.randn(z_BL.shape, generator=random, device=random.device)
+            apart_B = (x_BC - self.G(other_BL, y_B)).abs().flatten(1).mean(1)
+            return (generator_loss(self.S.logits(x_BC, y_B)) - self.diversity * (apart_B + APART).log()).mean()
 
         return [
             Private("student", self.S, aux=target, votes=self._votes),

@@ -98,7 +98,13 @@ class RunFolder:
         be taken again. Only training writes these files, and only one process trains here."""
         names = ("metrics.jsonl", "manifest.json", "plan.json", "config.json", "run_id.txt",
                  "label_histogram.next.json", "diverged.json", "metrics.LOCAL-ONLY.txt")  # fmt: skip
-        patterns = ["checkpoints/.*", "samples/.*", "local/.README.txt.*", "local/.metrics.jsonl.*", "local/.teachers-*"]
+        patterns = [
+            "checkpoints/.*",
+            "samples/.*",
+            "local/.README.txt.*",
+            "local/.metrics.jsonl.*",
+            "local/.teachers-*",
+        ]
         patterns += [f".{name}.*" for name in names]
         with writing(self.root):
             for pattern in patterns:

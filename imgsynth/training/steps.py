@@ -57,7 +57,7 @@ def vote_update(state: TrainingState, plan: PrivacyPlan, teachers: Teachers) -> 
     objective, random = state.private, state.random
     votes = objective.votes
     assert votes is not None
-    state.sampler.draw()  # one of the steps that the plan accounts for; with rate 1 nobody is left out
+    patients = state.sampler.draw()  # one of the steps that the plan accounts for; with rate 1 everybody
     for _ in range(votes.steps):
         with torch.no_grad():
             x_FC, y_F = votes.fakes.make(*votes.fakes.draw(votes.batch, random))
@@ -76,7 +76,11 @@ def vote_update(state: TrainingState, plan: PrivacyPlan, teachers: Teachers) -> 
     agreed = (real_KM.double().mean(0) - 0.5).abs().mean().item()
     return (
         {f"{objective.name}_loss": loss.item(), "labelled_real": target_M.mean().item()},
-        {"mean_margin_of_votes": agreed, "teachers_without_patients": teachers.without_patients},
+        {
+            "patients": len(patients),
+            "mean_margin_of_votes": agreed,
+            "teachers_without_patients": teachers.without_patients,
+        },
     )
 
 

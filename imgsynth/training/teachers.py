@@ -171,12 +171,15 @@ class Teachers:
 
 
 class _Logits(torch.nn.Module):
+    """A teacher's ``logits`` as a forward pass, which ``functional_call`` needs."""
+
     def __init__(self, network: torch.nn.Module):
         super().__init__()
-        self.network = network
+        self.network: Any = network
 
-    def forward(self, x_MC: Tensor, y_M: Tensor) -> Any:
-        return self.network.logits(x_MC, y_M)
+    def forward(self, x_MC: Tensor, y_M: Tensor) -> Tensor:
+        logits: Tensor = self.network.logits(x_MC, y_M)
+        return logits
 
 
 def _file(folder: Path, step: int) -> Path:

@@ -18,8 +18,16 @@ MODELS = {
     "vae": {"_target_": "imgsynth.models.VAE", "latent": 2, "channels": 2, "widest": 4},
     "gan": {"_target_": "imgsynth.models.GAN", "latent": 2, "channels": 2, "widest": 4, "every": 2},
     "merf": {"_target_": "imgsynth.models.MERF", "latent": 2, "channels": 2, "frequencies": 30, "images": 8},
-    "pategan": {"_target_": "imgsynth.models.PATEGAN", "latent": 2, "channels": 2, "widest": 4, "teachers": 5,
-                "teacher_channels": 2, "teacher_batch": 3, "images": 6},
+    "pategan": {
+        "_target_": "imgsynth.models.PATEGAN",
+        "latent": 2,
+        "channels": 2,
+        "widest": 4,
+        "teachers": 5,
+        "teacher_channels": 2,
+        "teacher_batch": 3,
+        "images": 6,
+    },
 }
 # What a model needs that learns from one noised mean.
 SUMMARY: dict[str, dict[str, Any]] = {

@@ -122,6 +122,13 @@ def twin_plan(plan: PrivacyPlan, steps: int | None) -> PrivacyPlan:
             Fault("plan.json", f"a run of mode {plan.mode} with noise multiplier {plan.noise_multiplier:g}",
                   "a run with a proven ε, for a lower bound to be set beside", "imgsynth audit attacks any run")
         )  # fmt: skip
+    if plan.teachers is not None:
+        raise InputError(
+            Fault("model", "a run whose teachers vote (PATE)",
+                  "a run of which patients' gradients are summed: a canary is a gradient that nobody else has, and a "
+                  "teacher gives one bit for each image, whatever its patients are",
+                  "imgsynth audit, whose attacks take the release and the student")
+        )  # fmt: skip
     return replace(plan, steps=min(plan.steps, steps or plan.steps), histogram_epsilon=0.0, seeded=False)
 
 
