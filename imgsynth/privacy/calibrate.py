@@ -56,8 +56,9 @@ def gaussian_noise(epsilon: float, delta: float) -> float:
     """The smallest σ (to 10⁻⁶) at which one Gaussian mechanism of sensitivity 1 is (ε, δ)-differentially private.
 
     Balle & Wang 2018, "Improving the Gaussian Mechanism" (arXiv 1805.06530), Theorem 8: it is exactly where
-    Φ(1/(2σ) − εσ) − e^ε Φ(−1/(2σ) − εσ) ≤ δ.
+    Φ(1/(2σ) − εσ) − e^ε Φ(−1/(2σ) − εσ) ≤ δ. Beyond ε = 1000, which protects nobody, σ is that of 1000.
     """
+    epsilon = min(epsilon, 1000.0)
 
     def excess(log_sigma: float) -> float:
         sigma = math.exp(log_sigma)

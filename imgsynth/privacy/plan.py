@@ -6,10 +6,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
-from types import MappingProxyType
 from typing import Any, Literal
 
 from dp_accounting import dp_event as dp
@@ -22,7 +21,7 @@ from imgsynth.schema import PrivacyConfig
 from imgsynth.types import Fault, InputError, Unit
 
 # Plan files of earlier versions do not have these.
-_IN_EARLIER_VERSIONS = {
+IN_EARLIER_VERSIONS = {
     "ids": "patient",
     "augmentation_multiplicity": 1,
     "fakes": "separate",
@@ -203,7 +202,7 @@ class PrivacyPlan:
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> PrivacyPlan:
         """InputError where a field is missing or out of range, or where the ε stated is less than the ε proven."""
-        value = {**_IN_EARLIER_VERSIONS, **value}
+        value = {**IN_EARLIER_VERSIONS, **value}
         names = [field.name for field in fields(cls)]
         missing = [name for name in names if name not in value]
         if missing:
@@ -228,13 +227,13 @@ def make_plan(
     augmentation_multiplicity: int = 1,
     epsilon_for_histogram: float = 0.0,
     ids: Literal["patient", "case"] = "patient",
-    queries: Mapping[str, float] = MappingProxyType({}),
+    queries: Sequence[tuple[str, float]] = (),
     teachers: int | None = None,
 ) -> PrivacyPlan:
     """The plan for a cohort of ``n`` units (``privacy.n`` wins where declared), σ calibrated where it is not given.
 
     ``privacy.epsilon`` is the total: σ is such that training, queries *and* histogram cost at most that. δ must be
-    below 1/n for the declared and for the actual number. ``queries``: the clipping norm of each, by name; their noise
+    below 1/n for the declared and for the actual number. ``queries``: name and clipping norm of each; their noise
     is ``privacy.query_noise_multiplier``, or else such that each alone costs ``privacy.query_share`` of ε. Raises
     InputError with all faults at once, before anything is computed.
     """
@@ -258,7 +257,7 @@ def make_plan(
         "fakes": privacy.fakes,
         "clipping_quantile": privacy.clipping_quantile,
         "clipping_learning_rate": privacy.clipping_learning_rate,
-        "queries": tuple(GaussianQuery(name, norm, 0.0) for name, norm in queries.items()),
+        "queries": tuple(GaussianQuery(name, norm, 0.0) for name, norm in queries),
         "teachers": teachers,
     }
     if privacy.mode == "none":
@@ -272,7 +271,7 @@ def make_plan(
         if sigma is None:
             assert privacy.epsilon is not None  # faults_of_target
             sigma = gaussian_noise(privacy.query_share * privacy.epsilon, privacy.delta)
-        draft["queries"] = tuple(GaussianQuery(name, norm, sigma) for name, norm in queries.items())
+        draft["queries"] = tuple(GaussianQuery(name, norm, sigma) for name, norm in queries)
     plan = PrivacyPlan(**{**draft, "clipping_quantile": None})  # σ does not depend on what is done with it
     if privacy.epsilon is not None:
         plan = calibrated(plan, privacy.epsilon)

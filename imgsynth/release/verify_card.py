@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from imgsynth import __version__
-from imgsynth.privacy.plan import PrivacyPlan
+from imgsynth.privacy.plan import IN_EARLIER_VERSIONS, PrivacyPlan
 from imgsynth.release.audit_record import REFUSED
 from imgsynth.release.card import CARD_JSON, CARD_MD, FORMAT, build_card, card_markdown
 from imgsynth.release.card_audit import BY_CANARIES, NOT_AUDITED, VERDICTS
@@ -31,6 +31,7 @@ def card_faults(folder: Path, card: dict[str, Any]) -> list[Fault]:
     faults = _audit_faults(card["audit"])
     if faults:
         return faults
+    card = _with_defaults(card, plan)
     declared = card["burned_in_annotation"]
     if declared not in ("YES", "NO", None):
         return [_fault("burned_in_annotation", declared, "YES, NO or null")]
@@ -50,6 +51,14 @@ def card_faults(folder: Path, card: dict[str, Any]) -> list[Fault]:
         )
         for reason in expected["not_releasable_because"]
     ]
+
+
+def _with_defaults(card: dict[str, Any], plan: PrivacyPlan) -> dict[str, Any]:
+    """``card`` with what cards of earlier versions do not have: fields of the plan that then had one value only."""
+    stated = plan.to_json()
+    earlier = {key: stated[key] for key in IN_EARLIER_VERSIONS if key not in card["plan"]}
+    guarantee = {"epsilon_queries": {}, **card["guarantee"]} if "queries" in earlier else card["guarantee"]
+    return card | {"plan": card["plan"] | earlier, "guarantee": guarantee}
 
 
 def same(got: Any, expected: Any) -> bool:

@@ -29,10 +29,12 @@ def public_part(run: Run) -> dict[str, Any]:
     card = fresh_card(run)
     epsilon = card["guarantee"]["epsilon"]
     stated = None if epsilon is None else float(round_up(epsilon))
+    summary = run.config.trainer.optimizer == "summary"
+    batch = max(1, round(plan.normaliser))
     facts = {
         "card": card,
         "verdicts": VERDICTS,
-        "word": honest_word(plan.n, stated, plan.gradient_noise_multiplier, max(1, round(plan.normaliser)), plan.unit),
+        "word": honest_word(plan.n, stated, plan.gradient_noise_multiplier, batch, plan.unit, summary),
         "grid": run.grid,
         "classes": run.manifest.classes,
         "provenance": provenance(run),

@@ -57,7 +57,7 @@ def settle(folder: RunFolder, cfg: Config, model_factory: ModelFactory) -> tuple
         augmentation_multiplicity=cfg.data.augmentation_multiplicity,
         unit=manifest.unit,
         ids=manifest.ids,
-        queries={query.name: query.norm for query in asked},
+        queries=[(query.name, query.norm) for query in asked],
         teachers=None if votes is None else how_many(votes, n if cfg.privacy.n is None else cfg.privacy.n),
         epsilon_for_histogram=cfg.sample.histogram_epsilon if cfg.sample.labels == "histogram" else 0.0,
     )

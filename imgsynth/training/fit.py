@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from imgsynth.models.base import Objective, PostProcessing, the_private
+from imgsynth.models.base import Objective, PostProcessing, queries_of, the_private
 from imgsynth.schema import PrivacyConfig, TrainerConfig
 from imgsynth.types import Fault, InputError
 
@@ -29,6 +29,12 @@ def refuse_misfit(objectives: Sequence[Objective], privacy: PrivacyConfig, train
             Fault("trainer.steps_after", str(trainer.steps_after), "0, as this model has no network that sees no data",
                   "trainer.steps_after=0")
         )  # fmt: skip
+    queries = queries_of(objectives)
+    if [query.when for query in queries] != sorted((query.when for query in queries), reverse=True):
+        names = ", ".join(f"{query.name} ({query.when})" for query in queries)
+        faults.append(
+            Fault("model, queries", names, "those before training first", "list them in that order in objectives()")
+        )
     if faults:
         raise InputError(*faults)
 

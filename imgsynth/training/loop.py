@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from imgsynth.training.fit import refuse_misfit
 from imgsynth.training.folder import RunFolder, claimed, claimed_spend, refuse_other_commands, refuse_other_run
 from imgsynth.training.progress import training_bar
 from imgsynth.training.publish import Publisher, is_due
-from imgsynth.training.queries import ask
+from imgsynth.training.queries import ask, refuse_other_queries
 from imgsynth.training.run import ModelFactory
 from imgsynth.training.state import TrainingState
 from imgsynth.training.steps import Numbers, post_processing_updates, private_update, vote_update
@@ -91,13 +92,15 @@ def train(
                     teachers.restore(folder.local, state.step)
 
         ending = ended_by(CheckFailed, folder, job) if team.first else nullcontext()
+        refused = partial(ended_by, InputError, folder, job) if team.first else nullcontext
         with training_bar(steps) as advance, closing(publisher), ending:
             # What the model asks of the whole cohort before its first step.
-            if state.step == 0 and dataset is not None:
-                with ended_by(InputError, folder, job) if team.first else nullcontext():
-                    asked = ask(state, plan, dataset, range(len(dataset)), "before")
-                if asked:
-                    epsilon = publisher.publish(state)
+            if (
+                state.step == 0
+                and dataset is not None
+                and ask(state, plan, dataset, range(len(dataset)), "before", refused)
+            ):
+                epsilon = publisher.publish(state)
 
             while state.step < steps:
                 began = time.perf_counter()
@@ -112,7 +115,7 @@ def train(
                         feed.prepare()
 
                     # Step the private network. Refused for what it computed, it has ended the run.
-                    with ended_by(InputError, folder, job) if team.first else nullcontext():
+                    with refused():
                         public, local = private_update(state, plan, batch)
                     public["noise_multiplier"], local["data_seconds"] = plan.noise_multiplier, feed.waited
                 elif teachers is not None and state.step <= plan.steps:
@@ -136,11 +139,8 @@ def train(
                 advance(state.step, epsilon)
 
             # And what it asks when it is trained.
-            if dataset is not None:
-                with ended_by(InputError, folder, job) if team.first else nullcontext():
-                    asked = ask(state, plan, dataset, range(len(dataset)), "after")
-                if asked:
-                    publisher.publish(state)
+            if dataset is not None and ask(state, plan, dataset, range(len(dataset)), "after", refused):
+                publisher.publish(state)
 
         team.tell(lambda: close(folder, cfg, job))
         return run_dir
@@ -177,6 +177,7 @@ def _initial_state(
             Fault("torchrun", f"{team.size} processes for a model whose teachers vote", "one process",
                   "train without torchrun")
         )  # fmt: skip
+    refuse_other_queries(model, plan)
     share = len(range(team.rank, patients, team.size))
     state = TrainingState(model, plan, cfg.trainer, patients=share, seed=seed, device=device, team=team)
     if plan.mode == "dp":

@@ -83,9 +83,16 @@ def quick_epsilon(sigma: float, delta: float, rate: float, steps: int) -> float:
 
 
 def honest_word(
-    n: int, epsilon: float | None, noise_multiplier: float, batch_patients: int, unit: Unit = "patient"
+    n: int,
+    epsilon: float | None,
+    noise_multiplier: float,
+    batch_patients: int,
+    unit: Unit = "patient",
+    summary: bool = False,
 ) -> str:
     """Two or three sentences: what images training from scratch on ``n`` units can be expected to give.
+
+    ``summary``: nothing is trained on the units, but sums over all of them are noised (``trainer.optimizer=summary``).
 
     ``epsilon`` None is ∞ (no privacy). The words follow published results: below about 2,000 patients DP-SGD from
     scratch at ε ≤ 3 gives no usable images, and benchmark quality was reached with tens of thousands of units.
@@ -94,6 +101,12 @@ def honest_word(
         return (
             f"ε = ∞: no noise, no guarantee. What {n:,} {unit}s can teach this model is the ceiling; the result may "
             "contain copies of patients and is not releasable."
+        )
+    if summary:
+        return (
+            f"{n:,} {unit}s at ε = {epsilon:g}: a sum over all of them is noised in every direction by "
+            f"{noise_multiplier:.3g} times the most that one {unit} adds. Expect what a class has in common; what "
+            f"fewer than about {math.ceil(3 * noise_multiplier):,} {unit}s share is lost."
         )
     ratio = noise_multiplier / batch_patients
     start = (
@@ -154,4 +167,4 @@ def _configured_word(n: int, privacy: PrivacyConfig, trainer: TrainerConfig, uni
     else:
         assert sigma is not None  # the door takes exactly one of the two
         epsilon = quick_epsilon(sigma, privacy.delta, batch / n, trainer.steps)
-    return honest_word(n, epsilon, sigma, batch, unit)
+    return honest_word(n, epsilon, sigma, batch, unit, trainer.optimizer == "summary")

@@ -19,6 +19,7 @@ from imgsynth.release.card import card_markdown
 from imgsynth.release.folder import write_checksums
 from imgsynth.release.sample import sample_release
 from imgsynth.release.verify import checked, verify_release
+from imgsynth.release.verify_card import card_faults
 from imgsynth.training.run import load_run
 from imgsynth.types import CheckFailed, InputError
 
@@ -282,3 +283,11 @@ def test_the_card_is_json_that_every_reader_takes(ct_release: Path) -> None:
 
     json.loads((ct_release / "privacy_card.json").read_text(), parse_constant=refuse)
     assert shutil.which("sha256sum") is not None
+
+
+def test_a_card_of_before_there_were_queries_is_no_forgery(ct_release: Path) -> None:
+    card = read_json(ct_release / "privacy_card.json") | {"imgsynth": "0.0.9"}
+    del card["plan"]["queries"], card["guarantee"]["epsilon_queries"]
+    assert not card_faults(ct_release, card)
+    card["plan"]["queries"] = [{"name": "means", "clipping_norm": 1.0, "noise_multiplier": 0.5}]
+    assert card_faults(ct_release, card)  # a query that the stated ε does not pay for

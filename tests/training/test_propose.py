@@ -70,3 +70,9 @@ def test_the_proposal_is_printed_and_returned(capsys: pytest.CaptureFixture[str]
     by_sigma = print_proposal(60, given, TrainerConfig(steps=20))
     assert "60 patients at ε = " in by_sigma["word"] and "2/60" in by_sigma["word"]
     assert "ε = ∞" in print_proposal(60, PrivacyConfig(mode="none", delta=1e-3), TrainerConfig(steps=20))["word"]
+
+
+def test_what_is_said_of_a_summary_is_not_what_is_said_of_a_network():
+    word = honest_word(200, 1.0, 4.2, 200, summary=True)
+    assert "noised in every direction by 4.2 times" in word and "fewer than about 13 patients" in word
+    assert "σ/B" not in word

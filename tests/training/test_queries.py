@@ -145,7 +145,7 @@ def test_queries_are_paid_out_of_the_same_epsilon():
     settings = PrivacyConfig(epsilon=4.0, delta=1e-4, query_share=0.2, batch_patients=400)
     plans = [
         make_plan(settings, n=400, steps=50, images_per_patient=1, unit="patient", queries=asked)
-        for asked in ({}, {"a": 2.0}, {"a": 2.0, "b": 1.0})
+        for asked in ([], [("a", 2.0)], [("a", 2.0), ("b", 1.0)])
     ]
     assert plans[0].noise_multiplier < plans[1].noise_multiplier < plans[2].noise_multiplier
     for plan in plans:
@@ -159,12 +159,22 @@ def test_what_is_wrong_with_queries_is_said_before_work():
     def faults(queries=("a", "b"), **privacy):
         settings = PrivacyConfig(**privacy)
         with pytest.raises(InputError) as caught:
-            make_plan(settings, n=400, steps=5, images_per_patient=1, unit="patient", queries=dict.fromkeys(queries, 1))
+            make_plan(
+                settings,
+                n=400,
+                steps=5,
+                images_per_patient=1,
+                unit="patient",
+                queries=[(name, 1.0) for name in queries],
+            )
         return {fault.where for fault in caught.value.faults}
 
     assert faults(query_share=0.5) == {"privacy.query_share"}
+    assert faults(("a", "a")) == {"model, queries"}
     assert faults(epsilon=None, noise_multiplier=2.0) == {"privacy.query_noise_multiplier"}
-    plan = make_plan(PrivacyConfig(mode="none"), n=9, steps=5, images_per_patient=1, unit="patient", queries={"a": 1.0})
+    plan = make_plan(
+        PrivacyConfig(mode="none"), n=9, steps=5, images_per_patient=1, unit="patient", queries=[("a", 1.0)]
+    )
     with pytest.raises(InputError, match="a name of its own"):
         dataclasses.replace(plan, queries=(GaussianQuery("a", 1.0, 0.0),) * 2)
     with pytest.raises(InputError, match="query a, norm"):
@@ -176,10 +186,10 @@ def test_a_run_is_not_over_before_the_last_query(ask_config, tmp_path, monkeypat
     cfg = ask_config(privacy={"seed": None})
     asked = loop.ask
 
-    def stop(state, plan, dataset, rows, when):
+    def stop(state, plan, dataset, rows, when, guard):
         if when == "after":
             raise KeyboardInterrupt
-        return asked(state, plan, dataset, rows, when)
+        return asked(state, plan, dataset, rows, when, guard)
 
     with monkeypatch.context() as broken:
         broken.setattr(loop, "ask", stop)
@@ -271,3 +281,42 @@ def test_a_query_that_is_refused_for_what_it_computed_ends_the_run(ask_config, t
             loop.train(cfg, tmp_path / "run", model_factory(cfg.model))
     with pytest.raises(InputError, match="one of its steps ended"):
         loop.train(cfg, tmp_path / "run", model_factory(cfg.model))
+
+
+def test_a_file_that_cannot_be_read_does_not_end_the_run(ask_config, tmp_path, monkeypatch):
+    cfg = ask_config()
+
+    def unreadable(*_):
+        raise InputError(Fault("a file", "a broken disk", "the file", "mend it"))
+
+    with monkeypatch.context() as broken:
+        broken.setattr(PatientDataset, "batch", unreadable)
+        with pytest.raises(InputError, match="a broken disk"):
+            loop.train(cfg, tmp_path / "run", model_factory(cfg.model))
+    assert load_run(loop.train(cfg, tmp_path / "run", model_factory(cfg.model))).finished
+
+
+def test_a_model_that_asks_anything_else_than_its_plan_is_refused_before_it_is_asked(ask_config, tmp_path, monkeypatch):
+    cfg = ask_config()
+    with monkeypatch.context() as broken:
+        broken.setattr(loop, "private_update", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            loop.train(cfg, tmp_path / "run", model_factory(cfg.model))
+    written = asking.Asking.objectives
+    fewer, larger = (lambda found: found[:2]), (lambda found: [*found[:2], dataclasses.replace(found[2], norm=9.0)])
+    for change in (fewer, larger):
+        asking.calls.clear()
+        with monkeypatch.context() as other:
+            other.setattr(asking.Asking, "objectives", lambda self, change=change: change(written(self)))
+            with pytest.raises(InputError, match="the run's plan accounts for"):
+                loop.train(cfg, tmp_path / "run", model_factory(cfg.model))
+        assert not asking.calls
+
+
+def test_queries_out_of_order_are_refused_before_anything_is_spent(ask_config, train_run, monkeypatch):
+    written = asking.Asking.objectives
+    monkeypatch.setattr(asking.Asking, "objectives", lambda self: written(self)[::-1])
+    cfg = ask_config()
+    with pytest.raises(InputError, match="those before training first"):
+        train_run(cfg)
+    assert not Ledger(cfg.privacy.ledger).overview()
