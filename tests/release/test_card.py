@@ -113,7 +113,7 @@ def test_case_ids_are_not_called_patients(unit: str, ids: str, counted: str) -> 
     assert card["patient_ids"] == ids and f"n = 1000, the declared size of the training cohort in {counted}s" in text
     assert ("CASES, NOT PATIENTS" in text) == (counted == "case") == (card["unit_warning"] == CASE_IDS)
     assert ("case id" in card["adjacency"]) == (counted == "case")
-    assert (f"one certain {counted} is in it" in text) and f"clipped per {counted}," in text
+    assert (f"one certain {counted} is in it" in text) and f"one vector for each {counted} in a step, clipped" in text
     assert (card["not_covered"][0] == card["unit_warning"]) == (counted != "patient")
 
 
