@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from imgsynth.audit.canaries.twin import Twin
-from imgsynth.models import GAN, VAE, VAEGAN, GenerativeModel, Private
+from imgsynth.models import GAN, VAE, VAEGAN, GenerativeModel, Private, Update
 from imgsynth.privacy.plan import PrivacyPlan
 from imgsynth.schema import TrainerConfig
 from imgsynth.types import Grid, PatientBatch
@@ -66,12 +66,24 @@ class Moments(GenerativeModel):
         raise NotImplementedError
 
 
+class Moving(Moments):
+    """After each step other features, as the candidates of Private Evolution are others after each vote."""
+
+    def objectives(self):
+        return [*super().objectives(), Update("features", self._move)]
+
+    def _move(self, random: torch.Generator, noise_std: float) -> None:
+        project = self.loss.get_buffer("project")
+        project.copy_(torch.randn(project.shape, generator=random) / 8)
+
+
 MODELS = {
     "vae": lambda: VAE(SHAPE, CLASSES, latent=2, channels=4, widest=8),
     "gan": lambda: GAN(SHAPE, CLASSES, latent=2, channels=4, widest=8, every=2),
     "wgan": lambda: GAN(SHAPE, CLASSES, latent=2, channels=4, widest=8, loss="wasserstein", critic="penalty"),
     "vaegan": lambda: VAEGAN(SHAPE, CLASSES, latent=2, channels=4, widest=8, encoder_channels=4),
     "moments": Moments,
+    "moving": Moving,
 }
 
 

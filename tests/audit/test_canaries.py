@@ -147,7 +147,7 @@ def test_readings_of_overlapping_gradients_are_the_best_linear_estimate(network:
     )
     sizes = [w.numel() for w in weights.values()]
     residual = {n: part.view(w.shape) for (n, w), part in zip(weights.items(), r_D.split(sizes), strict=True)}
-    x_M, sd_M = InputReadings(canaries, image_MC, 2, held).read(weights, residual, C, std, q)
+    x_M, sd_M = InputReadings(canaries, image_MC, 2, held).read(weights, {}, residual, C, std, q)
 
     p, v = q / 2, q / 2 * (1 - q / 2)
     cov_DD = v * c_MD.T @ c_MD + std**2 * torch.eye(c_MD.shape[1], dtype=torch.float64)
@@ -168,7 +168,7 @@ def test_without_noise_overlapping_gradients_are_told_apart_exactly() -> None:
     sizes = [w.numel() for w in weights.values()]
     parts = (drawn @ c_MD).split(sizes)
     residual = {n: part.view(w.shape) for (n, w), part in zip(weights.items(), parts, strict=True)}
-    x_M, _ = InputReadings(canaries, image_MC, 3).read(weights, residual, C, 0.0, 0.3)
+    x_M, _ = InputReadings(canaries, image_MC, 3).read(weights, {}, residual, C, 0.0, 0.3)
     np.testing.assert_allclose(x_M, drawn.numpy(), atol=0.02)
 
 

@@ -21,6 +21,8 @@ from torch.func import functional_call, grad, vmap
 from imgsynth.audit.canaries.kinds import Dirac, RandomSign
 from imgsynth.privacy.ranks import Sums
 
+Tensors = dict[str, Tensor]  # of a module, by name
+
 _HELD = 2**26  # gradient entries that are held at once, 256 MB
 
 
@@ -55,10 +57,11 @@ class InputReadings:
         self._chunk, self._held = physical_batch, held
 
     def read(
-        self, weights: dict[str, Tensor], residual: Sums, clipping_norm: float, noise_std: float, rate: float
+        self, weights: Tensors, buffers: Tensors, residual: Sums, clipping_norm: float, noise_std: float, rate: float
     ) -> tuple[np.ndarray, np.ndarray]:
-        """[M] readings and their standard deviations, ``weights`` being those that the step was taken at."""
-        gram_MM, dot_M = self._products(weights, residual)
+        """[M] readings and their standard deviations; ``weights`` and ``buffers`` are those of the canaries' module
+        that the step was taken at."""
+        gram_MM, dot_M = self._products(weights, buffers, residual)
         clip_M = (clipping_norm / gram_MM.diagonal().clamp(min=1e-300).sqrt()).clamp(max=1.0)
         gram_MM, dot_M = gram_MM * clip_M[:, None] * clip_M, dot_M * clip_M
         p = rate / 2
@@ -72,7 +75,7 @@ class InputReadings:
         sd_M = (v * (1 - gain_M) / gain_M).clamp(min=0).sqrt()
         return x_M.cpu().numpy(), sd_M.cpu().numpy() if noise_std > 0 else np.zeros(len(x_M))
 
-    def _products(self, weights: dict[str, Tensor], residual: Sums) -> tuple[Tensor, Tensor]:
+    def _products(self, weights: Tensors, buffers: Tensors, residual: Sums) -> tuple[Tensor, Tensor]:
         """Gram matrix [M, M] of the gradients before clipping, and [M] their products with ``residual``; gradients are
         held for as many parameters at a time as fit, and made anew for the next ones."""
         r_D = torch.cat([residual[name].flatten() for name in weights]).double()
@@ -81,24 +84,24 @@ class InputReadings:
         dot_M = r_D.new_zeros(self._canaries.canaries)
         for start in range(0, len(r_D), width):
             part = slice(start, start + width)
-            g_MW = torch.cat([g_BD[:, part].clone() for g_BD in self._gradients(weights)])
+            g_MW = torch.cat([g_BD[:, part].clone() for g_BD in self._gradients(weights, buffers)])
             gram_MM += (g_MW @ g_MW.T).double()
             dot_M += (g_MW @ r_D[part].to(g_MW.dtype)).double()
         return gram_MM, dot_M
 
-    def _gradients(self, weights: dict[str, Tensor]) -> Iterator[Tensor]:
+    def _gradients(self, weights: Tensors, buffers: Tensors) -> Iterator[Tensor]:
         """The canaries' gradients, [at most physical_batch, D] at a time."""
         device = next(iter(weights.values())).device
         gradient: Callable[..., dict[str, Tensor]] = vmap(
-            grad(self._loss), in_dims=(None, 0, 0), randomness="different"
+            grad(self._loss), in_dims=(None, None, 0, 0), randomness="different"
         )
         for start in range(0, self._canaries.canaries, self._chunk):
             j_B = torch.arange(start, min(start + self._chunk, self._canaries.canaries), device=device)
-            made = gradient(weights, self._image_MC[j_B.cpu()].to(device), j_B)
+            made = gradient(weights, buffers, self._image_MC[j_B.cpu()].to(device), j_B)
             yield torch.cat([made[name].flatten(1) for name in weights], dim=1)
 
-    def _loss(self, weights: dict[str, Tensor], x_C: Tensor, j: Tensor) -> Tensor:
+    def _loss(self, weights: Tensors, buffers: Tensors, x_C: Tensor, j: Tensor) -> Tensor:
         canaries = self._canaries
         inputs = x_C[None], (canaries.classes + j)[None], *canaries.own_aux(j[None])
-        loss: Tensor = functional_call(canaries, weights, inputs)
+        loss: Tensor = functional_call(canaries, {**buffers, **weights}, inputs)
         return loss[0]

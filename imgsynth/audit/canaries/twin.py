@@ -13,7 +13,7 @@ from torch import Tensor
 from imgsynth.audit.canaries.kinds import BurnedIn, Canaries, Dirac, RandomSign, SideDirac, WeightDirac
 from imgsynth.audit.canaries.mechanism import Mechanism
 from imgsynth.audit.canaries.pseudo import WithCanaries, canary_patients
-from imgsynth.audit.canaries.readings import InputReadings, evidence, read_dirac
+from imgsynth.audit.canaries.readings import InputReadings, Tensors, evidence, read_dirac
 from imgsynth.audit.canaries.text import Strings
 from imgsynth.audit.canaries.watch import Watched, watched_fakes
 from imgsynth.cohort.dataset import PatientDataset
@@ -120,9 +120,9 @@ class Twin:
                 if state.step < plan.steps:
                     feed.prepare()
                 self._watched.forget()
-                norm, weights = state.clipping.value, self._weights()
+                norm, network = state.clipping.value, self._network()
                 private_update(state, self._trained, batch)
-                self._take(norm, weights, self._drawn(batch))
+                self._take(norm, network, self._drawn(batch))
                 post_processing_updates(state, plan.companion_size)
                 state.ema.update(state.model)
                 advance(state.step, None)
@@ -139,7 +139,7 @@ class Twin:
         label_P = batch.y_PK[canary_patients(batch, classes), 0] - classes
         return np.bincount(label_P.cpu().numpy(), minlength=len(self._scores_M)) > 0
 
-    def _take(self, norm: float, weights: dict[str, Tensor], drawn_M: np.ndarray) -> None:
+    def _take(self, norm: float, network: tuple[Tensors, Tensors], drawn_M: np.ndarray) -> None:
         """Add the evidence of the step just taken, from ``.grad`` as the optimizer saw it."""
         plan = self.plan
         noise = plan.gradient_noise_multiplier
@@ -158,15 +158,17 @@ class Twin:
             self.mechanism.add(drawn_M, None)
             return
         residual = {name: value - known.get(name, 0.0) for name, value in released.items()}
-        x_M, sd_M = self._input.read(weights, residual, norm, noise * norm, plan.sampling_rate)
+        x_M, sd_M = self._input.read(*network, residual, norm, noise * norm, plan.sampling_rate)
         self._scores_M += evidence(x_M, sd_M, plan.sampling_rate)
         self.mechanism.add(drawn_M, None)
 
-    def _weights(self) -> dict[str, Tensor]:
-        """The weights that the next step is taken at, where they are needed after it."""
+    def _network(self) -> tuple[Tensors, Tensors]:
+        """Weights and buffers that the next step is taken at, where they are needed after it: an ``Update`` may write
+        either as soon as the step is taken."""
         if not isinstance(self.canaries, RandomSign):
-            return {}
-        return {name: p.detach().clone() for name, p in self.canaries.named_parameters() if p.requires_grad}
+            return {}, {}
+        weights = {name: p.detach().clone() for name, p in self.canaries.named_parameters() if p.requires_grad}
+        return weights, {name: b.detach().clone() for name, b in self.canaries.named_buffers()}
 
     def _watch_fakes(self, watched: Watched) -> None:
         private = self.state.private
