@@ -16,14 +16,14 @@ import json
 import math
 from bisect import bisect_right
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 
 import numpy as np
 from dp_accounting import dp_event as dp
 
 from imgsynth.privacy import accounting
-from imgsynth.privacy.events import event_from_json, event_to_json, training_event
+from imgsynth.privacy.events import event_from_json, event_to_json
 from imgsynth.privacy.plan import PrivacyPlan
 
 _POINTS = 2000
@@ -66,13 +66,13 @@ class TradeOff:
 
 
 def trade_off(plan: PrivacyPlan) -> TradeOff:
-    """The curve of the plan's training *alone*, which is what canaries go through; the label histogram is left out.
+    """The curve of the plan's training and queries; the label histogram, which is no Gaussian mechanism, is left out.
 
     Without noise nothing is claimed: the curve is 0.
     """
     if plan.mode == "none":
         return NOTHING_CLAIMED
-    return trade_off_of(training_event(plan.sampling_rate, plan.noise_multiplier, plan.steps))
+    return trade_off_of(replace(plan, histogram_epsilon=0.0).event())
 
 
 def trade_off_of(event: dp.DpEvent) -> TradeOff:

@@ -8,10 +8,10 @@ from typing import Literal
 
 import torch
 
-from imgsynth.cohort.dataset import PatientDataset
 from imgsynth.models.base import GenerativeModel, Query, queries_of
 from imgsynth.privacy.plan import PrivacyPlan
 from imgsynth.privacy.step import private_step
+from imgsynth.training.feed import Patients
 from imgsynth.training.state import TrainingState
 from imgsynth.training.steps import refuse_divergence
 from imgsynth.types import Fault, InputError, PatientBatch
@@ -20,7 +20,7 @@ from imgsynth.types import Fault, InputError, PatientBatch
 def ask(
     state: TrainingState,
     plan: PrivacyPlan,
-    cohort: PatientDataset,
+    cohort: Patients,
     rows: Sequence[int],
     when: Literal["before", "after"],
     guard: Callable[[], AbstractContextManager[None]] = nullcontext,

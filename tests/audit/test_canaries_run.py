@@ -13,13 +13,16 @@ from imgsynth import cli, config, pipeline
 from imgsynth.audit.canaries import twin as twin_module
 from imgsynth.audit.canaries.coins import half_and_half
 from imgsynth.audit.canaries.control import CouldShow, control_steps
-from imgsynth.audit.canaries.run import evaluated, twin_plan, verdict_of
-from imgsynth.audit.canaries.twin import Twin
+from imgsynth.audit.canaries.run import claim_of, evaluated, twin_plan, verdict_of
+from imgsynth.audit.canaries.twin import Twin, noiseless
 from imgsynth.audit.one_run import Guesses, OneRunBound
+from imgsynth.privacy import accounting
+from imgsynth.privacy.events import training_event
 from imgsynth.privacy.noise import NoiseSource
 from imgsynth.privacy.plan import PrivacyPlan
+from imgsynth.privacy.tradeoff import trade_off
 from imgsynth.release.canary_record import FORMAT
-from imgsynth.training.run import load_run
+from imgsynth.training.run import load_run, model_factory
 from imgsynth.types import CheckFailed, InputError
 
 SMALL = [
@@ -33,7 +36,10 @@ CANARIES = ["audit.canaries.m=120", "audit.canaries.guesses=0.2"]
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("canaries")
+    return run_in(tmp_path_factory.mktemp("canaries"), "privacy.epsilon=6")
+
+
+def run_in(folder: Path, *overrides: str) -> Path:
     random = np.random.default_rng(0)
     images = random.integers(0, 255, (60, 8, 8)).astype(np.uint8)
     ids = [f"p{i // 2}" for i in range(60)]
@@ -41,7 +47,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     data = ["data=npz", f"data.root={folder / 'images.npz'}", "data.classes=['0','1']"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("IMGSYNTH_LEDGER", str(folder / "ledger"))
-        checked = config.from_overrides("train", [*data, *SMALL, "privacy.epsilon=6", f"output={folder / 'run'}"])
+        checked = config.from_overrides("train", [*data, *SMALL, *overrides, f"output={folder / 'run'}"])
         return pipeline.train(checked)
 
 
@@ -87,6 +93,30 @@ def test_fewer_steps_are_compared_with_their_own_epsilon(trained: Path) -> None:
     assert record["steps"] == 2 and record["steps_of_run"] == 6
     assert record["proven_epsilon"] < record["proven_epsilon_of_run"]
     assert record["proven_epsilon"] == pytest.approx(twin_plan(load_run(trained).plan, 2).epsilon)
+
+
+def test_a_bound_is_held_against_the_epsilon_of_what_canaries_go_through(tmp_path: Path) -> None:
+    """Most of this run's ε is its query's, which no canary of the kinds that read gradients is in."""
+    cheap = ["privacy.noise_multiplier=4", "privacy.query_noise_multiplier=0.5", "privacy.epsilon=null"]
+    run_dir = run_in(tmp_path, "model.prior=fitted", *cheap)
+    plan = load_run(run_dir).plan
+    alone = accounting.epsilon(training_event(plan.sampling_rate, 4.0, plan.steps), plan.delta)
+    assert alone < 0.3 * plan.epsilon
+    record = json.loads(audit(run_dir, "audit.canaries.kinds=[side]").read_text())
+    assert record["proven_epsilon"] == record["twins"][0]["proven_epsilon"] == pytest.approx(alone)
+    assert record["could_show"]["claimed"] == pytest.approx(alone)
+    assert record["proven_epsilon_of_run"] == pytest.approx(plan.epsilon)
+    assert "queries (moments of codes)" in record["meaning"]
+    between = (alone + plan.epsilon) / 2
+    record["twins"][0]["epsilon_lower_bound"] = between
+    assert verdict_of(record).startswith("VIOLATION")  # though the plan as a whole has a larger ε
+
+    model = model_factory(load_run(run_dir).config.model)((8, 8), 2)
+    of_text = claim_of(plan, model, "text")  # asked after training, with the canaries among those asked
+    assert of_text.queries == plan.queries and of_text.epsilon == pytest.approx(plan.epsilon)
+    assert (trade_off(of_text).fnr(0.1) < trade_off(claim_of(plan, model)).fnr(0.1) - 0.1).all()
+    silent = noiseless(plan)
+    assert silent.noise_multiplier == 0 and [query.noise_multiplier for query in silent.queries] == [0]
 
 
 def test_without_controls_it_is_inconclusive(trained: Path) -> None:

@@ -33,7 +33,7 @@ class CouldShow:
 
     @staticmethod
     def of(canaries: int, counts: GuessCounts, plan: PrivacyPlan, alpha: float) -> CouldShow:
-        """Raises InputError where guesses show nothing even if all are right."""
+        """``plan``: what canaries go through. Raises InputError where guesses show nothing even if all are right."""
         ceiling = epsilon_one_run(canaries, counts.total, counts.total, alpha, plan.delta)
         if ceiling <= 0:
             raise InputError(

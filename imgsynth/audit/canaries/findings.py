@@ -19,8 +19,8 @@ def against(record: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _seen(record: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    proven = record["proven_epsilon"]
     for twin in record["twins"]:
+        proven = twin.get("proven_epsilon", record["proven_epsilon"])  # not in records of earlier versions
         name, bound, p = f"canaries ({twin['kind']})", twin["epsilon_lower_bound"], twin["p_value_of_claimed_curve"]
         if bound > proven:
             found, claimed = apart(bound, proven)

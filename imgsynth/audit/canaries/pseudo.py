@@ -14,15 +14,17 @@ from imgsynth.types import PatientBatch
 class WithCanaries:
     """The patients of ``patients``, and after them one pseudo-patient for each of the ``included`` canaries.
 
-    A canary's label is ``classes`` + its number, by which the network's wrapper knows it. It brings as many images as
+    A canary's label is ``classes`` + its number, by which the network's wrapper knows it; where not ``marked``, the
+    class that the number leaves on division, as for a network without a wrapper. It brings as many images as
     a patient can, all of them ``image_MC[its number]``, with equal weights: clipping image by image would show.
     """
 
-    def __init__(self, patients: PatientDataset, classes: int, included: Sequence[int], image_MC: Tensor):
+    def __init__(self, patients: PatientDataset, classes: int, included: Sequence[int], image_MC: Tensor,
+                 marked: bool = True):  # fmt: skip
         self.grid = patients.grid
         self._patients, self._classes = patients, classes
         self._included = torch.tensor(included, dtype=torch.long)
-        self._image_MC = image_MC
+        self._image_MC, self._marked = image_MC, marked
 
     def __len__(self) -> int:
         return len(self._patients) + len(self._included)
@@ -41,7 +43,8 @@ class WithCanaries:
         batch = self._patients.batch(real, buffer_BC)
         x_BC = buffer_BC[: self.rows(len(indices))]
         x_BC[self.rows(len(real)) :] = self._image_MC[canary_Q].repeat_interleave(images, 0)
-        y_QK = (self._classes + canary_Q)[:, None].expand(-1, images)
+        label_Q = self._classes + canary_Q if self._marked else canary_Q % self._classes
+        y_QK = label_Q[:, None].expand(-1, images)
         w_QK = torch.full((len(canary_Q), images), 1 / images)
         return PatientBatch(
             x_BC.view(len(indices), images, *x_BC.shape[1:]),

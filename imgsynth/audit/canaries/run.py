@@ -28,6 +28,7 @@ from imgsynth.audit.gdp import WithGaussian
 from imgsynth.audit.one_run import Guesses, OneRunBound, guess
 from imgsynth.cohort.dataset import PatientDataset
 from imgsynth.files import write_json
+from imgsynth.models.base import GenerativeModel, queries_of
 from imgsynth.privacy.plan import PrivacyPlan
 from imgsynth.privacy.tradeoff import trade_off
 from imgsynth.release.canary_record import FORMAT, NAME, grave_word, identity, read_canaries
@@ -46,6 +47,10 @@ MEANING = (
     "above the proven ε shows that clipping, noise, sampling or accounting are broken; one below shows nothing more "
     "than that these canaries found nothing. It speaks of the code and its settings, not of the run's own weights."
 )
+_OF_QUERIES = (
+    " Not tested: noise and clipping of the queries ({}), put to all patients once beside training. The ε that a bound "
+    "is held against is without those that canaries are not in."
+)
 
 
 def audit_canaries(run_dir: Path, cfg: Config, extra_transforms: Sequence[Any] = ()) -> dict[str, Any]:
@@ -61,8 +66,11 @@ def audit_canaries(run_dir: Path, cfg: Config, extra_transforms: Sequence[Any] =
     counts = half_and_half(settings.m, settings.guesses)
     alpha = cfg.audit.alpha / len(settings.kinds)  # the worst of several twins is a choice, too
     each = alpha / 2  # of a twin's two tests: the bound against ε, and the claimed curve
-    could = CouldShow.of(settings.m, counts, plan, each)
-    console.say(f"At best: {could.sentence()}")
+    model = _model(run)
+    claims = {kind: claim_of(plan, model, kind) for kind in settings.kinds}
+    could = {kind: CouldShow.of(settings.m, counts, claim, each) for kind, claim in claims.items()}
+    of_training = CouldShow.of(settings.m, counts, claim_of(plan, model), each)
+    console.say(f"At best: {of_training.sentence()}")
     strings = burned_in(settings.m, run.grid.shape, np.random.default_rng()) if "text" in settings.kinds else None
     patients = PatientDataset(
         run.manifest, "train", run.config.preprocess, plan.images_per_patient, cfg.data.cache,
@@ -72,19 +80,20 @@ def audit_canaries(run_dir: Path, cfg: Config, extra_transforms: Sequence[Any] =
     for kind in settings.kinds:
         console.say(f"Twin with {settings.m} canaries ({kind}), {plan.steps} steps")
         mine = strings if kind == "text" else None
-        twins.append(_audited(run, cfg, patients, plan, kind, counts, each, mine))
-        if settings.control and could.by(kind):
-            control = _noiseless(run, cfg, patients, plan, kind, counts, each, mine)
-            controls.append(replace(control, required=mine is None or settings.kinds == ["text"]))
-        elif settings.control:
-            controls.append(not_run(kind, could, required=not any(map(could.by, settings.kinds))))
+        twins.append(_audited(run, cfg, patients, plan, claims[kind], kind, counts, each, mine))
+        if settings.control and could[kind].by(kind):
+            controls.append(_noiseless(run, cfg, patients, plan, claims[kind], kind, counts, each, mine))
+        elif settings.control:  # that no string is read says nothing of a twin that would draw none in any case
+            none = not any(one.by(other) for other, one in could.items())
+            controls.append(not_run(kind, could[kind], required=none or kind == "text"))
     record = {
-        "format": FORMAT, "scope": "local", "of": identity(run_dir), "imgsynth": __version__, "meaning": MEANING,
-        "proven_epsilon": plan.epsilon, "proven_epsilon_of_run": run.plan.epsilon, "delta": plan.delta,
+        "format": FORMAT, "scope": "local", "of": identity(run_dir), "imgsynth": __version__,
+        "meaning": MEANING + (_OF_QUERIES.format(", ".join(q.name for q in plan.queries)) if plan.queries else ""),
+        "proven_epsilon": of_training.claimed, "proven_epsilon_of_run": run.plan.epsilon, "delta": plan.delta,
         "alpha": cfg.audit.alpha, "alpha_of_each_twin": alpha, "alpha_of_each_test": each,
         "alpha_of_look": each * len(twins), "time": datetime.now(timezone.utc).isoformat(), "engine": plan.engine,
         "steps": plan.steps, "steps_of_run": run.plan.steps, "m": settings.m, "guesses": counts._asdict(),
-        "guesses_fixed": "before any twin was trained", "could_show": could.to_json(),
+        "guesses_fixed": "before any twin was trained", "could_show": of_training.to_json(),
         "twins": twins, "controls": [c.to_json() for c in controls],
     }  # fmt: skip
     earlier = _earlier(run_dir)
@@ -95,11 +104,12 @@ def audit_canaries(run_dir: Path, cfg: Config, extra_transforms: Sequence[Any] =
     path = write_json(run_dir / NAME, record)
     for twin in twins:
         console.say(
-            f"{twin['kind']}: ε ≥ {at_least(twin['epsilon_lower_bound'])}, proven ε ≤ {at_most(plan.epsilon, 4)}"
+            f"{twin['kind']}: ε ≥ {at_least(twin['epsilon_lower_bound'])}, "
+            f"proven ε ≤ {at_most(twin['proven_epsilon'], 4)}"
         )
     if grave_word(record):
         raise CheckFailed(
-            Fault(str(path), verdict, f"nothing against the proven ε of {at_most(plan.epsilon, 4)}",
+            Fault(str(path), verdict, f"nothing against the proven ε of {at_most(of_training.claimed, 4)}",
                   "do not release; clipping, noise, sampling or accounting are broken")
         )  # fmt: skip
     return record
@@ -132,9 +142,19 @@ def twin_plan(plan: PrivacyPlan, steps: int | None) -> PrivacyPlan:
     return replace(plan, steps=min(plan.steps, steps or plan.steps), histogram_epsilon=0.0, seeded=False)
 
 
+def claim_of(plan: PrivacyPlan, model: GenerativeModel, kind: str | None = None) -> PrivacyPlan:
+    """``plan`` without what canaries of that kind do not go through: all queries, or for strings those before training.
+
+    A bound is held against the ε of this alone: against that of the whole plan it would have to exceed, beside
+    training, what queries cost that no canary is in.
+    """
+    names = [query.name for query in queries_of(model.objectives(), "after")] if kind == "text" else []
+    return replace(plan, queries=tuple(query for query in plan.queries if query.name in names))
+
+
 def _audited(
-    run: Run, cfg: Config, patients: PatientDataset, plan: PrivacyPlan, kind: str, counts: GuessCounts, alpha: float,
-    strings: Strings | None,
+    run: Run, cfg: Config, patients: PatientDataset, plan: PrivacyPlan, claim: PrivacyPlan, kind: str,
+    counts: GuessCounts, alpha: float, strings: Strings | None,
 ) -> dict[str, Any]:  # fmt: skip
     """One twin, its scores and what they show."""
     began = time.monotonic()
@@ -143,7 +163,8 @@ def _audited(
     scores_M = twin.scores()
     text = {} if strings is None else {"text": counted(strings, scores_M, coins_M, cfg.audit.canaries.samples)}
     return {
-        "kind": kind, **evaluated(_guessed(scores_M, coins_M, counts), plan, alpha), **text,
+        "kind": kind, "proven_epsilon": claim.epsilon,
+        **evaluated(_guessed(scores_M, coins_M, counts), claim, alpha), **text,
         "mechanism": [check.to_json() for check in twin.mechanism.checks()],
         "seconds": round(time.monotonic() - began, 1),
         "coins": "".join("1" if c else "0" for c in coins_M), "scores": [float(f"{s:.6g}") for s in scores_M],
@@ -151,7 +172,7 @@ def _audited(
 
 
 def evaluated(guesses: Guesses, plan: PrivacyPlan, alpha: float) -> dict[str, Any]:
-    """What guesses at the coins of one twin show about ``plan``."""
+    """What guesses at the coins of one twin show about ``plan``, which holds no more than canaries go through."""
     found = WithGaussian.of(OneRunBound.of(guesses, alpha, plan.delta))
     assert isinstance(found.valid, OneRunBound)
     return {
@@ -169,8 +190,8 @@ def _guessed(scores_M: np.ndarray, coins_M: np.ndarray, counts: GuessCounts) -> 
 
 
 def _noiseless(
-    run: Run, cfg: Config, patients: PatientDataset, plan: PrivacyPlan, kind: str, counts: GuessCounts, alpha: float,
-    strings: Strings | None,
+    run: Run, cfg: Config, patients: PatientDataset, plan: PrivacyPlan, claim: PrivacyPlan, kind: str,
+    counts: GuessCounts, alpha: float, strings: Strings | None,
 ) -> Control:  # fmt: skip
     """A positive control: a twin without noise, which nothing protects and of which nothing is kept, judged as the
     real one is: by the same number of guesses, level, claim and tests of the mechanism."""
@@ -178,9 +199,9 @@ def _noiseless(
     shorter = replace(plan, steps=control_steps(plan, kind, cfg.audit.canaries.guesses))
     twin = _twin(run, cfg, patients, shorter, kind, coins_M, strings, silent=True)
     scores_M = twin.scores()
-    found = evaluated(_guessed(scores_M, coins_M, counts), plan, alpha)
+    found = evaluated(_guessed(scores_M, coins_M, counts), claim, alpha)
     judged = {"kind": kind, **found, "mechanism": [check.to_json() for check in twin.mechanism.checks()]}
-    seen = against({"proven_epsilon": plan.epsilon, "alpha_of_each_test": alpha, "twins": [judged]})
+    seen = against({"proven_epsilon": claim.epsilon, "alpha_of_each_test": alpha, "twins": [judged]})
     called_in = _guessed(scores_M, coins_M, GuessCounts(counts.included, 0))
     read = kind not in DIRAC or called_in.correct == called_in.guessed
     return of_noiseless(kind, shorter.steps, seen, found, read)
@@ -191,11 +212,15 @@ def _twin(
     strings: Strings | None, silent: bool = False,
 ) -> Twin:  # fmt: skip
     trainer = replace(run.config.trainer, device=cfg.trainer.device, threads=cfg.trainer.threads)
-    model = model_factory(run.config.model)(run.grid.shape, len(run.manifest.classes))
     return Twin(
-        model, kind, coins_M, plan, trainer, patients, choose_device(trainer), silent=silent, strings=strings,
+        _model(run), kind, coins_M, plan, trainer, patients, choose_device(trainer), silent=silent, strings=strings,
         samples=cfg.audit.canaries.samples,
     )  # fmt: skip
+
+
+def _model(run: Run) -> GenerativeModel:
+    """The run's model as it was before its first step."""
+    return model_factory(run.config.model)(run.grid.shape, len(run.manifest.classes))
 
 
 def verdict_of(record: Mapping[str, Any]) -> str:

@@ -32,8 +32,9 @@ from imgsynth.types import PatientBatch
 class Audited(GenerativeModel):
     """``model`` with canaries in its private network; all else is the model's own.
 
-    What it asks of the cohort before training, it asks of the patients without canaries; what it would ask after
-    training is left out, as no canary is read from it.
+    What it asks of the cohort before training, it asks of the patients without canaries. What it would ask after
+    training is left out where canaries are read from gradients; where they are ``strings``, generated images are read,
+    which a later answer may shape, and it is asked of patients and canaries.
     """
 
     def __init__(
@@ -44,7 +45,7 @@ class Audited(GenerativeModel):
         self.shape, self.classes, self.model = model.shape, model.classes, model
         objectives = model.objectives()
         self.private = the_private(objectives)
-        later = queries_of(objectives, "after")
+        later = [] if strings is not None else queries_of(objectives, "after")
         self.beside = [o for o in objectives if o not in (self.private, *later)]
         self.canaries = _made(kind, self.private, self.classes, canaries, plan.clipping_norm, random, strings)
 
@@ -74,13 +75,20 @@ def _made(
     return RandomSign(private, classes, canaries)
 
 
+def noiseless(plan: PrivacyPlan) -> PrivacyPlan:
+    """``plan`` with σ = 0, in its queries as well."""
+    queries = tuple(replace(query, noise_multiplier=0.0) for query in plan.queries)
+    return replace(plan, noise_multiplier=0.0, queries=queries)
+
+
 class Twin:
     """One twin, ready to be trained under ``plan``; its scores are all that it gives.
 
     ``coins_M`` says which canaries may be drawn. ``plan`` is the run's, perhaps with fewer steps or without noise; it
     is seeded where ``seed`` is given, which is for tests. A ``silent`` twin is trained without noise and read as if it
     had the plan's. ``strings`` are the M words of string canaries (kind "text"), which are looked for in ``samples``
-    images that the trained twin makes; these are dropped then.
+    images; these are dropped then. They are made as a release's are, by a twin that was trained to the end of the run:
+    with its ``trainer.steps_after`` and what the model asks after training.
     """
 
     def __init__(
@@ -90,13 +98,16 @@ class Twin:
     ):  # fmt: skip
         assert (strings is not None) == (kind == "text"), kind
         self.plan, self._strings, self._samples = plan, strings, samples
-        self._trained = replace(plan, noise_multiplier=0.0) if silent else plan
+        self._trained = noiseless(plan) if silent else plan
+        self._after = 0 if strings is None else trainer.steps_after
         random = np.random.default_rng(seed)
         audited = Audited(model, kind, len(coins_M), plan, random, strings)
         self.canaries = audited.canaries
         image_MC = self.canaries.images(audited.shape, random)
         self._patients = patients
-        self._data = WithCanaries(patients, audited.classes, np.flatnonzero(coins_M).tolist(), image_MC)
+        included = np.flatnonzero(coins_M).tolist()
+        self._data = WithCanaries(patients, audited.classes, included, image_MC)
+        self._asked_later = WithCanaries(patients, audited.classes, included, image_MC, marked=False)
         self.state = TrainingState(audited, self._trained, trainer, patients=len(self._data), seed=seed, device=device)
         twice = self.canaries.reads_network
         self._watched = self.state.engine = Watched(self.state.engine, audited.classes, len(coins_M), twice)
@@ -112,21 +123,30 @@ class Twin:
         of strings, in how many generated images. Raises what training raises."""
         state, plan = self.state, self.plan
         ask(state, self._trained, self._patients, range(len(self._patients)), "before")
-        feed = Feed(self._data, state.sampler, state.random.device)
-        with training_bar(plan.steps) as advance, closing(feed):
-            while state.step < plan.steps:
+        feed, steps = Feed(self._data, state.sampler, state.random.device), plan.steps + self._after
+        with training_bar(steps) as advance, closing(feed):
+            while state.step < steps:
                 state.step += 1
-                batch = feed.take()
-                if state.step < plan.steps:
-                    feed.prepare()
-                self._watched.forget()
-                norm, network = state.clipping.value, self._network()
-                private_update(state, self._trained, batch)
-                self._take(norm, network, self._drawn(batch))
+                if state.step <= plan.steps:
+                    self._private_step(feed)
                 post_processing_updates(state, plan.companion_size)
                 state.ema.update(state.model)
                 advance(state.step, None)
-        return self._scores_M if self._strings is None else self._strings.counts(self._generated())
+        if self._strings is None:
+            return self._scores_M
+        ask(state, self._trained, self._asked_later, range(len(self._asked_later)), "after")
+        return self._strings.counts(self._generated())
+
+    def _private_step(self, feed: Feed) -> None:
+        """The step that ``state.step`` counts, and what it shows of the canaries."""
+        state = self.state
+        batch = feed.take()
+        if state.step < self.plan.steps:
+            feed.prepare()
+        self._watched.forget()
+        norm, network = state.clipping.value, self._network()
+        private_update(state, self._trained, batch)
+        self._take(norm, network, self._drawn(batch))
 
     def _generated(self) -> np.ndarray:
         """[N, 1, *shape] as a release would be made: by the averaged generator."""
