@@ -100,7 +100,7 @@ RULES: tuple[Rule, ...] = (
     ("audit.alpha", *_level),
     ("audit.extraction_samples", *_not_negative),
     ("audit.ocr_pictures", *_not_negative),
-    ("audit.bootstrap", *_at_least_one),
+    ("audit.bootstrap", lambda v: v >= 100, "100 or more: the copy check's p-value is 1/(1 + this) at least"),
     ("audit.canaries.m", lambda v: v >= 20, "20 or more"),
     (
         "audit.canaries.kinds",

@@ -185,7 +185,7 @@ class AuditConfig:
     alpha: float = 0.05
     extraction_samples: int = 2000  # samples among which near-duplicates are looked for; 0: not done
     ocr_pictures: int = 24  # real and as many synthetic pictures in which text is looked for; 0: not done
-    bootstrap: int = 500
+    bootstrap: int = 500  # random deals and replicates, 100 or more: of fewer no p-value could be small enough
     seed: int = 0
     canaries: CanariesConfig = field(default_factory=CanariesConfig)
 

@@ -209,7 +209,7 @@ def test_every_rule_names_a_key_that_exists() -> None:
         "data={kind: tape, root: .}", "data.splits.holdout=0.9", "preprocess.shape=[4,4,4]", "preprocess.low=900",
         "privacy.delta=2",
         "preprocess.orientation=XYZ", "trainer.ema=1", "sample.formats=[png]", "audit.primary=soul", "audit.alpha=0.7",
-        "audit.references=3", "audit.references=2", "audit.overfit_steps=-1",
+        "audit.references=3", "audit.references=2", "audit.overfit_steps=-1", "audit.bootstrap=99",
         "audit={attacks: [logan, lira/logan], primary: logan}",
         "preprocess.spacing=[1]", "preprocess.spacing=null", "data.classes=[a,a]", "data.pattern='('",
         "sample={n: 3, labels: histogram, histogram_epsilon: 9}", "privacy.epsilon=inf", "privacy.epsilon=0",

@@ -15,7 +15,7 @@ from imgsynth.types import InputError
 # As small as every stage still does real work.
 SMALL = (
     "trainer.steps=4", "trainer.checkpoint_every=2", "trainer.sheet_every=2", "sample.n=6", "encoder=random_conv",
-    "evaluate.n=40", "evaluate.bootstrap=20", "evaluate.classifier_seeds=3", "audit.n=40", "audit.bootstrap=20",
+    "evaluate.n=40", "evaluate.bootstrap=20", "evaluate.classifier_seeds=3", "audit.n=40", "audit.bootstrap=100",
     "audit.extraction_samples=40", "audit.ocr_pictures=1", "privacy.batch_patients=8",
 )  # fmt: skip
 FILES = ("report.html", "report_public.html", "release/privacy_card.json", "release/privacy_card.md",

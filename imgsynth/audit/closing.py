@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from imgsynth.audit.verdict import ceiling_of_bounds
 from imgsynth.release.rounding import at_least, at_most, fixed_down
 
 
@@ -26,12 +27,13 @@ def _found(audit: Mapping[str, Any]) -> str:
     bound = audit["epsilon_lower_bound"]
     if bound is None:
         return "no lower bound: no attack was run"
-    most = fixed_down(audit["power"]["ceiling"])
+    ceiling = ceiling_of_bounds(audit)
+    most = [] if ceiling is None else [fixed_down(ceiling)]
     if audit["canaries"]:
         twins = ", ".join(f"{fixed_down(t['ceiling'])} ({t['kind']})" for t in audit["canaries"]["twins"])
-        most += f", canaries {twins}"
+        most.append(f"canaries {twins}")
     sure = f"{100 * (1 - audit['alpha_of_bound']):.4g} % confidence"
-    return f"ε at least {at_least(bound)}, by {audit['epsilon_lower_bound_from']}, {sure}; ceiling {most}"
+    return f"ε at least {at_least(bound)}, by {audit['epsilon_lower_bound_from']}, {sure}; ceiling {', '.join(most)}"
 
 
 def _controls(controls: list[Mapping[str, Any]]) -> str:

@@ -31,6 +31,7 @@ from imgsynth.training.run import Run
 
 REMEMBERED = 25  # patients at most
 MIN_PATIENTS = 8  # of which half are remembered
+UNCLIPPED, CLIPPED = "overfit non-private model", "clipped overfit model without noise"
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,13 +89,25 @@ def overfit_of(
     run: Run, members: Images, released: Released, settings: AuditConfig, extra_transforms: Sequence[Any] = ()
 ) -> list[Overfit]:
     """The overfit models of an audit, on some of the run's ``members``: without privacy, and, if the run clips, through
-    its clipping at σ = 0. None where ``overfit_steps`` is 0 or members are too few."""
+    its clipping at σ = 0. None where ``overfit_steps`` is 0 or members are too few (``too_few_to_remember``)."""
     if not settings.overfit_steps or members.n_patients < MIN_PATIENTS:
         return []
     recipe, folder = Recipe.of(run, extra_transforms), run.root / FOLDER
     return [
         overfit(recipe, run.manifest, members, released, settings.overfit_steps, settings.seed, folder, clipped)
         for clipped in ((False, True) if run.plan.mode == "dp" else (False,))
+    ]
+
+
+def too_few_to_remember(who: str, members: Images, released: Released, settings: AuditConfig) -> list[Control]:
+    """The controls of the attack ``who`` that were asked for and cannot be, with the reason."""
+    if not settings.overfit_steps or members.n_patients >= MIN_PATIENTS:
+        return []
+    why = f"{members.n_patients} training patients, of which half would be remembered; it takes {MIN_PATIENTS}"
+    clips = released.run is not None and released.run.plan.mode == "dp"
+    return [
+        Control(f"{model}, {who}", "positive", None, None, None, None, why)
+        for model in ((UNCLIPPED, CLIPPED) if clips else (UNCLIPPED,))
     ]
 
 
@@ -109,7 +122,7 @@ def overfit_controls(attack: Attack, made: Sequence[Overfit]) -> list[Control]:
 def overfit_control(attack: Attack, made: Overfit) -> Control:
     """Passed when the AUC on the overfit model has its interval above one half; None where the attack cannot be run."""
     n_in, who = made.members.n_patients, full_name(attack)
-    name = f"{'clipped overfit model without noise' if made.clipped else 'overfit non-private model'}, {who}"
+    name = f"{CLIPPED if made.clipped else UNCLIPPED}, {who}"
     try:
         attack.prepare(made.released)
     except NotApplicable as reason:

@@ -28,7 +28,7 @@ from imgsynth.audit.epsilon import MIN_PATIENTS
 from imgsynth.audit.evidence import evidence
 from imgsynth.audit.leakage import find_leakage
 from imgsynth.audit.negative import label_swap, two_holdouts
-from imgsynth.audit.overfit import Overfit, overfit_controls, overfit_of
+from imgsynth.audit.overfit import Overfit, overfit_controls, overfit_of, too_few_to_remember
 from imgsynth.audit.power import power_of
 from imgsynth.audit.references import described, for_audit
 from imgsynth.audit.registry import build, settings_faults
@@ -53,6 +53,8 @@ MEANING = (
     "privacy. Whether there is a leak the primary attack alone decides; the others are exploratory, and not corrected "
     "for multiplicity, but for their bounds where these are held against the proven ε."
 )
+
+QUERIES = "they are put to all patients once, beside training; canaries test the mechanism of training alone"
 
 
 def attack_result(
@@ -126,6 +128,7 @@ def run_controls(
     for name in reversed(names):
         own = dose_controls([one for one in doses if one.attack == name])
         own += overfit_controls(build(name, tools), remembering)
+        own += too_few_to_remember(name, members, released, settings)
         controls = [*own, *(replace(one, name=f"{one.name}, {name}") for one in missing(own)), *controls]
     return controls, doses
 
@@ -256,6 +259,9 @@ def audit_run(run_dir: Path, cfg: Config, extra_transforms: Sequence[Any] = ()) 
         result["not_done"].append({"what": "text in pixels", "why": result["leakage"]["pixels"]["not_done"]})
     if "not_done" in result["copies"]["extraction"]:
         result["not_done"].append({"what": "extraction", "why": result["copies"]["extraction"]["not_done"]})
+    if run.plan.queries:
+        names = ", ".join(query.name for query in run.plan.queries)
+        result["not_done"].append({"what": f"noise and clipping of queries ({names})", "why": QUERIES})
     result = conclude(result, *read_canaries(run_dir))
     header = {
         "format": FORMAT,

@@ -33,7 +33,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from imgsynth.audit.canaries.findings import against
-from imgsynth.audit.epsilon import epsilon_from_errors
+from imgsynth.audit.epsilon import ceiling, epsilon_from_errors
 from imgsynth.audit.roc import auc_interval
 from imgsynth.release.canary_record import GRAVE, VIOLATION
 from imgsynth.release.rounding import apart, at_least, outward
@@ -183,6 +183,16 @@ def _recognised(again: Mapping[str, Any]) -> Iterator[str]:
             f"re-identification: {again['train']:.1%} of training patients are hit and {again['holdout']:.1%} of "
             "holdout patients"
         )
+
+
+def ceiling_of_bounds(audit: Mapping[str, Any]) -> float | None:
+    """The largest that any of these bounds could have been, by an attack without error; None without attacks."""
+    alpha = alpha_of_bounds(audit)
+    most = (
+        ceiling(attack["bound"]["n_members"], attack["bound"]["n_nonmembers"], alpha, attack["bound"]["delta"])
+        for attack in audit["attacks"]
+    )
+    return max(most, default=None)
 
 
 def leak(attack: Mapping[str, Any], alpha: float) -> str | None:

@@ -76,6 +76,7 @@ def small_run(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
         "vae": {"_target_": "imgsynth.models.VAE", "latent": 2, "channels": 2, "widest": 4},
         "gan": {"_target_": "imgsynth.models.GAN", "latent": 2, "channels": 2, "widest": 4},
     }
+    models["asking"] = {**models["vae"], "prior": "fitted"}
 
     @functools.cache
     def make(model: str, seed: int | None = None) -> Path:
@@ -86,7 +87,7 @@ def small_run(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
             model=models[model],
             privacy=PrivacyConfig(
                 epsilon=None, noise_multiplier=1.5, delta=1e-2, batch_patients=6, seed=seed,
-                ledger=str(folder / "ledger"),
+                ledger=str(folder / "ledger"), query_noise_multiplier=1.5 if model == "asking" else None,
             ),
             trainer=TrainerConfig(steps=6, checkpoint_every=6, sheet_every=6, device="cpu", threads=1),
             encoder=EncoderConfig("random_conv"),
