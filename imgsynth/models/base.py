@@ -43,8 +43,9 @@ class Votes:
     ``teachers`` of them (None: a public function of the cohort's declared size). Before each vote every one takes
     ``steps`` steps of Adam at ``learning_rate``, each on ``batch`` of its own patients and as many generated images.
     Then all are shown ``images`` generated images: ``choose(logit_KM)`` are bits [K, M], of which a teacher's follow
-    its own logits alone. The module of the objective takes ``student_steps`` steps on these images, with the label
-    real where a noisy majority of bits says so.
+    its own logits alone. Released is by how much "real" leads, halved, with noise of standard deviation ``std``;
+    ``label(margin_M, std, teachers)`` are targets [M] in [0, 1] made of that. The module of the objective takes
+    ``student_steps`` steps, each on ``student_batch`` images of the last ``remembered`` votes: they are paid for.
 
     ``fakes.make(*drawn_B)`` are ``(x_BC, y_B)``. Teachers are no part of the model: they are never released.
     """
@@ -57,7 +58,10 @@ class Votes:
     batch: int
     learning_rate: float
     images: int
+    label: Callable[[Tensor, float, int], Tensor]
     student_steps: int
+    student_batch: int
+    remembered: int
 
 
 @dataclass(frozen=True)

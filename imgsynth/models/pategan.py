@@ -15,12 +15,14 @@ Unlike the paper: Gaussian noise, whose composition over a run is tighter than L
 labels are conditions; a teacher votes for the half of the images that *it* finds more real than the other half. By the
 paper's vote, whether the image looks real at all, nearly all early images are generated, unanimously, and the student
 learns nothing from it that would tell the generator where to go. Either vote is one bit for each image and teacher.
+The student's labels say how clear a majority was, and it is trained on the last votes too, not the newest alone.
 A student that is never shown variety does not ask for it, so that the generator is rewarded for images of one class
 that differ (after Mao et al. 2019, arXiv:1903.05628), which needs no data.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -89,6 +91,15 @@ def more_real(logit_KM: Tensor) -> Tensor:
     return logit_KM > logit_KM.median(dim=1, keepdim=True).values
 
 
+def soft_label(margin_M: Tensor, std: float, teachers: int) -> Tensor:
+    """Targets [M] in [0, 1]: ½ + margin / 2s, cut off, with s² = std² + (k/4)², where k/4 is a clear margin of votes.
+
+    A hard majority would throw away how clear it was: at the noise of a small ε a third of what was paid for.
+    """
+    scale = math.hypot(std, teachers / 4)
+    return (0.5 + margin_M / (2 * scale)).clamp(0, 1)
+
+
 class PATEGAN(GenerativeModel):
     """Conditional GAN whose discriminator is the student of teachers that see patients.
 
@@ -104,7 +115,9 @@ class PATEGAN(GenerativeModel):
         teacher_batch: patients in such a step, and as many generated images.
         teacher_learning_rate: of the teachers' Adam.
         images: m, generated images that one vote is about, and that one step of the generator takes.
-        student_steps: steps of the student on the labels of one vote; they cost nothing.
+        student_steps: steps of the student after each vote; they cost nothing.
+        student_batch: images in such a step, drawn from those of the last votes.
+        remembered: votes that the student is still trained on.
         diversity: weight of the generator's reward for images of one class that differ.
     """
 
@@ -116,13 +129,15 @@ class PATEGAN(GenerativeModel):
         channels: int = 16,
         widest: int = 64,
         teachers: int | None = None,
-        teacher_channels: int = 8,
+        teacher_channels: int = 4,
         teacher_steps: int = 2,
         teacher_batch: int = 8,
         teacher_learning_rate: float = 2e-3,
-        images: int = 64,
-        student_steps: int = 2,
-        diversity: float = 0.1,
+        images: int = 128,
+        student_steps: int = 6,
+        student_batch: int = 256,
+        remembered: int = 16,
+        diversity: float = 0.05,
     ):
         super().__init__()
         self.shape, self.classes, self.latent, self.images = tuple(shape), classes, latent, images
@@ -138,7 +153,10 @@ class PATEGAN(GenerativeModel):
             batch=teacher_batch,
             learning_rate=teacher_learning_rate,
             images=images,
+            label=soft_label,
             student_steps=student_steps,
+            student_batch=student_batch,
+            remembered=remembered,
         )
 
     def objectives(self) -> Sequence[Private | PostProcessing]:

@@ -43,6 +43,11 @@ def teacher_of(patient: str, key: bytes, teachers: int) -> int:
     return int.from_bytes(digest, "big") % teachers
 
 
+def margin_std(plan: PrivacyPlan, images: int) -> float:
+    """The standard deviation σ√M of the noise in each entry of ``noisy_margin``, a public number."""
+    return plan.gradient_noise_multiplier * math.sqrt(images)
+
+
 def noisy_margin(plan: PrivacyPlan, real_KM: Tensor, noise: NoiseSource) -> Tensor:
     """[M] by how many votes "real" leads "generated", halved, with noise of standard deviation σ√M on each.
 

@@ -47,6 +47,8 @@ class TrainingState:
     ):
         self.step = 0
         self.asked = 0  # queries of the model that are answered
+        # Images, labels and noisy answers of the last votes (``Private.votes``): released, and learned from again.
+        self.told: list[tuple[torch.Tensor, ...]] = []
         self.team = team
         own = seed if seed is None or team.size == 1 else seed_for(f"rank {team.rank} of {team.size}", seed) % 2**63
         self.model = model.to(device).train()
@@ -75,6 +77,7 @@ class TrainingState:
         return {
             "step": self.step,
             "asked": self.asked,
+            "told": self.told,
             "model": self.model.state_dict(),
             "ema": self.ema.state_dict(),
             "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
@@ -106,6 +109,8 @@ class TrainingState:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.step = state["step"]
         self.asked = state.get("asked", 0)  # checkpoints of earlier versions have none
+        device = self.random.device
+        self.told = [tuple(part.to(device) for part in vote) for vote in state.get("told", [])]
         self.model.load_state_dict(state["model"])
         self.ema.load_state_dict(state["ema"])
         for name, optimizer in self.optimizers.items():

@@ -11,7 +11,7 @@ from imgsynth.models.pace import Pace
 from imgsynth.privacy.fakes import how_many
 from imgsynth.privacy.plan import PrivacyPlan
 from imgsynth.privacy.step import private_step
-from imgsynth.privacy.votes import noisy_margin
+from imgsynth.privacy.votes import margin_std, noisy_margin
 from imgsynth.training.fakes import in_units, made
 from imgsynth.training.optimizers import take_step
 from imgsynth.training.state import TrainingState
@@ -65,17 +65,21 @@ def vote_update(state: TrainingState, plan: PrivacyPlan, teachers: Teachers) -> 
     with torch.no_grad():
         x_MC, y_M = votes.fakes.make(*votes.fakes.draw(votes.images, random))
     real_KM = teachers.vote(x_MC, y_M)
-    target_M = (noisy_margin(plan, real_KM, state.noise) > 0).to(x_MC.dtype)
+    margin_M = noisy_margin(plan, real_KM, state.noise)
+    target_M = votes.label(margin_M, margin_std(plan, len(margin_M)), len(real_KM)).to(x_MC.dtype)
+    state.told = [*state.told, (x_MC, y_M, target_M)][-votes.remembered :]
+    told = [torch.cat(parts) for parts in zip(*state.told, strict=True)]
     parameters = [p for p in objective.module.parameters() if p.requires_grad]
     for _ in range(votes.student_steps):
-        loss = objective.module(x_MC, y_M, target_M).mean()
+        pick = torch.randint(len(told[0]), (votes.student_batch,), generator=random, device=random.device)
+        loss = objective.module(*(part[pick] for part in told)).mean()
         refuse_divergence(loss.item(), f"loss of {objective.name}", state.step)
         for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
             parameter.grad = gradient
         state.optimizers[objective.name].step()
     agreed = (real_KM.double().mean(0) - 0.5).abs().mean().item()
     return (
-        {f"{objective.name}_loss": loss.item(), "labelled_real": target_M.mean().item()},
+        {f"{objective.name}_loss": loss.item(), "mean_label": target_M.mean().item()},
         {
             "patients": len(patients),
             "mean_margin_of_votes": agreed,

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
+import pytest
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from imgsynth.models.pategan import discriminator_loss, more_real
+from imgsynth.models.pategan import PATEGAN, discriminator_loss, more_real, soft_label
 from imgsynth.training.steps import post_processing_updates, vote_update
 from tests.training.voting import Ward, class_of, plan_of, small
 
@@ -43,3 +46,22 @@ def test_with_little_noise_it_learns_which_class_is_bright() -> None:
     assert apart(ward) > 0.15
     ward.y_N = 1 - ward.y_N
     assert apart(ward) < -0.15
+
+
+def test_a_label_says_how_clear_the_votes_were() -> None:
+    margin_M = torch.tensor([-300.0, -5.0, 0.0, 5.0, 10.0, 300.0])
+    torch.testing.assert_close(soft_label(margin_M, 0.0, 40), torch.tensor([0, 0.25, 0.5, 0.75, 1, 1]))
+    torch.testing.assert_close(soft_label(margin_M, math.sqrt(300), 40), torch.tensor([0, 0.375, 0.5, 0.625, 0.75, 1]))
+
+
+@pytest.mark.parametrize("shape", [(28, 28), (8, 8, 16)], ids=str)
+def test_teachers_learn_and_vote_in_two_and_three_dimensions(shape: tuple[int, ...]) -> None:
+    random = torch.Generator().manual_seed(0)
+    ward = Ward(torch.rand(12, 1, *shape, generator=random) * 2 - 1, torch.arange(12) % 2)
+    model = PATEGAN(shape, 2, latent=3, channels=2, widest=4, teachers=3, images=6)
+    state, teachers = class_of(model, ward, plan := plan_of(12, 3))
+    before = {name: weight.detach().clone() for name, weight in teachers._weights.items()}
+    public, _ = vote_update(state, plan, teachers)
+    assert all((weight != before[name]).flatten(1).any(1).all() for name, weight in teachers._weights.items())
+    assert 0 < public["mean_label"] < 1
+    assert state.told[0][0].shape == (6, 1, *shape)

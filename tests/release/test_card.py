@@ -312,3 +312,15 @@ def test_the_card_says_how_an_adaptive_norm_shares_the_noise() -> None:
     sigma_g = (2.0**-2 - 10.0**-2) ** -0.5
     assert f"{sigma_g:.5g}·C on the gradients' sum, 5 on the count" in texts[1] and "0.6-quantile" in texts[1]
     assert "at most 2, each in 4 copies |" in texts[1] and "copies |" not in texts[0]
+
+
+def test_the_card_says_in_words_that_teachers_voted() -> None:
+    gradients = card_markdown(build_card(plan_of(), "uniform", LEDGER, NOT_AUDITED))
+    votes = plan_of(teachers=40, sampling_rate=1.0)
+    card = build_card(votes, "uniform", LEDGER, NOT_AUDITED)
+    text = card_markdown(card)
+    assert card["guarantee"]["epsilon"] == votes.epsilon
+    assert "PATE: 40 teachers" in text and "PATE" not in gradients
+    assert "every patient's teacher votes in every step" in text
+    for word in ("DP-SGD", "Clipping norm", "Gradient engine", "Normaliser"):
+        assert word not in text and word in gradients

@@ -27,6 +27,9 @@ MODELS = {
         "teacher_channels": 2,
         "teacher_batch": 3,
         "images": 6,
+        "student_steps": 2,
+        "student_batch": 12,
+        "remembered": 3,
     },
 }
 # What a model needs that learns from one noised mean.

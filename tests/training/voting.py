@@ -46,7 +46,8 @@ class Ward:
 
 def small(teachers: int = 4, **changes: object) -> PATEGAN:
     torch.manual_seed(0)
-    settings = {"latent": 3, "channels": 4, "widest": 8, "teacher_channels": 2, "teacher_batch": 4, "images": 8}
+    settings = {"latent": 3, "channels": 4, "widest": 8, "teacher_channels": 2, "teacher_batch": 4, "images": 8,
+                "student_steps": 2, "student_batch": 16, "remembered": 3}  # fmt: skip
     return PATEGAN((8, 8), 2, teachers=teachers, **{**settings, **changes})
 
 
