@@ -80,6 +80,45 @@ def test_nothing_is_found_where_nothing_or_only_the_holdout_is_copied(seed: int)
     assert of_holdout["invariant"]["memorised"]["high"] < 0
 
 
+@pytest.fixture(scope="module")
+def unequal() -> list[dict]:
+    """Nothing is copied, 150 patients are trained on and 20 are not: by seed."""
+    found = []
+    for seed in range(12):
+        random = np.random.default_rng(100 + seed)
+        train, holdout = people(150, (16, 16), random, "t"), people(20, (16, 16), random, "h")
+        found.append(find_copies(leaking(train, 0.0, 150, "noisy", random), train, holdout, SETTINGS))
+    return found
+
+
+def test_unequal_sides_are_no_finding_and_hide_none(unequal: list[dict]) -> None:
+    """A sample is looked at closely beside its nearest patients alone: these must not be sought on each side."""
+    share = np.array([one["invariant"]["share"] for one in unequal])
+    p = np.array([one["invariant"]["chance"]["p"] for one in unequal])
+    assert abs(share.mean() - 0.5) < 4 * share.std() / len(share) ** 0.5 and abs(share.mean() - 0.5) < 0.1
+    assert 0.25 < p.mean() < 0.75 and p.min() < 0.5
+    excess = np.array([one["invariant"]["memorised"]["excess"] for one in unequal])
+    assert abs(excess.mean()) < 4 * excess.std() / len(excess) ** 0.5
+    assert sum(one["invariant"]["caught"] for one in unequal) <= 2
+
+
+@pytest.mark.parametrize(("share", "samples"), [(0.05, 1500), (0.2, 400)], ids=["5 %", "20 %"])
+def test_copies_of_a_part_are_found_with_a_small_holdout(share: float, samples: int) -> None:
+    random = np.random.default_rng(21)
+    train, holdout = people(150, (16, 16), random, "t"), people(20, (16, 16), random, "h")
+    found = find_copies(leaking(train, share, samples, "flipped", random), train, holdout, SETTINGS)["invariant"]
+    assert found["caught"] and found["memorised"]["low"] > 0
+
+
+def test_a_patients_nearest_sample_does_not_depend_on_the_other_patients() -> None:
+    random = np.random.default_rng(22)
+    train, samples = people(60, (16, 16), random), people(80, (16, 16), random, "s")
+    few = train.of_patients(train.names_P[:10])
+    np.testing.assert_array_equal(
+        invariant_nearness(samples, train).nearest_P[:10], invariant_nearness(samples, few).nearest_P
+    )
+
+
 def naive(x: np.ndarray, y: np.ndarray, shift: int) -> float:
     """Every flip and every shift, one after the other."""
     axes = range(1, x.ndim)

@@ -31,9 +31,12 @@ def distance_to_patients(synthetic: Images, patients: Images) -> np.ndarray:
 
 
 def copy_counts(
-    to_train_NP: np.ndarray, to_holdout_NQ: np.ndarray, threshold: float, replicates: int, random: np.random.Generator
+    to_dealt_NP: np.ndarray, threshold: float, replicates: int, random: np.random.Generator
 ) -> dict[str, Any]:
     """How many synthetic images are nearer to train than to holdout; one half is expected without copying.
+
+    ``to_dealt_NP`` [N, 2M] are distances to M train patients and then to M holdout patients, found without regard to
+    which is which: with distances that were looked for on each side by itself, ``chance`` would not be exact.
 
     ``low, high``: binomial, for these very patients (equal numbers of each). ``chance``: shares that come of dealing
     out the same patients to train and holdout at random, 95 % of them, and in ``p`` how many are as large as the one
@@ -44,16 +47,15 @@ def copy_counts(
     and its interval over random halves of the patients, which vary as a bootstrap would without repeating anybody
     (delete-half jackknife).
     """
-    n, m = len(to_train_NP), min(to_train_NP.shape[1], to_holdout_NQ.shape[1])
-    some_NM = to_train_NP[:, random.permutation(to_train_NP.shape[1])[:m]]
-    others_NM = to_holdout_NQ[:, random.permutation(to_holdout_NQ.shape[1])[:m]]
+    n, m = len(to_dealt_NP), to_dealt_NP.shape[1] // 2
+    some_NM, others_NM = to_dealt_NP[:, :m], to_dealt_NP[:, m:]
     one, other = some_NM.min(1), others_NM.min(1)
     closer = int((one < other).sum())
     low, high = clopper_pearson(closer, n)
     ratios = []
     for _ in range(replicates):
-        half = to_train_NP[:, random.permutation(to_train_NP.shape[1])[: m // 2]].min(1)
-        other_half = to_holdout_NQ[:, random.permutation(to_holdout_NQ.shape[1])[: m // 2]].min(1)
+        half = some_NM[:, random.permutation(m)[: m // 2]].min(1)
+        other_half = others_NM[:, random.permutation(m)[: m // 2]].min(1)
         ratios.append(_relative(half, other_half))
     ratio = _relative(one, other)
     ratio_low, ratio_high = recentred_interval(ratio, np.array(ratios))
@@ -64,7 +66,7 @@ def copy_counts(
         "share": closer / n,
         "low": low,
         "high": high,
-        "chance": _by_chance(some_NM, others_NM, replicates, random),
+        "chance": _by_chance(to_dealt_NP, replicates, random),
         "too_near": {
             "distance": threshold,
             "train": int((one < threshold).sum()),
@@ -75,15 +77,12 @@ def copy_counts(
     }
 
 
-def _by_chance(
-    to_some_NM: np.ndarray, to_others_NM: np.ndarray, deals: int, random: np.random.Generator
-) -> dict[str, float]:
+def _by_chance(to_all_NP: np.ndarray, deals: int, random: np.random.Generator) -> dict[str, float]:
     """The share nearest to the first M patients, where which M of all 2M are the first is a matter of chance.
 
     A sample that is as near to several patients, be they equal images, counts for each of them in part.
     """
-    m = to_some_NM.shape[1]
-    to_all_NP = np.concatenate([to_some_NM, to_others_NM], axis=1)
+    m = to_all_NP.shape[1] // 2
     nearest_NP = to_all_NP == to_all_NP.min(1, keepdims=True)
     share_P = (nearest_NP / nearest_NP.sum(1, keepdims=True)).mean(0)
     dealt_D = np.array([share_P[random.permutation(2 * m)[:m]].sum() for _ in range(deals)])

@@ -31,26 +31,39 @@ AT_ONCE = 64  # synthetic images transformed at once
 class Nearness:
     """``distance_NP`` [N, P]: root mean square difference, in the images' unit, of synthetic image n and the nearest
     image of patient p, over flips and shifts; infinite for pairs that the coarse stage ruled out. ``image_NP``: that
-    image's index."""
+    image's index. ``nearest_P`` [P]: of the synthetic images that the coarse stage took for the nearest of patient p,
+    the least distance; unlike ``distance_NP.min(0)`` it does not depend on who and how many the other patients are."""
 
     distance_NP: np.ndarray
     image_NP: np.ndarray
+    nearest_P: np.ndarray
+
+    @property
+    def filled_NP(self) -> np.ndarray:
+        """``distance_NP``, and for pairs that were ruled out the largest distance of the row that is known."""
+        known_NP = np.isfinite(self.distance_NP)
+        largest_N = np.where(known_NP, self.distance_NP, -np.inf).max(1, keepdims=True)
+        return np.where(known_NP, self.distance_NP, largest_N)
 
 
-def invariant_nearness(synthetic: Images, patients: Images) -> Nearness:
-    """Every synthetic image against every patient; see the module's text. Raises ValueError without either."""
+def invariant_nearness(synthetic: Images, patients: Images, of_row: int = OF_ROW) -> Nearness:
+    """Every synthetic image against every patient, ``of_row`` of them finely; see the module's text.
+
+    Raises ValueError without either.
+    """
     if not (len(synthetic) and len(patients)):
         raise ValueError(f"Expected images on both sides, got {len(synthetic)} and {len(patients)}.")
     x_NC, y_MC = pooled(synthetic.x_NC), pooled(patients.x_NC)
     shift = largest_shift(x_NC.shape[2:])
     coarse_NM, flip_NM = _coarse(x_NC, y_MC, shift)
     coarse_NP, image_NP = _by_patient(coarse_NM, patients)
-    rows, columns = np.nonzero(_candidates(coarse_NP))
+    of_patient_NP = _least(coarse_NP, OF_COLUMN, axis=0)
+    rows, columns = np.nonzero(_least(coarse_NP, of_row, axis=1) | of_patient_NP)
     images = image_NP[rows, columns]
     fine = _fine(x_NC, y_MC, rows, images, flip_NM[rows, images], shift)
     distance_NP = np.full(coarse_NP.shape, np.inf)
     distance_NP[rows, columns] = fine
-    return Nearness(distance_NP, image_NP)
+    return Nearness(distance_NP, image_NP, np.where(of_patient_NP, distance_NP, np.inf).min(0))
 
 
 def largest_shift(shape: tuple[int, ...]) -> int:
@@ -113,12 +126,12 @@ def _by_patient(d_NM: np.ndarray, patients: Images) -> tuple[np.ndarray, np.ndar
     return least_NP, image_NP
 
 
-def _candidates(d_NP: np.ndarray) -> np.ndarray:
-    """[N, P] whether the pair is among the nearest of its row or of its column."""
+def _least(d_NP: np.ndarray, count: int, axis: int) -> np.ndarray:
+    """[N, P] whether the pair is among the ``count`` nearest along ``axis``."""
+    count = min(count, d_NP.shape[axis])
     chosen_NP = np.zeros(d_NP.shape, bool)
-    of_row, of_column = min(OF_ROW, d_NP.shape[1]), min(OF_COLUMN, d_NP.shape[0])
-    np.put_along_axis(chosen_NP, np.argpartition(d_NP, of_row - 1, axis=1)[:, :of_row], True, axis=1)
-    np.put_along_axis(chosen_NP, np.argpartition(d_NP, of_column - 1, axis=0)[:of_column], True, axis=0)
+    least = np.argpartition(d_NP, count - 1, axis=axis).take(range(count), axis=axis)
+    np.put_along_axis(chosen_NP, least, True, axis=axis)
     return chosen_NP
 
 

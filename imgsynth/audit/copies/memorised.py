@@ -14,13 +14,15 @@ from scipy.stats import norm
 from imgsynth.measure.resampling import LEVEL
 
 
-def memorisation(to_train_NP: np.ndarray, to_holdout_NQ: np.ndarray, threshold: float) -> dict[str, Any]:
+def memorisation(to_train_P: np.ndarray, to_holdout_Q: np.ndarray, threshold: float) -> dict[str, Any]:
     """Shares of patients with a synthetic image nearer than ``threshold``, and their difference.
 
+    ``to_train_P`` [P] and ``to_holdout_Q`` [Q] are each patient's distance to the nearest synthetic image, found for
+    each patient by itself: a search in which patients compete for samples would find less where there are more of them.
     A patient is in it or not, and train and holdout are different patients: the interval is that of a difference of two
     independent proportions.
     """
-    found, chance = to_train_NP.min(0) < threshold, to_holdout_NQ.min(0) < threshold
+    found, chance = to_train_P < threshold, to_holdout_Q < threshold
     low, high = difference_interval(int(found.sum()), len(found), int(chance.sum()), len(chance))
     return {
         "threshold": threshold,
