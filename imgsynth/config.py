@@ -32,6 +32,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from imgsynth.config_rules import range_faults
 from imgsynth.files import read_json, write_text
+from imgsynth.models.adapt import restrict
 from imgsynth.models.base import GenerativeModel, queries_of, the_private
 from imgsynth.privacy.refuse import check_networks
 from imgsynth.schema import Config
@@ -271,6 +272,8 @@ def model_faults(config: Config) -> list[Fault]:
     except (TypeError, ValueError) as error:
         return [Fault("model", str(arguments), "arguments that build a model", str(error))]
     try:
+        if config.init.run is not None:
+            restrict(built, config.init.train, config.init.rank)
         objectives = built.objectives()
         private = the_private(objectives)
         refuse_misfit(objectives, config.privacy, config.trainer)

@@ -11,7 +11,8 @@ from typing import Any
 
 from imgsynth.audit.policy import read_policy
 from imgsynth.audit.registry import settings_faults
-from imgsynth.schema import Config, DataConfig, PreprocessConfig, PrivacyConfig
+from imgsynth.privacy.public import DECLARATION, is_declaration
+from imgsynth.schema import Config, DataConfig, InitConfig, PreprocessConfig, PrivacyConfig
 from imgsynth.types import Fault, InputError
 
 Rule = tuple[str, Callable[[Any], bool], str]
@@ -27,6 +28,18 @@ _not_negative: tuple[Callable[[Any], bool], str] = (lambda v: v >= 0, "0 or more
 _decay: tuple[Callable[[Any], bool], str] = (lambda v: 0 <= v < 1, "in [0, 1)")
 _share: tuple[Callable[[Any], bool], str] = (lambda v: 0 < v < 0.5, "a share in (0, 0.5)")
 _level: tuple[Callable[[Any], bool], str] = (lambda v: 0 < v < 0.5, "a level in (0, 0.5), 0.05 say")
+
+
+def _is_train(value: Any) -> bool:
+    if value == "all":
+        return True
+    if not isinstance(value, list) or not value or not all(isinstance(one, str) and one for one in value):
+        return False
+    try:
+        return all(re.compile(one) for one in value)
+    except re.error:
+        return False
+
 
 RULES: tuple[Rule, ...] = (
     ("data.kind", *_one_of("phantom", "dicom", "nifti", "npz", "medmnist", "images")),
@@ -51,6 +64,9 @@ RULES: tuple[Rule, ...] = (
     ),
     ("preprocess.fit", *_one_of("crop_pad", "resize")),
     ("preprocess.intensity", *_one_of("window", "percentile", "minmax")),
+    ("init.public", is_declaration, DECLARATION),
+    ("init.train", _is_train, '"all", or a list of regular expressions on names of parameters'),
+    ("init.rank", *_not_negative),
     ("privacy.mode", *_one_of("dp", "none")),
     ("privacy.epsilon", *_positive),
     ("privacy.delta", lambda v: 0 < v < 1, "in (0, 1), and below 1/n"),
@@ -125,6 +141,7 @@ def range_faults(config: Config) -> list[Fault]:
     together = (
         _source_faults(config.data),
         _grid_faults(config.preprocess),
+        _init_faults(config.init),
         _privacy_faults(config.privacy),
         _across_sections(config),
     )
@@ -218,6 +235,15 @@ def _privacy_faults(privacy: PrivacyConfig) -> Iterator[Fault]:
             f"at most n = {privacy.n} patients",
             "privacy.batch_patients=<fewer>",
         )
+
+
+def _init_faults(init: InitConfig) -> Iterator[Fault]:
+    given = [("init.public", init.public, None), ("init.train", init.train, "all"), ("init.rank", init.rank, 0)]
+    if init.run is None:
+        for where, got, default in given:
+            if got != default:
+                yield Fault(where, f"{got}, and no init.run", "a run on public images that this is about",
+                            f"init.run=FOLDER, or leave {where} out")  # fmt: skip
 
 
 def _across_sections(config: Config) -> Iterator[Fault]:

@@ -105,6 +105,18 @@ class PrivacyConfig:
 
 
 @dataclass
+class InitConfig:
+    """What training begins with: random numbers, or the weights of a run on public images."""
+
+    run: str | None = None  # folder of a finished run without privacy (privacy.mode=none) on public images
+    public: str | None = (
+        None  # whose images those were and why they are public; goes on the card. Phantoms are nobody's
+    )
+    train: Any = "all"  # "all", or regular expressions on the private network's parameters: the rest stays as it was
+    rank: int = 0  # above 0: layers learn by adapters of that rank beside them (LoRA) instead of their full weights
+
+
+@dataclass
 class TrainerConfig:
     steps: int = 300  # private steps
     steps_after: int = 0  # further steps, after the private ones, of the networks that see no data: they cost no ε
@@ -199,6 +211,7 @@ class Config:
     data: DataConfig = field(default_factory=DataConfig)
     preprocess: PreprocessConfig = field(default_factory=PreprocessConfig)
     model: Any = None  # {_target_: imgsynth.models.VAE, …}: an open set
+    init: InitConfig = field(default_factory=InitConfig)
     privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     sample: SampleConfig = field(default_factory=SampleConfig)

@@ -31,6 +31,8 @@ from imgsynth.privacy.plan import PrivacyPlan
 from imgsynth.schema import AuditConfig, PreprocessConfig, TrainerConfig
 from imgsynth.training.checkpoint import load_checkpoint, save_checkpoint
 from imgsynth.training.device import choose_device
+from imgsynth.training.folder import RunFolder
+from imgsynth.training.initial import Initial, begun, stored_initial
 from imgsynth.training.queries import ask
 from imgsynth.training.run import Run, model_factory
 from imgsynth.training.state import TrainingState
@@ -59,13 +61,20 @@ class Recipe:
     shape: tuple[int, ...]
     classes: int
     extra_transforms: tuple[Any, ...] = ()  # those of preprocess.extra, instantiated
+    initial: Initial | None = None  # the public weights that it begins with
 
     @staticmethod
     def of(run: Run, extra_transforms: Sequence[Any] = ()) -> Recipe:
         cfg = run.config
+        initial = stored_initial(RunFolder(run.root), run.plan, cfg.init)
+        shape, classes = run.grid.shape, run.model.classes
         return Recipe(
-            cfg.model, run.plan, cfg.trainer, cfg.preprocess, run.grid.shape, run.model.classes, tuple(extra_transforms)
+            cfg.model, run.plan, cfg.trainer, cfg.preprocess, shape, classes, tuple(extra_transforms), initial
         )
+
+    def networks(self) -> GenerativeModel:
+        """As training begins with them: public weights where there are any, random numbers for the rest."""
+        return begun(model_factory(self.model)(self.shape, self.classes), self.initial)
 
     def for_patients(self, n: int) -> PrivacyPlan:
         """The run's mechanism on ``n`` patients: the same rate, noise, clipping and steps, and so the same ε and the
@@ -184,7 +193,7 @@ def train_reference(
     plan, device = recipe.for_patients(len(rows)), choose_device(recipe.trainer)
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
-        model = model_factory(recipe.model)(recipe.shape, recipe.classes)
+        model = recipe.networks()
         state = TrainingState(model, plan, recipe.trainer, patients=len(rows), seed=seed, device=device)
         dataset.generator = state.picks
         ask(state, plan, dataset, rows, "before")
@@ -210,7 +219,7 @@ def store(path: Path, model: GenerativeModel) -> None:
 
 
 def load(path: Path, recipe: Recipe) -> GenerativeModel:
-    model = model_factory(recipe.model)(recipe.shape, recipe.classes)
+    model = recipe.networks()
     model.load_state_dict(load_checkpoint(path)["reference"])
     return model.eval().requires_grad_(False)
 
@@ -221,6 +230,8 @@ def content_key(recipe: Recipe, manifest: Manifest, members: Sequence[str], seed
     trainer = {key: value for key, value in dataclasses.asdict(recipe.trainer).items() if key not in _FREE}
     plan = recipe.for_patients(len(members)).to_json()
     content = [recipe.model, recipe.shape, recipe.classes, plan, trainer, dataclasses.asdict(recipe.preprocess), items]
+    if recipe.initial is not None:
+        content.append([recipe.initial.digest, recipe.initial.train, recipe.initial.rank])
     return hashlib.sha256(json.dumps([*content, seed], sort_keys=True).encode()).hexdigest()[:32]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -192,6 +192,13 @@ class GenerativeModel(nn.Module, ABC):
     @abstractmethod
     def sample(self, y_B: Tensor, random: torch.Generator) -> Tensor:
         """Images [B, 1, *shape] in [-1, 1] for the class indices ``y_B``, from the generator alone."""
+
+    def begin_with(self, state: Mapping[str, Tensor]) -> None:
+        """Take the weights of such a model that was trained on public images, before this one sees any patient.
+
+        A model in which something is a patient's mean and no weight leaves that out.
+        """
+        self.load_state_dict(state)
 
     def white_box(self) -> WhiteBox:
         """The parts that an audit with the weights in hand can ask; a model that can only sample has none."""

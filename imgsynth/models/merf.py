@@ -15,7 +15,7 @@ loss that does not reward a generator for repeating itself (``moments.matching_l
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from monai.networks.layers import Pool
@@ -97,6 +97,10 @@ class MERF(GenerativeModel):
     @property
     def generator(self) -> nn.Module:
         return self.G
+
+    def begin_with(self, state: Mapping[str, Tensor]) -> None:
+        """The generator's weights. The mean of public features would be added to that of the patients'."""
+        self.G.load_state_dict({name[2:]: value for name, value in state.items() if name.startswith("G.")})
 
     @torch.no_grad()
     def sample(self, y_B: Tensor, random: torch.Generator) -> Tensor:

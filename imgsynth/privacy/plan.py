@@ -17,6 +17,7 @@ from imgsynth.privacy import accounting
 from imgsynth.privacy.calibrate import calibrated, gaussian_noise
 from imgsynth.privacy.clipping import default_count_noise, gradient_noise
 from imgsynth.privacy.plan_faults import faults_of, faults_of_target
+from imgsynth.privacy.public import PublicStart
 from imgsynth.schema import PrivacyConfig
 from imgsynth.types import Fault, InputError, Unit
 
@@ -30,6 +31,7 @@ IN_EARLIER_VERSIONS = {
     "count_noise_multiplier": 0.0,
     "queries": (),
     "teachers": None,
+    "public": None,
 }
 
 
@@ -63,6 +65,7 @@ class PrivacyPlan:
     | queries given            | each is a further Gaussian mechanism on all units, composed with training   |
     | sampling_rate = 1        | every unit in every step                                                    |
     | teachers given           | a step is one noisy vote; C is the length of a teacher's row of votes       |
+    | public given             | as stated, for this cohort; whoever is in the public images has no guarantee |
     """
 
     mode: Literal["dp", "none"]
@@ -88,6 +91,7 @@ class PrivacyPlan:
     count_noise_multiplier: float = 0.0  # σ_b: the noise of its count has standard deviation σ_b
     queries: tuple[GaussianQuery, ...] = ()  # what is asked of the whole cohort once, beside training
     teachers: int | None = None  # K whose votes are noised, each with units of its own; None: gradients are
+    public: PublicStart | None = None  # what the networks began with; None: random numbers
 
     def __post_init__(self) -> None:
         faults = faults_of({field.name: getattr(self, field.name) for field in fields(self)})
@@ -208,7 +212,8 @@ class PrivacyPlan:
         if missing:
             raise InputError(Fault("plan", f"no {', '.join(missing)}", "every field of a plan", "restore plan.json"))
         queries = tuple(GaussianQuery(**query) for query in value["queries"])
-        plan = cls(**{**{name: value[name] for name in names}, "queries": queries})
+        public = None if value["public"] is None else PublicStart(**value["public"])
+        plan = cls(**{**{name: value[name] for name in names}, "queries": queries, "public": public})
         stated = math.inf if value.get("epsilon") is None else value["epsilon"]
         if stated < plan.epsilon * (1 - 1e-3):  # the last digits may differ between versions of the accountant
             expected = f"at least {plan.epsilon:.4g}, which follows from the other fields"
@@ -229,6 +234,7 @@ def make_plan(
     ids: Literal["patient", "case"] = "patient",
     queries: Sequence[tuple[str, float]] = (),
     teachers: int | None = None,
+    public: PublicStart | None = None,
 ) -> PrivacyPlan:
     """The plan for a cohort of ``n`` units (``privacy.n`` wins where declared), σ calibrated where it is not given.
 
@@ -259,6 +265,7 @@ def make_plan(
         "clipping_learning_rate": privacy.clipping_learning_rate,
         "queries": tuple(GaussianQuery(name, norm, 0.0) for name, norm in queries),
         "teachers": teachers,
+        "public": public,
     }
     if privacy.mode == "none":
         return PrivacyPlan(**draft)  # refuses what mode "none" cannot have

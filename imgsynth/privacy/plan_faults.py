@@ -74,6 +74,8 @@ def faults_of(d: dict[str, Any], counted: int = 0) -> list[Fault]:
     if d.get("teachers") is not None:
         checks += _teacher_checks(d)
     checks += _query_checks(d)
+    if d.get("public") is not None:
+        checks += d["public"].faults()
     return [Fault(where, str(got), expected, remedy) for good, where, got, expected, remedy in checks if not good]
 
 

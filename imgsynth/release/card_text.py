@@ -23,6 +23,12 @@ WEAK_PROOF = (
     f"WEAK PROOF: ε is above {WEAK_EPSILON:g}, and at this ε the guarantee alone rules out almost nothing. What "
     "protects patients then is at best how hard a real attack is, and that nobody has proven."
 )
+BEGAN_PUBLIC = (
+    "The images that training began with ({images}). The guarantee is for the {unit}s of this run's own cohort: "
+    "whoever is in those images has none by it. That they are public, and that no {unit} of the cohort is among them, "
+    "is the custodian's declaration. The program compared contents bit by bit, and ids where both sides have them; it "
+    "does not know a person again under another id or in another image."
+)
 UNJUDGED = (
     "Nobody has declared whether the pixels show text (sample.burned_in). A generator can reproduce text that many "
     "images share (a site's name, an L marker), whatever ε is: look before handing it over. Burned In Annotation "
@@ -71,6 +77,11 @@ def declared_public(plan: PrivacyPlan, labels: str) -> list[str]:
         "the names and the order of the classes, the modality, and the grid (shape, spacing, orientation, intensities)",
         "the model, its hyper-parameters, the number of steps and every other setting of the run",
     ]
+    if plan.public is not None:
+        facts.append(
+            f"the images that training began with ({plan.public.images}): weights were trained on them without privacy "
+            f"before (SHA-256 {plan.public.digest})"
+        )
     if labels == "uniform":
         facts.append("nothing about how frequent each class is: synthetic labels are drawn uniformly over the classes")
     return facts
@@ -79,6 +90,8 @@ def declared_public(plan: PrivacyPlan, labels: str) -> list[str]:
 def not_covered(plan: PrivacyPlan, labels: str) -> list[str]:
     """The limits of the statement, the gravest first."""
     limits = [warning for warning in (unit_warning(plan), weak_proof(plan.epsilon)) if warning]
+    if plan.public is not None:
+        limits.append(BEGAN_PUBLIC.format(images=plan.public.images, unit=counted_unit(plan)))
     limits += [
         "Choices guided by what was computed on patients without noise. Where somebody looked at an evaluation, an "
         "audit or real images of this cohort and then chose hyper-parameters, preprocessing or which run to release, "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -41,11 +42,20 @@ def provenance(run: Run, defaced: bool | None = None) -> dict[str, Any]:
             name: getattr(cfg.preprocess, name)
             for name in ("shape", "spacing", "orientation", "fit", "intensity", "low", "high")
         },
+        "began_with": began_with(run),
         "further_transforms": len(cfg.preprocess.extra),  # how many; what they are told could be a path
         "source_declared_defaced": defaced,  # null: nobody declared it
         "weights": "average over training (EMA) of the generator",
         "seed": SEEDED if run.plan.seeded else UNSEEDED,
     }
+
+
+def began_with(run: Run) -> dict[str, Any] | str:
+    """Where the first weights came from, and how much of the private network has learned since."""
+    if run.plan.public is None:
+        return "random numbers"
+    learned = run.config.init.train if run.config.init.train == "all" else "some"
+    return {**asdict(run.plan.public), "trained": learned, "rank_of_adapters": run.config.init.rank}
 
 
 def hyper_parameters(model: type[GenerativeModel], settings: Mapping[str, Any]) -> dict[str, Any]:

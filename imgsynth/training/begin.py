@@ -20,7 +20,9 @@ from imgsynth.training.checkpoint import load_checkpoint
 from imgsynth.training.disk import writing
 from imgsynth.training.folder import RunFolder
 from imgsynth.training.histogram import release_histogram
+from imgsynth.training.initial import Initial, store_initial, stored_initial
 from imgsynth.training.members import members
+from imgsynth.training.public import public_start
 from imgsynth.training.run import ModelFactory, finished
 from imgsynth.training.teachers import how_many
 from imgsynth.types import Fault, ImgsynthError, InputError
@@ -42,11 +44,14 @@ class Job:
         return self.entry.state == "closed"
 
 
-def settle(folder: RunFolder, cfg: Config, model_factory: ModelFactory) -> tuple[Manifest, PrivacyPlan]:
-    """The run's cohort and plan: those stored when it was begun, else made now (and stored by ``open_spend``)."""
+def settle(folder: RunFolder, cfg: Config, model_factory: ModelFactory) -> tuple[Manifest, PrivacyPlan, Initial | None]:
+    """The run's cohort, plan and public weights: those stored when it was begun, else made now (and stored by
+    ``open_spend``)."""
     if folder.begun:
-        return Manifest.load(folder.manifest), PrivacyPlan.from_json(read_json(folder.plan))
+        plan = PrivacyPlan.from_json(read_json(folder.plan))
+        return Manifest.load(folder.manifest), plan, stored_initial(folder, plan, cfg.init)
     manifest, _ = build_manifest(cfg.data)
+    public, initial = (None, None) if cfg.init.run is None else public_start(cfg, manifest)
     objectives = model_factory(tuple(cfg.preprocess.shape), len(manifest.classes)).objectives()
     asked, votes, n = queries_of(objectives), the_private(objectives).votes, len(manifest.patients("train"))
     plan = make_plan(
@@ -59,12 +64,15 @@ def settle(folder: RunFolder, cfg: Config, model_factory: ModelFactory) -> tuple
         ids=manifest.ids,
         queries=[(query.name, query.norm) for query in asked],
         teachers=None if votes is None else how_many(votes, n if cfg.privacy.n is None else cfg.privacy.n),
+        public=public,
         epsilon_for_histogram=cfg.sample.histogram_epsilon if cfg.sample.labels == "histogram" else 0.0,
     )
-    return manifest, plan
+    return manifest, plan, initial
 
 
-def open_spend(folder: RunFolder, cfg: Config, manifest: Manifest, plan: PrivacyPlan) -> Job:
+def open_spend(
+    folder: RunFolder, cfg: Config, manifest: Manifest, plan: PrivacyPlan, initial: Initial | None = None
+) -> Job:
     """Record the run's whole ε in the ledger, then store what it was begun with. No image was opened before.
 
     The configuration is stored last: with it the folder holds a begun run, and before it nothing that binds. Killed
@@ -89,6 +97,8 @@ def open_spend(folder: RunFolder, cfg: Config, manifest: Manifest, plan: Privacy
         with writing(folder.root):
             manifest.save(folder.manifest)
             write_json(folder.plan, plan.to_json())
+            if initial is not None:
+                store_initial(folder, initial)
             write_json(folder.config, dataclasses.asdict(cfg))
     job = Job(manifest, plan, ledger, cohort, entry)
     if job.finished:

@@ -21,7 +21,7 @@ from imgsynth.training.team import Team
 from imgsynth.types import Fault, InputError
 
 # What a run is made of. A folder holds one run: these cannot change in it once it has begun.
-BINDING = ("data", "preprocess", "model", "privacy", "trainer", "sample.labels", "sample.histogram_epsilon")
+BINDING = ("data", "preprocess", "model", "init", "privacy", "trainer", "sample.labels", "sample.histogram_epsilon")
 # Where and how fast it is computed, what is declared of the images, and the cohort's budget over all runs, a policy.
 FREE = ("data.cache", "data.defaced", "privacy.physical_batch", "privacy.budget_epsilon", "trainer.device",
         "trainer.threads", "trainer.rank_timeout")  # fmt: skip
@@ -49,6 +49,11 @@ class RunFolder:
     @property
     def plan(self) -> Path:
         return self.root / "plan.json"
+
+    @property
+    def initial(self) -> Path:
+        """The public weights that the run began with, if it did (``initial.py``)."""
+        return self.root / "initial.pt"
 
     @property
     def checkpoint(self) -> Path:
@@ -97,7 +102,7 @@ class RunFolder:
         """Remove what a killed process had begun to write: a checkpoint that is not whole holds steps that are going to
         be taken again. Only training writes these files, and only one process trains here."""
         names = ("metrics.jsonl", "manifest.json", "plan.json", "config.json", "run_id.txt",
-                 "label_histogram.next.json", "diverged.json", "metrics.LOCAL-ONLY.txt")  # fmt: skip
+                 "label_histogram.next.json", "diverged.json", "initial.pt", "metrics.LOCAL-ONLY.txt")  # fmt: skip
         patterns = [
             "checkpoints/.*",
             "samples/.*",

@@ -23,6 +23,7 @@ from imgsynth.training.fakes import check_fakes, in_units, refuse_earlier_fakes
 from imgsynth.training.feed import Feed
 from imgsynth.training.fit import refuse_misfit
 from imgsynth.training.folder import RunFolder, claimed, claimed_spend, refuse_other_commands, refuse_other_run
+from imgsynth.training.initial import begun
 from imgsynth.training.progress import training_bar
 from imgsynth.training.publish import Publisher, is_due
 from imgsynth.training.queries import ask, refuse_other_queries
@@ -59,13 +60,13 @@ def train(
         # Settle what this run is, and that it may be: configuration, cohort, plan, network. No image is opened.
         refuse_other_commands(team, cfg)
         folder = team.tell(lambda: _claim(claims, cfg, run_dir))
-        manifest, plan = team.tell(lambda: settle(folder, cfg, model_factory))
+        manifest, plan, initial = team.tell(lambda: settle(folder, cfg, model_factory))
         steps = cfg.trainer.all_steps
         grid = grid_of(cfg.preprocess, manifest.modality)
-        state = _initial_state(cfg, plan, model_factory, grid, manifest, team)
+        state = _initial_state(cfg, plan, lambda *of: begun(model_factory(*of), initial), grid, manifest, team)
 
         # Record the whole spend before the data are touched.
-        job = team.tell(lambda: open_spend(folder, cfg, manifest, plan))
+        job = team.tell(lambda: open_spend(folder, cfg, manifest, plan, initial))
         if job.finished:
             console.say(f"{run_dir} holds a finished run of {steps} steps; nothing to do.")
             return run_dir

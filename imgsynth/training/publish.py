@@ -74,7 +74,7 @@ class Publisher:
         with writing(self.folder.root):
             self.metrics = Metrics(self.folder.root, state.step, unpublished, releasable=self.plan.releasable)
             if not self.folder.sheet(state.step).is_file():
-                self._draw_sheet(state)
+                self._draw_sheet(state)  # of step 0 as well, where that shows what public weights make
         return spent(self.plan, state.step), streams
 
     def publish(self, state: TrainingState) -> float | None:
@@ -123,7 +123,7 @@ class Publisher:
 
     def _draw_sheet(self, state: TrainingState) -> None:
         """Samples of the averaged generator for fixed latent vectors, so that sheets can be compared over time."""
-        if not sheet_is_due(state.step, self.cfg.trainer):
+        if not (sheet_is_due(state.step, self.cfg.trainer) or (state.step == 0 and self.plan.public is not None)):
             return
         device = state.random.device
         y_B = torch.arange(ON_SHEET, device=device) % len(self.classes)

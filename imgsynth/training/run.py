@@ -17,6 +17,7 @@ from imgsynth import models
 from imgsynth.cohort.grid import grid_of
 from imgsynth.cohort.manifest import Manifest
 from imgsynth.files import read_json
+from imgsynth.models.adapt import restrict
 from imgsynth.models.base import GenerativeModel
 from imgsynth.privacy.plan import PrivacyPlan
 from imgsynth.schema import Config
@@ -73,6 +74,7 @@ def load_run(run_dir: Path) -> Run:
     grid = grid_of(cfg.preprocess, manifest.modality)
     content = load_checkpoint(folder.checkpoint)
     model = model_factory(content["model"])(grid.shape, len(manifest.classes))
+    restrict(model, cfg.init.train, cfg.init.rank)
     model.load_state_dict(content["state"]["model"])
     averages = {
         k.removeprefix("generator."): v for k, v in content["state"]["ema"].items() if isinstance(v, torch.Tensor)
@@ -92,6 +94,7 @@ def trained_model(run: Run) -> GenerativeModel:
     """
     content = load_checkpoint(RunFolder(run.root).checkpoint)
     model = model_factory(content["model"])(run.grid.shape, len(run.manifest.classes))
+    restrict(model, run.config.init.train, run.config.init.rank)
     model.load_state_dict(content["state"]["model"])
     return model.eval().requires_grad_(False)
 

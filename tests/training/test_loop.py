@@ -388,7 +388,7 @@ def test_the_manifest_says_whose_ids_the_plan_is_about(configure: Configure, tmp
     for whose in ("patient", "case"):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(begin, "build_manifest", lambda data, whose=whose: _with_ids(data, whose))
-            _, plan = begin.settle(RunFolder(tmp_path), cfg, model_factory(cfg.model))
+            _, plan, _ = begin.settle(RunFolder(tmp_path), cfg, model_factory(cfg.model))
         assert plan.ids == whose
 
 

@@ -26,6 +26,7 @@ from imgsynth.audit.controls import Control
 from imgsynth.audit.fdp import fdp_p_value
 from imgsynth.audit.gdp import WithGaussian
 from imgsynth.audit.one_run import Guesses, OneRunBound, guess
+from imgsynth.audit.references import Recipe
 from imgsynth.cohort.dataset import PatientDataset
 from imgsynth.files import write_json
 from imgsynth.models.base import GenerativeModel, queries_of
@@ -37,7 +38,7 @@ from imgsynth.schema import Config
 from imgsynth.training.device import choose_device
 from imgsynth.training.fakes import refuse_earlier_fakes
 from imgsynth.training.folder import RunFolder
-from imgsynth.training.run import Run, load_run, model_factory
+from imgsynth.training.run import Run, load_run
 from imgsynth.types import CheckFailed, Fault, InputError
 
 INCONCLUSIVE = "INCONCLUSIVE"
@@ -213,7 +214,7 @@ def _twin(
 ) -> Twin:  # fmt: skip
     trainer = replace(run.config.trainer, device=cfg.trainer.device, threads=cfg.trainer.threads)
     return Twin(
-        _model(run), kind, coins_M, plan, trainer, patients, choose_device(trainer), silent=silent, strings=strings,
+        Recipe.of(run).networks(), kind, coins_M, plan, trainer, patients, choose_device(trainer), silent=silent, strings=strings,
         samples=cfg.audit.canaries.samples,
     )  # fmt: skip
 

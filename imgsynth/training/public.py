@@ -1,0 +1,152 @@
+"""Opening a run on public images as what a private run begins with, and refusing what cannot be public."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from dp_accounting import dp_event as dp
+
+from imgsynth.cohort.manifest import Manifest
+from imgsynth.console import warn
+from imgsynth.models.base import GenerativeModel
+from imgsynth.privacy.ledger import Entry, Ledger
+from imgsynth.privacy.patients import normal
+from imgsynth.privacy.public import DECLARATION, PublicStart
+from imgsynth.schema import Config
+from imgsynth.training.initial import Initial
+from imgsynth.training.members import members
+from imgsynth.training.run import Run, load_run, model_factory, trained_model
+from imgsynth.types import Fault, InputError
+
+
+def public_start(cfg: Config, manifest: Manifest) -> tuple[PublicStart, Initial]:
+    """The weights of the last step of the run in ``cfg.init.run``, not averaged, so that parts that were trained with
+    each other stay together; and what the plan says of them.
+
+    Raises InputError with all that stands against beginning a run on ``manifest`` with them.
+    """
+    assert cfg.init.run is not None
+    run = load_run(Path(cfg.init.run))
+    faults = [*_not_public(run, cfg), *_differences(run, cfg, manifest), *_same_people(run, cfg, manifest)]
+    if faults:
+        raise InputError(*faults)
+    initial = Initial(trained_model(run).state_dict(), cfg.init.train, cfg.init.rank)
+    images = cfg.init.public or f"digital phantoms of imgsynth (seed {run.config.data.phantom.seed}), which are nobody"
+    return PublicStart(initial.digest, images), initial
+
+
+def _not_public(run: Run, cfg: Config) -> Iterator[Fault]:
+    """What makes a run unfit to be called public, whoever declares it so."""
+    where = f"init.run {run.root}"
+    instead = "train another run, with privacy=none, on images that are public"
+    if run.plan.mode != "none":
+        yield Fault(where, f"a run of privacy.mode={run.plan.mode}, on patients to be protected",
+                    "a run on public images: to go on from private weights on other patients is a second spend on the "
+                    "first ones, for which there is no account here", instead)  # fmt: skip
+    elif run.manifest.kind != "phantom" and _recorded_as_private(run, cfg):
+        yield Fault(where, "a run on a cohort that the ledger knows from private runs (privacy.mode=dp)",
+                    "images that are nobody's secret", instead)  # fmt: skip
+    if run.plan.public is not None:
+        yield Fault(where, f"a run that itself began with weights from elsewhere ({run.plan.public.images})",
+                    "a run that began with random numbers, whose manifest has all images that made its weights",
+                    "train it without init.run, on all public images together")  # fmt: skip
+    if not run.finished:
+        yield Fault(where, f"a run at step {run.step} of {run.config.trainer.all_steps}", "a finished run",
+                    f"imgsynth train output={run.root}")  # fmt: skip
+    if cfg.init.public is None and run.manifest.kind != "phantom":
+        yield Fault("init.public", "nothing", f"{DECLARATION}; it goes on the privacy card",
+                    'init.public="radiographs of Example 2019, published under CC BY"')  # fmt: skip
+
+
+def _recorded_as_private(run: Run, cfg: Config) -> bool:
+    return any(not isinstance(entry.event, dp.NonPrivateDpEvent) for entry in _entries(run, cfg))
+
+
+def _entries(run: Run, cfg: Config) -> list[Entry]:
+    """What the private run's ledger knows of the public run's cohort."""
+    return Ledger(cfg.privacy.ledger).entries(run.config.data.cohort or run.manifest.fingerprint)
+
+
+def _differences(run: Run, cfg: Config, manifest: Manifest) -> Iterator[Fault]:
+    """Everything in which the public run's model is another one than the private run's, as far as weights show it."""
+    model = model_factory(cfg.model)(tuple(cfg.preprocess.shape), len(manifest.classes))
+    same = "as the public run has; else train that one anew"
+    for where, got, theirs in (
+        ("preprocess.shape", list(model.shape), list(run.grid.shape)),
+        ("data.classes", list(manifest.classes), list(run.manifest.classes)),
+    ):
+        if got != theirs:
+            yield Fault(where, f"{got}", f"{theirs}, {same}", f"{where}=[{','.join(map(str, theirs))}]")
+    if type(model) is not type(run.model):
+        name = type(run.model).__name__
+        yield Fault("model", type(model).__name__, f"{name}, {same}", f"model={name.lower()}")
+        return
+    yield from _other_hyper_parameters(model, cfg.model, run.config.model, same)
+
+
+def _other_hyper_parameters(
+    model: GenerativeModel, ours: dict[str, Any], theirs: dict[str, Any], same: str
+) -> Iterator[Fault]:
+    """Those that alone change the number or the shapes of the weights, or else all; ``beta``, say, may differ."""
+    shapes = _shapes(model, ours)
+    if shapes == _shapes(model, theirs):
+        return
+    defaults = {name: p.default for name, p in inspect.signature(type(model)).parameters.items()}
+    pairs = {
+        name: (ours.get(name, default), theirs.get(name, default))
+        for name, default in sorted(defaults.items())
+        if name not in ("shape", "classes") and ours.get(name, default) != theirs.get(name, default)
+    }
+    alone = {name for name, (_, other) in pairs.items() if _shapes(model, {**ours, name: other}) != shapes}
+    for name in alone or pairs:
+        got, expected = pairs[name]
+        yield Fault(f"model.{name}", f"{got}", f"{expected}, {same}", f"model.{name}={expected}")
+
+
+def _shapes(model: GenerativeModel, config: dict[str, Any]) -> dict[str, torch.Size] | None:
+    """Of all weights with these hyper-parameters on ``model``'s grid; None where they do not fit it."""
+    try:
+        made = model_factory(config)(model.shape, model.classes)
+    except InputError:
+        return None
+    return {name: t.shape for name, t in made.state_dict().items()}
+
+
+def _same_people(run: Run, cfg: Config, manifest: Manifest) -> Iterator[Fault]:
+    """Images or patients that are in both cohorts, in whatever split: as far as content and ids can tell."""
+    where = f"init.run {run.root}"
+    apart = "public images of other people: a patient who is in both is protected by nothing"
+    remedy = "take these images or patients out of one of the two cohorts, and train the public run anew"
+    ours = {item.digest for item in manifest.items}
+    found = [item.where for item in run.manifest.items if item.digest in ours]
+    if cfg.data.cohort is not None and cfg.data.cohort == run.config.data.cohort:
+        yield Fault("data.cohort", f"{cfg.data.cohort}, which is the public run's cohort too", apart, remedy)
+    if found:
+        yield Fault(where, f"{len(found)} images that are in the private cohort too ({found[0]})", apart, remedy)
+    shared, known = _shared_ids(run, cfg, manifest)
+    if shared and known:
+        yield Fault(where, f"{shared} patient ids of the same issuer as in the private cohort", apart, remedy)
+    elif shared:
+        warn(
+            f"init.run {run.root} has {shared} patient ids that are in the private cohort too, and who gave out the "
+            "ids is not known of both (data.issuer; for runs of before, imgsynth ledger --issuer COHORT=NAME). If they "
+            "are the same persons, this run does not protect them."
+        )
+
+
+def _shared_ids(run: Run, cfg: Config, manifest: Manifest) -> tuple[int, bool]:
+    """How many ids are in both cohorts, and whether one issuer is known to have given them out. None of two issuers."""
+    if "image" in (manifest.unit, run.manifest.unit):
+        return 0, False
+    said_later = [entry.issuer for entry in _entries(run, cfg) if entry.issuer is not None]
+    issuers = [members(run.manifest, run.config.data).issuer, members(manifest, cfg.data).issuer]
+    issuers[0] = issuers[0] or next(iter(said_later), None)
+    names = {None if issuer is None else normal(issuer) for issuer in issuers}
+    if None not in names and len(names) == 2:
+        return 0, False
+    ids = [{normal(one) for one in cohort.patients()} for cohort in (run.manifest, manifest)]
+    return len(ids[0] & ids[1]), None not in names
