@@ -102,6 +102,16 @@ def test_an_adaptive_norm_needs_noise_and_its_count_needs_an_adaptive_norm() -> 
     assert (checked.privacy.clipping_quantile, checked.privacy.count_noise_multiplier) == (0.5, 3.0)
 
 
+def test_what_training_begins_with_is_checked_but_for_the_folder_that_a_begun_run_no_longer_needs() -> None:
+    for alone in ("init.public=mine", "init.rank=2", "init.train=[head]"):
+        assert set(faults(alone)) == {alone.partition("=")[0]}
+    checked = config.from_overrides("train", ["init.run=gone", "init.public=mine", "init.train=[head]", "init.rank=2"])
+    assert (checked.init.run, checked.init.train, checked.init.rank) == ("gone", ["head"], 2)
+    for wrong in ("init.rank=-1", "init.train=some", "init.train=[]", "init.train=['(']", "init.train=[heart]",
+                  "init.train=3", "init.public=' '"):  # fmt: skip
+        assert set(faults("init.run=gone", wrong)) == {wrong.partition("=")[0]}, wrong
+
+
 def test_choices_of_training_are_known_by_name() -> None:
     chosen = ("privacy.fakes=separate", "trainer.optimizer=adamw", "trainer.precision=fp16",
               "trainer.second_moment_floor=0", "data.augmentation_multiplicity=0")  # fmt: skip
