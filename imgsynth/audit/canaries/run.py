@@ -214,8 +214,8 @@ def _twin(
 ) -> Twin:  # fmt: skip
     trainer = replace(run.config.trainer, device=cfg.trainer.device, threads=cfg.trainer.threads)
     return Twin(
-        Recipe.of(run).networks(), kind, coins_M, plan, trainer, patients, choose_device(trainer), silent=silent, strings=strings,
-        samples=cfg.audit.canaries.samples,
+        Recipe.of(run).networks(), kind, coins_M, plan, trainer, patients, choose_device(trainer), silent=silent,
+        strings=strings, samples=cfg.audit.canaries.samples,
     )  # fmt: skip
 
 
