@@ -30,7 +30,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from imgsynth.config_rules import range_faults
+from imgsynth.config_rules import is_train, range_faults
 from imgsynth.files import read_json, write_text
 from imgsynth.models.adapt import restrict
 from imgsynth.models.base import GenerativeModel, queries_of, the_private
@@ -272,7 +272,7 @@ def model_faults(config: Config) -> list[Fault]:
     except (TypeError, ValueError) as error:
         return [Fault("model", str(arguments), "arguments that build a model", str(error))]
     try:
-        if config.init.run is not None:
+        if config.init.run is not None and is_train(config.init.train) and config.init.rank >= 0:
             restrict(built, config.init.train, config.init.rank)
         objectives = built.objectives()
         private = the_private(objectives)

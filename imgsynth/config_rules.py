@@ -30,7 +30,8 @@ _share: tuple[Callable[[Any], bool], str] = (lambda v: 0 < v < 0.5, "a share in 
 _level: tuple[Callable[[Any], bool], str] = (lambda v: 0 < v < 0.5, "a level in (0, 0.5), 0.05 say")
 
 
-def _is_train(value: Any) -> bool:
+def is_train(value: Any) -> bool:
+    """Whether it can be ``init.train``."""
     if value == "all":
         return True
     if not isinstance(value, list) or not value or not all(isinstance(one, str) and one for one in value):
@@ -65,7 +66,7 @@ RULES: tuple[Rule, ...] = (
     ("preprocess.fit", *_one_of("crop_pad", "resize")),
     ("preprocess.intensity", *_one_of("window", "percentile", "minmax")),
     ("init.public", is_declaration, DECLARATION),
-    ("init.train", _is_train, '"all", or a list of regular expressions on names of parameters'),
+    ("init.train", is_train, '"all", or a list of regular expressions on names of parameters'),
     ("init.rank", *_not_negative),
     ("privacy.mode", *_one_of("dp", "none")),
     ("privacy.epsilon", *_positive),

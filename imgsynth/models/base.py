@@ -193,10 +193,16 @@ class GenerativeModel(nn.Module, ABC):
     def sample(self, y_B: Tensor, random: torch.Generator) -> Tensor:
         """Images [B, 1, *shape] in [-1, 1] for the class indices ``y_B``, from the generator alone."""
 
-    def begin_with(self, state: Mapping[str, Tensor]) -> None:
-        """Take the weights of such a model that was trained on public images, before this one sees any patient.
+    @property
+    def public_part(self) -> GenerativeModel:
+        """The model whose weights ``begin_with`` takes: this one, or a generator of public images that it holds, and
+        without whose weights it is nothing."""
+        return self
 
-        A model in which something is a patient's mean and no weight leaves that out.
+    def begin_with(self, state: Mapping[str, Tensor]) -> None:
+        """Take the weights of ``public_part`` as trained on public images, before this model sees any patient.
+
+        A model in which something is a patients' mean and no weight leaves that out.
         """
         self.load_state_dict(state)
 

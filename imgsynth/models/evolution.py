@@ -164,6 +164,10 @@ class Evolution(GenerativeModel):
             label_N = torch.full((len(z_NL),), y, device=z_NL.device)
             self.votes.phi_YND[y] = self.votes.features(self._latent.image(z_NL, label_N))
 
+    @property
+    def public_part(self) -> GenerativeModel:
+        return self.source
+
     def begin_with(self, state: Mapping[str, Tensor]) -> None:
         """The public generator's weights."""
         self.source.load_state_dict(state)

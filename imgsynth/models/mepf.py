@@ -15,7 +15,7 @@ so that contrast is not lost; the image itself is one of the maps; the default n
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from imgsynth.features.maps import feature_maps
 from imgsynth.models.base import GenerativeModel, Objective, PostProcessing, Private
-from imgsynth.models.moments import Generator, MeanEmbedding, post_processing_loss
+from imgsynth.models.moments import Generator, MeanEmbedding, generator_of, post_processing_loss
 from imgsynth.models.white_box import LatentMap, WhiteBox
 
 CELLS = {2: (32, 8), 3: (16, 4)}  # along each axis at most, of the image and of the maps, in two and three dimensions
@@ -117,6 +117,9 @@ class MEPF(GenerativeModel):
             Private("mean_embedding", self.embedding, aux=lambda n, random: (), rounds=1),
             PostProcessing("generator", self.G, loss=post_processing_loss(self.embedding, self.G), images=self.images),
         ]
+
+    def begin_with(self, state: Mapping[str, Tensor]) -> None:
+        self.G.load_state_dict(generator_of(state))
 
     @property
     def generator(self) -> nn.Module:

@@ -22,7 +22,7 @@ from monai.networks.layers import Pool
 from torch import Tensor, nn
 
 from imgsynth.models.base import GenerativeModel, Objective, PostProcessing, Private
-from imgsynth.models.moments import Generator, MeanEmbedding, post_processing_loss
+from imgsynth.models.moments import Generator, MeanEmbedding, generator_of, post_processing_loss
 from imgsynth.models.white_box import LatentMap, WhiteBox
 
 VOXELS = 4096  # an image is averaged down to fewer before its features are taken: 64², 16³
@@ -99,8 +99,7 @@ class MERF(GenerativeModel):
         return self.G
 
     def begin_with(self, state: Mapping[str, Tensor]) -> None:
-        """The generator's weights. The mean of public features would be added to that of the patients'."""
-        self.G.load_state_dict({name[2:]: value for name, value in state.items() if name.startswith("G.")})
+        self.G.load_state_dict(generator_of(state))
 
     @torch.no_grad()
     def sample(self, y_B: Tensor, random: torch.Generator) -> Tensor:

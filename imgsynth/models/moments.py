@@ -11,7 +11,7 @@ Symbols
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -123,6 +123,12 @@ class Generator(nn.Module):
     def draw(self, n: int, random: torch.Generator) -> Tensor:
         """z of n images."""
         return torch.randn(n, self.inputs, generator=random, device=random.device)
+
+
+def generator_of(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The generator ``G`` out of a public model's weights. The mean of public features stays behind: that of the
+    patients' would be added to it."""
+    return {name.removeprefix("G."): value for name, value in state.items() if name.startswith("G.")}
 
 
 def post_processing_loss(embedding: MeanEmbedding, generator: Generator) -> Callable[[int, torch.Generator], Tensor]:

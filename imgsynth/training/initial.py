@@ -38,10 +38,16 @@ class Initial:
 
 
 def begun(model: GenerativeModel, initial: Initial | None) -> GenerativeModel:
-    """``model`` as training begins with it: with the public weights, and what does not learn frozen."""
+    """``model`` as training begins with it: with the public weights, and what does not learn frozen. InputError for
+    random numbers where a public generator should be."""
     if initial is not None:
         model.begin_with(initial.weights)
         restrict(model, initial.train, initial.rank)
+    elif model.public_part is not model:
+        raise InputError(
+            Fault("init.run", "null", f"a run on public images, as {type(model).__name__} makes what that one can make",
+                  "imgsynth train privacy=none output=runs/public, and then init.run=runs/public")
+        )  # fmt: skip
     return model
 
 

@@ -81,11 +81,15 @@ def _differences(run: Run, cfg: Config, manifest: Manifest) -> Iterator[Fault]:
     ):
         if got != theirs:
             yield Fault(where, f"{got}", f"{theirs}, {same}", f"{where}=[{','.join(map(str, theirs))}]")
-    if type(model) is not type(run.model):
+    part, theirs = model.public_part, run.config.model
+    if type(part) is not type(run.model):
         name = type(run.model).__name__
-        yield Fault("model", type(model).__name__, f"{name}, {same}", f"model={name.lower()}")
-        return
-    yield from _other_hyper_parameters(model, cfg.model, run.config.model, same)
+        yield Fault("model", type(part).__name__, f"{name}, {same}", f"model={name.lower()}")
+    elif part is model:
+        yield from _other_hyper_parameters(model, cfg.model, theirs, same)
+    elif _shapes(part, theirs) != {name: t.shape for name, t in part.state_dict().items()}:
+        yield Fault("model", f"{type(model).__name__} with another {type(part).__name__}", f"{theirs}, {same}",
+                    "the model of the public run's config.json")  # fmt: skip
 
 
 def _other_hyper_parameters(

@@ -435,3 +435,40 @@ def test_adapters_run_and_resume_as_one(private, tmp_path, monkeypatch) -> None:
             loop.train(cfg, tmp_path / "run", model_factory(cfg.model))
     loop.train(cfg, tmp_path / "run", model_factory(cfg.model))
     assert same(load_run(tmp_path / "run").model.state_dict(), whole.model.state_dict())
+
+
+# Models that hold a public generator ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def voting(private):
+    """Private Evolution over the public VAE."""
+
+    def make(init=None, **source) -> Config:
+        once = {"optimizer": "summary", "learning_rate": 1.0, "steps": 2}
+        cfg = private("vae", init=init, privacy={"batch_patients": None, "sampling_rate": 1.0}, trainer=once)
+        model = {"_target_": "imgsynth.models.Evolution", "candidates": 3, "rounds": 2, "frequencies": 8}
+        return dataclasses.replace(cfg, model={**model, "source": {**cfg.model, **source}})
+
+    return make
+
+
+def test_a_public_generator_inside_a_model_has_the_public_weights_and_keeps_them(
+    voting, public_run, train_run, tmp_path
+) -> None:
+    run = load_run(train_run(voting()))
+    public = trained_model(load_run(public_run())).state_dict()
+    assert run.model.public_part is not run.model
+    assert same(run.model.public_part.state_dict(), public)
+    recipe, names = Recipe.of(run), run.manifest.patients("train")
+    model = train_reference(recipe, recipe.images(run.manifest, names), names, 1)
+    assert same(model.state_dict(), run.model.state_dict())
+
+
+def test_a_public_generator_of_random_numbers_or_of_another_kind_is_refused(voting, tmp_path) -> None:
+    assert "init.run" in refusals(voting(init={"run": None, "public": None}), tmp_path / "run")
+    assert "another VAE" in refusals(voting(latent=3), tmp_path / "run")
+    gan = {"_target_": "imgsynth.models.GAN", "latent": 2, "channels": 2, "widest": 4}
+    cfg = voting()
+    cfg = dataclasses.replace(cfg, model={**cfg.model, "source": gan})
+    assert "got GAN; expected VAE" in refusals(cfg, tmp_path / "run")
