@@ -82,7 +82,7 @@ def _chosen(names: list[str], train: str | Sequence[str]) -> set[str]:
         return set(names)
     found = {expression: {name for name in names if re.search(expression, name)} for expression in train}
     faults = [
-        Fault("init.train", repr(expression), f"a part of one of: {', '.join(names)}", r"init.train=[head\\.]")
+        Fault("init.train", repr(expression), f"a part of one of: {', '.join(names)}", "init.train=[head]")
         for expression, its in found.items()
         if not its
     ]
