@@ -15,6 +15,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from imgsynth.models.base import GenerativeModel, the_private
+from imgsynth.models.lipschitz import HalvingConvolution
 from imgsynth.types import Fault, InputError
 
 _ONE_BY_ONE = {
@@ -92,6 +93,12 @@ def _chosen(names: list[str], train: str | Sequence[str]) -> set[str]:
 
 
 def _adapt(model: nn.Module, private: nn.Module, chosen: set[str], rank: int) -> None:
+    bounded = [name for name, layer in private.named_modules() if isinstance(layer, HalvingConvolution)]
+    if bounded:
+        raise InputError(
+            Fault("init.rank", f"{rank}, for {', '.join(bounded)}", "layers without a bound on their slope",
+                  "init.rank=0, with init.train for few parameters")
+        )  # fmt: skip
     adapters = {
         layer: LowRank(layer, rank)
         for name, layer in list(private.named_modules())

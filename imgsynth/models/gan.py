@@ -13,7 +13,7 @@ Symbols
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 import torch
@@ -128,6 +128,11 @@ class GAN(GenerativeModel):
         y_B = torch.randint(self.classes, (n,), generator=random, device=random.device)
         z_BL = torch.randn(n, self.latent, generator=random, device=random.device)
         return y_B, z_BL
+
+    def begin_with(self, state: Mapping[str, Tensor]) -> None:
+        """Both networks. The pace of the public run counts that run's steps, and stays behind."""
+        own = {name: value for name, value in self.state_dict().items() if name.startswith("every.")}
+        self.load_state_dict({**state, **own})
 
     @property
     def generator(self) -> nn.Module:

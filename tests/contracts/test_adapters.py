@@ -144,6 +144,14 @@ def test_what_matches_nothing_is_said_with_all_names(model) -> None:
         restrict(model, ["bias"], 2)
 
 
+def test_no_adapter_makes_a_bounded_critic_steeper() -> None:
+    critic = GAN((8, 8), 2, latent=3, channels=4, widest=8, critic="lipschitz", loss="wasserstein")
+    with pytest.raises(InputError, match="slope"):
+        restrict(critic, "all", 2)
+    restrict(critic, ["head"])
+    assert all("head" in name for name in learning(critic))
+
+
 def test_a_summary_has_nothing_to_freeze() -> None:
     for train, rank in (("all", 2), (["mean"], 0)):
         with pytest.raises(InputError, match="one noised mean"):

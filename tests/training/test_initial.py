@@ -120,6 +120,16 @@ def test_of_a_mean_embedding_the_generator_is_taken_and_not_the_public_mean(
     assert ours.embedding.mean.weight.abs().max() == 0
 
 
+def test_a_gan_takes_both_networks_and_begins_with_a_pace_of_its_own() -> None:
+    public, ours = (model_factory({"_target_": "imgsynth.models.GAN", "adaptive": True})((8, 8), 2) for _ in range(2))
+    public.every.last.fill_(500)
+    public.every.level.fill_(3)
+    pace = {name: value.clone() for name, value in ours.every.state_dict().items()}
+    ours.begin_with(public.state_dict())
+    assert same(ours.every.state_dict(), pace)
+    assert same(ours.G.state_dict(), public.G.state_dict()) and same(ours.D.state_dict(), public.D.state_dict())
+
+
 def test_the_digest_is_of_the_weights_and_not_of_their_file() -> None:
     weights = {"a": torch.arange(6.0).view(2, 3), "b": torch.tensor(1)}
     digest = Initial(weights).digest
