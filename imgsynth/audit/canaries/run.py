@@ -214,14 +214,14 @@ def _twin(
 ) -> Twin:  # fmt: skip
     trainer = replace(run.config.trainer, device=cfg.trainer.device, threads=cfg.trainer.threads)
     return Twin(
-        Recipe.of(run).networks(), kind, coins_M, plan, trainer, patients, choose_device(trainer), silent=silent,
-        strings=strings, samples=cfg.audit.canaries.samples,
+        _model(run), kind, coins_M, plan, trainer, patients, choose_device(trainer), silent=silent, strings=strings,
+        samples=cfg.audit.canaries.samples,
     )  # fmt: skip
 
 
 def _model(run: Run) -> GenerativeModel:
     """The run's model as it was before its first step."""
-    return model_factory(run.config.model)(run.grid.shape, len(run.manifest.classes))
+    return Recipe.of(run).networks()
 
 
 def verdict_of(record: Mapping[str, Any]) -> str:
