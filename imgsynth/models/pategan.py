@@ -13,8 +13,8 @@ Symbols
 
 Unlike the paper: Gaussian noise, whose composition over a run is tighter than Laplace's and needs no look at the votes;
 labels are conditions; a teacher votes for the half of the images that *it* finds more real than the other half. By the
-paper's vote, whether the image looks real at all, nearly all early images are generated, unanimously, and the student
-learns nothing from it that would tell the generator where to go. Either vote is one bit for each image and teacher.
+paper's vote, whether the image looks real at all, a good teacher calls every early image generated, and a student that
+hears nothing else cannot tell the generator where to go. Either vote is one bit for each image and teacher.
 The student's labels say how clear a majority was, and it is trained on the last votes too, not the newest alone.
 A student that is never shown variety does not ask for it, so that the generator is rewarded for images of one class
 that differ (after Mao et al. 2019, arXiv:1903.05628), which needs no data.
@@ -92,11 +92,11 @@ def more_real(logit_KM: Tensor) -> Tensor:
 
 
 def soft_label(margin_M: Tensor, std: float, teachers: int) -> Tensor:
-    """Targets [M] in [0, 1]: ½ + margin / 2s, cut off, with s² = std² + (k/4)², where k/4 is a clear margin of votes.
+    """Targets [M] in [0, 1]: ½ + margin / 2s, cut off, with s² = std² + (k/2)², k/2 being unanimous.
 
-    A hard majority would throw away how clear it was: at the noise of a small ε a third of what was paid for.
+    A hard majority would throw away how clear it was: at the noise of a small ε 1 - 2/π of what was paid for.
     """
-    scale = math.hypot(std, teachers / 4)
+    scale = math.hypot(std, teachers / 2)
     return (0.5 + margin_M / (2 * scale)).clamp(0, 1)
 
 

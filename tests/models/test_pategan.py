@@ -50,8 +50,10 @@ def test_with_little_noise_it_learns_which_class_is_bright() -> None:
 
 def test_a_label_says_how_clear_the_votes_were() -> None:
     margin_M = torch.tensor([-300.0, -5.0, 0.0, 5.0, 10.0, 300.0])
-    torch.testing.assert_close(soft_label(margin_M, 0.0, 40), torch.tensor([0, 0.25, 0.5, 0.75, 1, 1]))
-    torch.testing.assert_close(soft_label(margin_M, math.sqrt(300), 40), torch.tensor([0, 0.375, 0.5, 0.625, 0.75, 1]))
+    torch.testing.assert_close(soft_label(margin_M, 0.0, 40), torch.tensor([0, 0.375, 0.5, 0.625, 0.75, 1]))
+    torch.testing.assert_close(
+        soft_label(margin_M, math.sqrt(1200), 40), torch.tensor([0, 0.4375, 0.5, 0.5625, 0.625, 1])
+    )
 
 
 @pytest.mark.parametrize("shape", [(28, 28), (8, 8, 16)], ids=str)

@@ -12,7 +12,7 @@ from scipy.stats import norm
 
 from imgsynth.privacy.noise import NoiseSource
 from imgsynth.privacy.plan import PrivacyPlan, make_plan
-from imgsynth.privacy.votes import noisy_margin, teacher_of
+from imgsynth.privacy.votes import margin_std, noisy_margin, teacher_of
 from imgsynth.schema import PrivacyConfig
 from imgsynth.types import InputError
 
@@ -59,6 +59,7 @@ def test_the_noise_of_every_count_is_sigma_root_m(images: int, norm_c: float) ->
     noise = NoiseSource(3)
     margin_NM = torch.stack([noisy_margin(plan, real_KM, noise) for _ in range(draws)]) + 3.5
     wanted, count = sigma * math.sqrt(images), draws * images
+    assert margin_std(plan, images) == pytest.approx(wanted)
     assert margin_NM.std().item() == pytest.approx(wanted, rel=5 / math.sqrt(2 * count))
     assert abs(margin_NM.mean().item()) < 5 * wanted / math.sqrt(count)
 
