@@ -77,7 +77,7 @@ class GAN(GenerativeModel):
         widest: int = 64,
         every: int = 2,
         adaptive: bool = False,
-        patience: int = 20,
+        patience: int = 50,
         loss: str = "non_saturating",
         critic: str = "plain",
         penalty: float = 10.0,

@@ -26,13 +26,13 @@ def steps_at(level: int) -> int:
     return int((1, 2, 5)[level % 3] * 10 ** (level // 3))
 
 
-def pace_faults(every: int, adaptive: bool = False, patience: int = 20, loss: str = "non_saturating") -> list[Fault]:
+def pace_faults(every: int, adaptive: bool = False, patience: int = 50, loss: str = "non_saturating") -> list[Fault]:
     """What is wrong with these arguments of a model."""
     faults = []
     if every < 1:
         faults.append(Fault("model.every", str(every), "at least 1", "model.every=1"))
     if patience < 2:
-        faults.append(Fault("model.patience", str(patience), "at least 2 steps of the generator", "model.patience=20"))
+        faults.append(Fault("model.patience", str(patience), "at least 2 steps of the generator", "model.patience=50"))
     if adaptive and loss == "wasserstein":
         faults.append(
             Fault("model.adaptive", "true, with model.loss=wasserstein", "a loss whose logits say real or fake by "

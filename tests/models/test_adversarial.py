@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 from imgsynth.models import GAN, PostProcessing, Private
 from imgsynth.models.adversarial import LOSSES, Penalised, discriminator_loss, generator_loss, slope
-from imgsynth.models.lipschitz import GroupSort, HalvingConvolution, spectral_norm
+from imgsynth.models.lipschitz import GroupSort, HalvingConvolution, ProjectionHead, spectral_norm
 from imgsynth.privacy.engines import get_engine
 from imgsynth.privacy.engines.ghost import GhostEngine
 from imgsynth.types import PatientBatch
@@ -114,6 +114,15 @@ def test_the_bound_of_a_convolution_holds_and_is_not_far_off(dims):
         (x,) = torch.autograd.grad(y, x, y.detach())
     largest = x.norm().sqrt().item()
     assert 0.4 < largest <= 1 + 1e-9
+
+
+def test_the_steepest_class_of_a_head_has_slope_one():
+    torch.manual_seed(0)
+    head = ProjectionHead(5, 1 + 3).double()
+    rise = head(torch.eye(5, dtype=torch.float64)) - head.bias  # [H, 1 + classes]
+    steepness = (rise[:, :1] + rise[:, 1:]).norm(dim=0)
+    torch.testing.assert_close(steepness.max().item(), 1.0)
+    assert steepness.min() < 0.95
 
 
 @pytest.mark.parametrize("shape", [(4, 9), (9, 4)])
