@@ -77,7 +77,7 @@ class VAEGAN(GenerativeModel):
         widest: int = 32,
         encoder_channels: int = 8,
         beta: float = 0.001,
-        gamma: float = 0.1,
+        gamma: float = 0.3,
         every: int = 1,
         levels: int | None = None,
     ):
