@@ -384,7 +384,6 @@ def slope(m, x):
 LEFT = {
     "an axis merged with the images": lambda m, x, y, t: squared(m, x.expand(-1, 2, -1, -1).reshape(-1, 36))[::2],
     "a parameter in a function of our own": lambda m, x, y, t: (x.flatten(1) @ m.layer.weight.T).squeeze(1).square(),
-    "a parameter detached": lambda m, x, y, t: m.layer(x.flatten(1)).squeeze(1) * m.layer.bias.detach(),
     "under no_grad": lambda m, x, y, t: m.layer(x.flatten(1)).squeeze(1) * no_grad(m.layer, x),
     "a gradient within the loss": lambda m, x, y, t: slope(m, x),
 }  # fmt: skip
@@ -400,6 +399,22 @@ COUPLED = {
     "mixed at random in training": lambda m, x: 0.5 * x + 0.5 * x[torch.randperm(len(x))] if m.training else x,
     "mixed at random": lambda m, x: 0.5 * x + 0.5 * x[torch.randperm(len(x))],
 }
+
+
+DETACHED = {
+    "beside the layer": lambda m, x, y, t: m.layer(x.flatten(1)).squeeze(1) * m.layer.bias.detach(),
+    "in a layer before it": lambda m, x, y, t: squared(m, x.flatten(1) * m.layer.weight.detach()),
+    "as the layer's own scale": lambda m, x, y, t: squared(m, x.flatten(1)) / m.layer.weight.detach().norm(),
+}
+
+
+@pytest.mark.parametrize("where", DETACHED)
+def test_a_detached_parameter_is_a_constant_and_needs_no_other_engine(where):
+    (batch, aux), module, engine = make_batch(4, 1, 2), made(DETACHED[where]), get_engine("ghost")
+    expected = get_engine("loop").clipped_sum(module, batch, aux, 0.1, 8)
+    got = engine.clipped_sum(module, batch, aux, 0.1, 8)
+    assert disagreement(got.sums, expected.sums) < 1e-12
+    assert GhostEngine.obstacle(module) is None
 
 
 @pytest.mark.parametrize("why", LEFT)
