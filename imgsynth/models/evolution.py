@@ -19,7 +19,6 @@ of the last population, so that there are as many as are asked for.
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -29,6 +28,7 @@ from torch import Tensor, nn
 from imgsynth.models.base import GenerativeModel, Objective, Private, Update
 from imgsynth.models.blocks import one_hot
 from imgsynth.models.merf import FourierFeatures
+from imgsynth.models.named import model_factory
 from imgsynth.models.white_box import LatentMap, WhiteBox
 from imgsynth.types import Fault, InputError
 
@@ -111,7 +111,7 @@ class Evolution(GenerativeModel):
     ):
         super().__init__()
         self.shape, self.classes, self.rounds, self.first_step = tuple(shape), classes, rounds, step
-        self.source = public_generator(source, self.shape, classes)
+        self.source = self._public_generator(source)
         features = FourierFeatures(self.shape, frequencies, length_scales, seed)
         self.population = Population(self.source.generator, self._latent.size, classes, candidates, last_step)
         self.votes = Votes(features, classes, candidates)
@@ -119,6 +119,17 @@ class Evolution(GenerativeModel):
         for parameter in self.source.parameters():
             parameter.requires_grad_(False)
         self._show()
+
+    def _public_generator(self, source: Mapping[str, Any]) -> GenerativeModel:
+        """InputError for anything that does not build a model."""
+        make = model_factory(source, "model.source")
+        try:
+            return make(self.shape, self.classes)
+        except (TypeError, ValueError) as error:
+            raise InputError(
+                Fault("model.source", f"{dict(source)} ({error})", "the model of a public run's config.json",
+                      "model.source={_target_: imgsynth.models.VAE}")
+            ) from error  # fmt: skip
 
     @property
     def _latent(self) -> LatentMap:
@@ -184,20 +195,3 @@ class Evolution(GenerativeModel):
 
     def white_box(self) -> WhiteBox:
         return WhiteBox(latent=self._latent)
-
-
-def public_generator(config: Mapping[str, Any], shape: tuple[int, ...], classes: int) -> GenerativeModel:
-    """The model that {_target_: …, hyperparameters} names. Raises InputError."""
-    target = str(config.get("_target_", "nothing"))
-    module, _, name = target.rpartition(".")
-    try:
-        found = getattr(importlib.import_module(module), name)
-        assert issubclass(found, GenerativeModel)
-        arguments = {key: value for key, value in config.items() if key != "_target_"}
-        model: GenerativeModel = found(shape=shape, classes=classes, **arguments)
-    except (ImportError, AttributeError, ValueError, TypeError, AssertionError) as error:
-        raise InputError(
-            Fault("model.source", f"{target} ({error})", "the model of a public run, as its config.json has it",
-                  "model.source={_target_: imgsynth.models.VAE}")
-        ) from error  # fmt: skip
-    return model

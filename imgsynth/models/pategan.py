@@ -24,66 +24,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from itertools import pairwise
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from imgsynth.models.adversarial import Discriminator, generator_loss
 from imgsynth.models.base import FakeSource, GenerativeModel, PostProcessing, Private, Votes
-from imgsynth.models.blocks import double, halve, one_hot, pyramid, to_image, voxels, widths
+from imgsynth.models.blocks import pyramid, widths
+from imgsynth.models.gan import Generator
 from imgsynth.models.white_box import LatentMap, WhiteBox
 
 APART = 1e-3  # mean difference of two images per voxel, below which the reward for more of it is not steeper
-
-
-class Generator(nn.Module):
-    """G: z_BL [B, latent], y_B [B] to images [B, 1, *shape] in [-1, 1]."""
-
-    def __init__(self, shape: tuple[int, ...], classes: int, latent: int, channels: int, widest: int):
-        super().__init__()
-        grids = pyramid(shape)
-        dims, coarse, up = len(shape), grids[-1], widths(channels, widest, grids)[::-1]
-        self.classes = classes
-        self.stem = nn.Linear(latent + classes, up[0] * voxels(coarse))
-        self.unflatten = nn.Unflatten(1, (up[0], *coarse))
-        self.trunk = nn.Sequential(*(double(dims, i, o) for i, o in pairwise(up)))
-        self.head = to_image(dims, up[-1])
-
-    def forward(self, z_BL: Tensor, y_B: Tensor) -> Tensor:
-        h_BC = self.unflatten(self.stem(torch.cat([z_BL, one_hot(y_B, self.classes)], dim=1)))
-        return torch.tanh(self.head(self.trunk(h_BC)))
-
-
-class Discriminator(nn.Module):
-    """Student or teacher. ``logits(x_BC, y_B)`` [B] is higher for real images; ``forward`` gives the losses [B]."""
-
-    def __init__(self, shape: tuple[int, ...], classes: int, channels: int, widest: int):
-        super().__init__()
-        grids = pyramid(shape)
-        width = widths(channels, widest, grids)
-        dims, ins = len(shape), [1, *width[:-1]]
-        self.classes = classes
-        self.trunk = nn.Sequential(*(halve(dims, i, o) for i, o in zip(ins, width, strict=True)), nn.Flatten())
-        self.head = nn.Linear(width[-1] * voxels(grids[-1]), 1 + classes)
-
-    def logits(self, x_BC: Tensor, y_B: Tensor) -> Tensor:
-        """A logit for any image, plus one for an image of this class (Miyato and Koyama 2018, arXiv:1802.05637)."""
-        h_BY = self.head(self.trunk(x_BC))
-        return h_BY[:, 0] + (h_BY[:, 1:] * one_hot(y_B, self.classes)).sum(1)
-
-    def forward(self, x_BC: Tensor, y_B: Tensor, target_B: Tensor) -> Tensor:
-        return discriminator_loss(self.logits(x_BC, y_B), target_B)
-
-
-def discriminator_loss(logit_B: Tensor, target_B: Tensor) -> Tensor:
-    """-target log sigmoid(logit) - (1 - target) log(1 - sigmoid(logit)) per image: [B] (Jordon et al., eq. 3 and 6)."""
-    return F.softplus(logit_B) - target_B * logit_B
-
-
-def generator_loss(logit_B: Tensor) -> Tensor:
-    """-log S(G(z)) per image: [B], the non-saturating form (Goodfellow et al. 2014, section 3)."""
-    return F.softplus(-logit_B)
 
 
 def more_real(logit_KM: Tensor) -> Tensor:
@@ -142,10 +93,12 @@ class PATEGAN(GenerativeModel):
         super().__init__()
         self.shape, self.classes, self.latent, self.images = tuple(shape), classes, latent, images
         self.diversity = diversity
-        self.G = Generator(self.shape, classes, latent, channels, widest)
-        self.S = Discriminator(self.shape, classes, channels, widest)
+        grids = pyramid(self.shape)
+        width, few = widths(channels, widest, grids), widths(teacher_channels, 2 * teacher_channels, grids)
+        self.G = Generator(grids, width, classes, latent)
+        self.S = Discriminator(grids, width, classes)
         self._votes = Votes(
-            teacher=lambda: Discriminator(self.shape, classes, teacher_channels, 2 * teacher_channels),
+            teacher=lambda: Discriminator(grids, few, classes),
             choose=more_real,
             fakes=FakeSource(self._draw, lambda y_B, z_BL: (self.G(z_BL, y_B), y_B)),
             teachers=teachers,

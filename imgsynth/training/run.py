@@ -3,29 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
-import inspect
 import typing
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from imgsynth import models
 from imgsynth.cohort.grid import grid_of
 from imgsynth.cohort.manifest import Manifest
 from imgsynth.files import read_json
 from imgsynth.models.adapt import restrict
 from imgsynth.models.base import GenerativeModel
+from imgsynth.models.named import ModelFactory as ModelFactory
+from imgsynth.models.named import model_factory as model_factory
 from imgsynth.privacy.plan import PrivacyPlan
 from imgsynth.schema import Config
 from imgsynth.training.checkpoint import load_checkpoint
 from imgsynth.training.folder import RunFolder
 from imgsynth.types import Fault, Grid, InputError
-
-ModelFactory = Callable[[tuple[int, ...], int], GenerativeModel]
 
 
 @dataclass(frozen=True)
@@ -103,28 +99,6 @@ def read_config(path: Path) -> Config:
     """The plain configuration that ``train`` stored (``config.json``)."""
     config: Config = _dataclass(Config, read_json(path))
     return config
-
-
-def model_factory(config: dict[str, Any]) -> ModelFactory:
-    """The constructor that a configuration ``{_target_: …, hyperparameter: …}`` names, waiting for shape and classes.
-
-    Only subclasses of ``GenerativeModel`` are called, whatever a checkpoint names. Raises InputError.
-    """
-    target = config["_target_"]
-    module_name, _, name = target.rpartition(".")
-    try:
-        found = getattr(models if module_name == models.__name__ else importlib.import_module(module_name), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise InputError(_no_model(target, str(error))) from error
-    if not (inspect.isclass(found) and issubclass(found, GenerativeModel)):
-        raise InputError(_no_model(target, "something else"))
-    arguments = {key: value for key, value in config.items() if key != "_target_"}
-    return lambda shape, classes: found(shape=shape, classes=classes, **arguments)
-
-
-def _no_model(target: str, got: str) -> Fault:
-    return Fault("model._target_", f"{target} ({got})", "the dotted path of a GenerativeModel",
-                 "install or put on PYTHONPATH the module that the run was trained with")  # fmt: skip
 
 
 def _dataclass(cls: type, values: dict[str, Any]) -> Any:

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from imgsynth.models.pategan import PATEGAN, discriminator_loss, more_real, soft_label
+from imgsynth.models.adversarial import discriminator_loss
+from imgsynth.models.pategan import PATEGAN, more_real, soft_label
 from imgsynth.training.steps import post_processing_updates, vote_update
 from tests.training.voting import Ward, class_of, plan_of, small
 
