@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 # Before torch and numpy are imported: tests run in parallel processes, so each gets one thread.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    from orthanc import Orthanc
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -31,3 +36,23 @@ def own_ledger_and_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: 
     """No test ever spends from, or reads, the user's own privacy ledger and cache."""
     monkeypatch.setenv("IMGSYNTH_LEDGER", str(tmp_path_factory.mktemp("ledger")))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+@pytest.fixture(scope="session")
+def orthanc_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Orthanc]:
+    """A real image server with DICOMweb, one for each test process; tests take ``orthanc``, which is empty."""
+    pytest.importorskip("requests", reason="no requests: the extra intake is not installed")
+    import orthanc
+
+    reason = orthanc.why_not()
+    if reason is not None:
+        pytest.skip(reason)
+    with orthanc.running(tmp_path_factory.mktemp("orthanc")) as server:
+        yield server
+
+
+@pytest.fixture
+def orthanc(orthanc_server: Orthanc) -> Orthanc:
+    """A real, empty Orthanc on loopback: ``upload``, ``instances``, ``url``, ``dicomweb``, and a port for C-STORE."""
+    orthanc_server.clear()
+    return orthanc_server
