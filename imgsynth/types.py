@@ -21,12 +21,18 @@ IntensityUnit = Literal["HU", "a.u."]
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing that is wrong with the input: where, what was got, what was expected, and what to try."""
+    """One thing that is wrong with the input: where, what was got, what was expected, and what to try.
+
+    Of what was found in a cohort, ``code`` is the short lasting name (``cohort/findings.py`` lists them) and ``files``
+    are those that are left out because of it, as absolute paths or relative to the root of the source.
+    """
 
     where: str
     got: str
     expected: str
     remedy: str
+    code: str = ""
+    files: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return f"{self.where}: got {self.got}; expected {self.expected}. Try: {self.remedy}"

@@ -143,6 +143,8 @@ def _apply_pattern(found: Found, pattern: str) -> list[Fault]:
                 f"{len(strangers)} of {len(found.scans)} paths that do not match: {', '.join(strangers[:5])}",
                 pattern,
                 "widen the pattern, if they belong to the cohort",
+                "unmatched_path",
+                tuple(name for scan in found.scans if not expression.search(scan.names[0]) for name in scan.files),
             )
         )
     found.scans = kept

@@ -28,13 +28,15 @@ def find_dicom(data: DataConfig) -> Found:
     kept = [series for series in index.series if data.modality in (None, series.modality)]
     for modality in sorted({series.modality for series in index.series} - {data.modality}):
         if data.modality is not None:
-            count = sum(series.modality == modality for series in index.series)
+            others = [series for series in index.series if series.modality == modality]
             found.skipped.append(
                 Fault(
                     str(root),
-                    f"{count} series of modality {modality}",
+                    f"{len(others)} series of modality {modality}",
                     data.modality,
                     f"nothing, if only {data.modality} is wanted; else data.modality={modality}",
+                    "other_modality",
+                    tuple(str(path) for series in others for path in series.files),
                 )
             )
     found.scans = [_scan(series, root, data) for series in kept]

@@ -35,6 +35,7 @@ def find_images(data: DataConfig) -> Found:
                 f"sub-folders {', '.join(sorted(folders)[:5])}, not used as labels",
                 "nothing, or classes",
                 "data.classes=[…] with the folders' names, in order, if they are labels",
+                "labels_unused",
             )
         )
     return probe_all(found, "images")

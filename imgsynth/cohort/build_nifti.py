@@ -54,6 +54,8 @@ def _decathlon(found: Found) -> None:
                     f"channel {channel.group(1)}",
                     "channel 0000",
                     "one channel a run: put the wanted channel alone in imagesTr",
+                    "other_channel",
+                    (relative.as_posix(),),
                 )
             )
             continue
@@ -70,7 +72,14 @@ def _bids(found: Found, paths: list[Path]) -> None:
         entities = dict(_ENTITY.findall(stem_of(path)))
         if "sub" not in entities:
             found.skipped.append(
-                Fault(path.as_posix(), "a name without sub-<label>", "a BIDS name", "rename or remove it")
+                Fault(
+                    path.as_posix(),
+                    "a name without sub-<label>",
+                    "a BIDS name",
+                    "rename or remove it",
+                    "other_image",
+                    (path.as_posix(),),
+                )
             )
         elif _MASK_NAME.search(stem_of(path)):
             masks[entities["sub"], entities.get("ses")] = path.as_posix()
@@ -85,6 +94,8 @@ def _bids(found: Found, paths: list[Path]) -> None:
                     f"an image of {path.parent.name}/",
                     "anatomical images (anat/)",
                     "nothing, if these are not wanted; otherwise point data.root at them",
+                    "other_image",
+                    (path.as_posix(),),
                 )
             )
         else:
@@ -127,7 +138,8 @@ def _dataset_json(found: Found) -> str | None:
         described = read_json(path)
         channel = str((described.get("channel_names") or described.get("modality") or {}).get("0", "")).upper()
     except (ValueError, AttributeError) as error:
-        found.skipped.append(Fault(str(path), str(error), "the JSON of a decathlon or nnU-Net data set", "repair it"))
+        found.skipped.append(Fault(str(path), str(error), "the JSON of a decathlon or nnU-Net data set", "repair it",
+                                   "broken_header", (str(path),)))  # fmt: skip
         return None
     if "CT" in channel:
         return "CT"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -88,7 +89,7 @@ def _add_rows(
         try:
             volume = read_row(path, name, row, modality or "")
         except InputError as error:
-            found.skipped += error.faults
+            found.skipped += (replace(fault, code=fault.code or "unreadable") for fault in error.faults)
             continue
         found.scans.append(
             Scan(

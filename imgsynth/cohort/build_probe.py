@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from concurrent.futures import ThreadPoolExecutor
 
@@ -21,7 +22,9 @@ def probe_all(found: Found, kind: str) -> Found:
         try:
             volume = read_file(kind, found.root / scan.files[0], scan.modality or "")
         except InputError as error:
-            return error.faults
+            return tuple(
+                dataclasses.replace(fault, code=fault.code or "unreadable", files=scan.files) for fault in error.faults
+            )
         scan.shape, scan.spacing = volume.array.shape, volume.spacing
         scan.orientation = volume.orientation
         if kind == "nifti":  # the type on disk; the reader gives float32 whatever was stored

@@ -42,8 +42,10 @@ def element(keyword: str) -> str:
     return f"{dictionary_description(tag)} ({tag >> 16:04X},{tag & 0xFFFF:04X})"
 
 
-def refuse(path: Path | str, keyword: str, got: str, expected: str, remedy: str) -> NoReturn:
-    raise InputError(Fault(str(path), f"{element(keyword)} {got}", expected, remedy))
+def refuse(
+    path: Path | str, keyword: str, got: str, expected: str, remedy: str, code: str = "broken_header"
+) -> NoReturn:
+    raise InputError(Fault(str(path), f"{element(keyword)} {got}", expected, remedy, code, (str(path),)))
 
 
 @contextmanager

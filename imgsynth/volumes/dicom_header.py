@@ -67,7 +67,8 @@ def read_header(path: Path) -> Header | None:
         raise
     except BROKEN as error:
         raise InputError(Fault(str(path), f"unreadable DICOM ({type(error).__name__}: {error})", "a whole DICOM file",
-                               "copy or export the file again, or remove it")) from error  # fmt: skip
+                               "copy or export the file again, or remove it", "unreadable",
+                               (str(path),))) from error  # fmt: skip
 
 
 def _looks_like_dicom(path: Path, start: bytes) -> bool:
@@ -108,21 +109,23 @@ def _check_kind(dataset: Dataset, sop_class: UID, path: Path) -> None:
     known = SLICES + ENHANCED + PROJECTIONS
     if sop_class not in known:
         got = f"{sop_class.name} {sop_class}" if sop_class else "nothing"
-        refuse(path, "SOPClassUID", got, "CT, MR, enhanced CT or MR, CR, DX, MG, US or SC image", "leave the file out")
+        refuse(path, "SOPClassUID", got, "CT, MR, enhanced CT or MR, CR, DX, MG, US or SC image", "leave the file out",
+               "other_object")  # fmt: skip
     modality = text(dataset, "Modality", path).upper()
     if sop_class == uid.SecondaryCaptureImageStorage and modality in ("CT", "MR"):
         refuse(path, "SOPClassUID", f"{sop_class.name} of modality {modality}", "an image as it was measured",
-               "leave the screen capture out")  # fmt: skip
+               "leave the screen capture out", "secondary_capture")  # fmt: skip
     colour = text(dataset, "PhotometricInterpretation", path)
     if colour not in ("MONOCHROME1", "MONOCHROME2"):
         refuse(path, "PhotometricInterpretation", colour or "nothing", "MONOCHROME1 or MONOCHROME2",
-               "leave colour images out")  # fmt: skip
+               "leave colour images out", "colour_image")  # fmt: skip
     if sop_class in ENHANCED:
         if text(dataset, "PixelPresentation", path).upper() == "COLOR":
-            refuse(path, "PixelPresentation", "COLOR (a supplemental palette)", "MONOCHROME", "leave colour maps out")
+            refuse(path, "PixelPresentation", "COLOR (a supplemental palette)", "MONOCHROME", "leave colour maps out",
+                   "colour_image")  # fmt: skip
     elif (frames := whole(dataset, "NumberOfFrames", path) or 1) != 1:
         refuse(path, "NumberOfFrames", f"{frames} in {sop_class.name}", "1, or an enhanced CT or MR image",
-               "export single frames")  # fmt: skip
+               "export single frames", "multiframe")  # fmt: skip
 
 
 def _required_whole(dataset: Dataset, keyword: str, path: Path) -> int:
@@ -145,7 +148,7 @@ def _check_pixels(dataset: Dataset, file: BinaryIO, end: int, path: Path) -> Non
     tag = file.read(4)
     order: Literal["little", "big"] = "little" if little else "big"
     if len(tag) < 4 or Tag(int.from_bytes(tag[:2], order), int.from_bytes(tag[2:], order)) != 0x7FE00010:
-        refuse(path, "PixelData", "nothing", "pixels", "copy or export the file again, or remove it")
+        refuse(path, "PixelData", "nothing", "pixels", "copy or export the file again, or remove it", "no_pixels")
     if syntax is not None and UID(syntax).is_encapsulated:
         return
     pixels = _required_whole(dataset, "Rows", path) * _required_whole(dataset, "Columns", path)
@@ -153,4 +156,4 @@ def _check_pixels(dataset: Dataset, file: BinaryIO, end: int, path: Path) -> Non
     have = path.stat().st_size - end - (8 if dataset.original_encoding[0] else 12)
     if have < need:
         refuse(path, "PixelData", f"{max(have, 0)} bytes (the file is truncated)", f"{need} bytes",
-               "copy or export the file again, or remove it")  # fmt: skip
+               "copy or export the file again, or remove it", "truncated")  # fmt: skip

@@ -120,18 +120,19 @@ def _build(group: list[Header]) -> tuple[list[Series], list[Fault]]:
     localizers = [header for header in group if "LOCALIZER" in header.image_type]
     if localizers:
         faults.append(Fault(f"{localizers[0].path} ({len(localizers)} file(s))", f"{element('ImageType')} LOCALIZER",
-                            "slices of a volume", "nothing: localizers are set aside"))  # fmt: skip
+                            "slices of a volume", "nothing: localizers are set aside", "localizer",
+                            tuple(str(header.path) for header in localizers)))  # fmt: skip
     try:
         headers, duplicates = _without_duplicates([header for header in group if header not in localizers])
     except InputError as error:
         return [], [*faults, *error.faults]
     for parallel in _by_orientation(headers):
         built = _stack(parallel)
+        mine = {header.sop_instance for header in parallel}
+        remarks = tuple(fault for instance, fault in duplicates if instance in mine)
         if isinstance(built, Fault):
-            faults.append(built)
+            faults += [built, *remarks]
         else:
-            mine = {header.sop_instance for header in parallel}
-            remarks = tuple(fault for instance, fault in duplicates if instance in mine)
             series.append(replace(built, faults=built.faults + remarks))
     return series, faults
 
@@ -147,7 +148,9 @@ def _without_duplicates(headers: list[Header]) -> tuple[list[Header], list[tuple
         same = _same_content(first.path, header.path)
         fault = Fault(str(header.path), f"{element('SOPInstanceUID')} of {first.path.name} again, with "
                       f"{'the same' if same else 'other'} content", "each instance once",
-                      "nothing: the copy is dropped" if same else "remove the file that is wrong")  # fmt: skip
+                      "nothing: the copy is dropped" if same else "remove the file that is wrong",
+                      "duplicate_file" if same else "duplicate_uid",
+                      (str(header.path),) if same else tuple(str(one.path) for one in headers))  # fmt: skip
         if not same:
             raise InputError(fault)
         dropped.append((header.sop_instance, fault))
@@ -188,7 +191,8 @@ def _stack(headers: list[Header]) -> Series | Fault:
     stack = stack_slices(positions, planes.orientation, float(planes.spacing.min()))
     if isinstance(stack, Uneven):
         where = f"{first.path.parent} series {uid} ({len(headers)} file(s))"
-        return Fault(where, f"{element('ImagePositionPatient')}: {stack.got}", stack.expected, stack.remedy)
+        return Fault(where, f"{element('ImagePositionPatient')}: {stack.got}", stack.expected, stack.remedy,
+                     stack.code, tuple(str(header.path) for header in headers))  # fmt: skip
     step, remarks = _step(first, stack.step, len(positions))
     frames = [Slice(header.path, frame) for header in headers for frame in range(header.planes.frames)]
     affine = planes_affine(planes.orientation, planes.spacing, positions[stack.order[0]], step)
@@ -204,5 +208,5 @@ def _step(first: Header, measured: float, count: int) -> tuple[float, tuple[Faul
     if thickness is not None and thickness > 0:
         return thickness, ()
     remark = Fault(str(first.path), f"a single slice without {element('SliceThickness')}", "a thickness in mm",
-                   "nothing: 1 mm is assumed")  # fmt: skip
+                   "nothing: 1 mm is assumed", "spacing_assumed")  # fmt: skip
     return 1.0, (remark,)

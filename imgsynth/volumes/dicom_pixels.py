@@ -32,7 +32,8 @@ def read_frames(path: Path) -> tuple[np.ndarray, IntensityUnit]:
     except BROKEN as error:
         raise InputError(Fault(str(path), f"{element('PixelData')} that cannot be decoded ({_first_line(error)})",
                                "whole pixels in a transfer syntax of JPEG, JPEG-LS, JPEG 2000, RLE or none",
-                               "copy or export the file again, uncompressed")) from error  # fmt: skip
+                               "copy or export the file again, uncompressed", "broken_pixels",
+                               (str(path),))) from error  # fmt: skip
     stored = stored[None] if stored.ndim == 2 else stored
     if text(dataset, "SOPClassUID", path) in ENHANCED:
         return _enhanced_frames(dataset, stored, path)
@@ -58,7 +59,9 @@ def _enhanced_frames(dataset: Dataset, stored: np.ndarray, path: Path) -> tuple[
         units.add(unit)
         frames.append(_intensities(dataset, scale, frame, unit, path))
     if len(units) != 1:
-        refuse(path, "RescaleType", "several units", "one unit in all frames", "export one unit per file")
+        refuse(
+            path, "RescaleType", "several units", "one unit in all frames", "export one unit per file", "mixed_units"
+        )
     return np.stack(frames), units.pop()
 
 
@@ -66,13 +69,14 @@ def _intensities(dataset: Dataset, scale: Dataset, stored: np.ndarray, unit: Int
     """Stored values to ``unit``; MONOCHROME1 is inverted, but not in HU, where it only concerns the display."""
     if "ModalityLUTSequence" in dataset:
         refuse(path, "ModalityLUTSequence", "present (a scale that is not linear)", "Rescale Slope and Intercept",
-               "export with a linear scale")  # fmt: skip
+               "export with a linear scale", "no_scale")  # fmt: skip
     slope, intercept = number(scale, "RescaleSlope", path), number(scale, "RescaleIntercept", path)
     if unit == "HU" and (slope is None or intercept is None):
         refuse(path, "RescaleIntercept" if slope is not None else "RescaleSlope", "nothing",
-               "the scale to Hounsfield units, which a CT must have", "export the series again")  # fmt: skip
+               "the scale to Hounsfield units, which a CT must have", "export the series again",
+               "no_scale")  # fmt: skip
     if slope == 0:
-        refuse(path, "RescaleSlope", "0", "a slope that keeps the image", "export the series again")
+        refuse(path, "RescaleSlope", "0", "a slope that keeps the image", "export the series again", "no_scale")
     padding = _padding(dataset, stored, path)
     values = stored.astype(np.float64)
     if unit != "HU" and text(dataset, "PhotometricInterpretation", path) == "MONOCHROME1":

@@ -40,7 +40,7 @@ def enhanced_planes(dataset: Dataset, path: Path) -> Planes:
     if len(per_frame) != frames:
         got = f"{len(per_frame)} items"
         remedy = "export the series again with its geometry"
-        refuse(path, "PerFrameFunctionalGroupsSequence", got, f"one for each of {frames} frames", remedy)
+        refuse(path, "PerFrameFunctionalGroupsSequence", got, f"one for each of {frames} frames", remedy, "no_geometry")
     shared = shared_groups(dataset, path)
     planes = [
         _plane(
@@ -56,7 +56,8 @@ def enhanced_planes(dataset: Dataset, path: Path) -> Planes:
         same = np.allclose(plane.orientation, first.orientation, atol=1e-3)
         if not (same and np.allclose(plane.spacing, first.spacing, rtol=1e-3)):
             got = "frames of several orientations or pixel sizes"
-            refuse(path, "PerFrameFunctionalGroupsSequence", got, "one parallel stack", "export one stack per file")
+            refuse(path, "PerFrameFunctionalGroupsSequence", got, "one parallel stack", "export one stack per file",
+                   "mixed_frames")  # fmt: skip
     positions = np.concatenate([plane.positions for plane in planes if plane.positions is not None])
     return Planes(first.orientation, first.spacing, positions, first.thickness)
 
@@ -88,6 +89,7 @@ def projection_planes(dataset: Dataset, path: Path) -> Planes:
         f"no {element('PixelSpacing')} or {element('ImagerPixelSpacing')}",
         "a pixel size in mm",
         "nothing: 1 mm is assumed; lengths in this image mean nothing",
+        "spacing_assumed",
     )
     return Planes(orientation, np.ones(2), None, remarks=(remark,))
 
@@ -98,7 +100,7 @@ def _plane(orienting: Dataset, measuring: Dataset, placing: Dataset, path: Path)
     square = orthonormal(orientation)
     if square is None:
         got, expected = str(orientation.tolist()), "two unit vectors at right angles"
-        refuse(path, "ImageOrientationPatient", got, expected, "repair or remove the file")
+        refuse(path, "ImageOrientationPatient", got, expected, "repair or remove the file", "no_geometry")
     spacing = _positive(path, "PixelSpacing", _required(measuring, "PixelSpacing", path, 2))
     position = _required(placing, "ImagePositionPatient", path, 3)
     between = number(measuring, "SpacingBetweenSlices", path)
@@ -109,11 +111,13 @@ def _plane(orienting: Dataset, measuring: Dataset, placing: Dataset, path: Path)
 def _required(dataset: Dataset, keyword: str, path: Path, count: int) -> np.ndarray:
     found = numbers(dataset, keyword, path, count)
     if found is None:
-        refuse(path, keyword, "nothing", f"{count} numbers", "export the series again with its geometry")
+        refuse(path, keyword, "nothing", f"{count} numbers", "export the series again with its geometry",
+               "no_geometry")  # fmt: skip
     return found
 
 
 def _positive(path: Path, keyword: str, spacing: np.ndarray) -> np.ndarray:
     if (spacing <= 0).any():
-        refuse(path, keyword, str(spacing.tolist()), "positive millimetres", "repair or remove the file")
+        refuse(path, keyword, str(spacing.tolist()), "positive millimetres", "repair or remove the file",
+               "no_geometry")  # fmt: skip
     return spacing

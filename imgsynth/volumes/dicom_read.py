@@ -64,5 +64,5 @@ def _assemble(series: Series) -> tuple[np.ndarray, IntensityUnit]:
     if len(units) != 1:
         where = " and ".join(f"{path}: {unit}" for unit, path in units.items())
         raise InputError(Fault(where, f"{element('RescaleType')} that differs from slice to slice", "one unit",
-                               "export one unit per series"))  # fmt: skip
+                               "export one unit per series", "mixed_units"))  # fmt: skip
     return array, next(iter(units))

@@ -11,6 +11,7 @@ import numpy as np
 STEP_TOLERANCE = 0.01
 STEP_FLOOR = 0.01  # mm
 DRIFT_TOLERANCE = 0.1  # pixels
+HOLE_TOLERANCE = 0.05  # steps: how near to a whole number of them a gap must be to count as missing slices
 
 
 @dataclass(frozen=True)
@@ -23,11 +24,12 @@ class Stack:
 
 @dataclass(frozen=True)
 class Uneven:
-    """Why positions make no even stack, in words for a fault."""
+    """Why positions make no even stack, in words for a fault, and its code."""
 
     got: str
     expected: str
     remedy: str
+    code: str
 
 
 def stack_slices(positions: np.ndarray, orientation: np.ndarray, pixel: float) -> Stack | Uneven:
@@ -60,6 +62,7 @@ def _repeated(places: np.ndarray, count: int) -> Uneven:
         f"{len(places)} of {count} slices at a position that is taken already ({_listed(places)} mm along the normal)",
         "one slice at each position",
         "export one phase, echo or time point per series",
+        "overlapping_slices",
     )
 
 
@@ -67,10 +70,13 @@ def _uneven(along: np.ndarray, off: np.ndarray, step: float) -> Uneven:
     where = np.flatnonzero(off)
     spans = "; ".join(f"{along[n]:.3f} to {along[n + 1]:.3f}" for n in where[:5])
     more = f" and {len(where) - 5} more" if len(where) > 5 else ""
+    gaps = np.diff(along) / step
+    holes = bool((np.abs(gaps - np.rint(gaps)) < HOLE_TOLERANCE).all())  # every step is one, or several at once
     return Uneven(
         f"steps that differ from the usual {step:.3f} mm: {spans}{more} (mm along the normal)",
         f"{len(along)} slices at one even step: slices are missing, or two stacks share the series",
         "export the series again, whole; imgsynth never interpolates over a hole",
+        "missing_slices" if holes else "irregular_spacing",
     )
 
 
@@ -80,6 +86,7 @@ def _tilted(drift: float, step: float) -> Uneven:
         f"slices that drift by {drift:.3f} mm in their own plane from one to the next (a tilt of {angle:.1f}°)",
         "slices stacked at right angles (no gantry tilt)",
         "resample the series to a straight stack first",
+        "gantry_tilt",
     )
 
 

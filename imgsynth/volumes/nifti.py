@@ -58,7 +58,8 @@ def read_nifti(path: Path, modality: str | None = None, unit: IntensityUnit | No
         raise _fault(path, f"dim {array.shape}", "three axes", "split time points or channels into files")
     if not np.isfinite(array).all():
         count = int((~np.isfinite(array)).sum())
-        raise _fault(path, f"{count} voxels that are NaN or infinite", "finite values", "repair or leave out the file")
+        raise _fault(path, f"{count} voxels that are NaN or infinite", "finite values", "repair or leave out the file",
+                     "not_finite")  # fmt: skip
     return Volume(array, affine, *_says(path, modality, unit))
 
 
@@ -145,5 +146,5 @@ def _says(path: Path, modality: str | None, unit: IntensityUnit | None) -> tuple
     return modality, unit or found_unit or ("HU" if modality == "CT" else "a.u.")
 
 
-def _fault(path: Path, got: str, expected: str, remedy: str) -> InputError:
-    return InputError(Fault(str(path), got, expected, remedy))
+def _fault(path: Path, got: str, expected: str, remedy: str, code: str = "") -> InputError:
+    return InputError(Fault(str(path), got, expected, remedy, code))
