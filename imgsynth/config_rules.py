@@ -14,6 +14,7 @@ from imgsynth.audit.registry import settings_faults
 from imgsynth.privacy.public import DECLARATION, is_declaration
 from imgsynth.schema import Config, DataConfig, InitConfig, PreprocessConfig, PrivacyConfig
 from imgsynth.types import Fault, InputError
+from imgsynth.volumes.uids import UID_ROOT, is_uid_root
 
 Rule = tuple[str, Callable[[Any], bool], str]
 
@@ -105,6 +106,7 @@ RULES: tuple[Rule, ...] = (
     ("sample.labels", *_one_of("uniform", "histogram")),
     ("sample.histogram_epsilon", *_positive),
     ("sample.burned_in", lambda v: v in ("YES", "NO"), '"YES" or "NO", in quotes (bare, YAML reads a truth value)'),
+    ("sample.uid_root", is_uid_root, UID_ROOT),
     ("sample.bids_suffix", lambda v: re.fullmatch("[A-Za-z0-9]+", v) is not None, "letters and digits, T1w say"),
     ("encoder.name", *_one_of("efficientnet_lite", "random_conv")),
     ("evaluate.n", *_at_least_one),

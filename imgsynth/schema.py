@@ -151,6 +151,7 @@ class SampleConfig:
     burned_in: str | None = (
         None  # "YES" | "NO": text in the pixels, as somebody who looked declares it; null: nobody did
     )
+    uid_root: str = "2.25"  # of all UIDs of DICOM files; the default is of random UUIDs, which needs no registration
     bids_suffix: str = "T1w"  # MR volumes only: the cohort's contrast as BIDS names it (T1w, T2w, FLAIR, PDw)
 
 

@@ -21,6 +21,7 @@ from imgsynth.volumes.dicom_write import write_dicom_series
 from imgsynth.volumes.geometry import right_handed
 from imgsynth.volumes.nifti import write_nifti
 from imgsynth.volumes.provenance import Provenance, SyntheticIdentity
+from imgsynth.volumes.uids import NewUid
 from imgsynth.volumes.volume import Volume
 
 
@@ -66,15 +67,15 @@ def bids_suffix(grid: Grid, contrast: str) -> str | None:
 
 def write_patient(
     release: Path, number: int, label: str | None, volume: Volume, window: tuple[float, float], made: Provenance,
-    formats: Sequence[str], suffix: str | None,
+    formats: Sequence[str], suffix: str | None, new_uid: NewUid,
 ) -> SyntheticPatient:  # fmt: skip
-    """Write synthetic patient ``number`` into the folder ``release`` in each of ``formats``."""
+    """Write synthetic patient ``number`` into ``release`` in each of ``formats``, its UIDs from ``new_uid``."""
     name = patient_id(number)
     dicom: list[Path] = []
     nifti: list[Path] = []
     if "dicom" in formats:
         series = release / "dicom" / name / volume.modality
-        dicom = write_dicom_series(volume, series, SyntheticIdentity(name), made, window)
+        dicom = write_dicom_series(volume, series, SyntheticIdentity(name, new_uid), made, window)
     if "nifti" in formats:
         path = release / "nifti" / (bids_path(number, suffix) if suffix else f"{name}.nii.gz")
         nifti = [write_nifti(volume, path, description_of(made), sidecar(name, label, made, suffix))]

@@ -16,7 +16,7 @@ from pydicom.filewriter import write_dataset
 from pydicom.uid import UID, ExplicitVRLittleEndian
 from pydicom.valuerep import format_number_as_ds
 
-from imgsynth.volumes.provenance import fresh_uid
+from imgsynth.volumes.uids import NewUid
 
 IMPLEMENTATION_UID = UID("2.25.285071494632346163297441254139640530945")  # imgsynth's own, fixed
 
@@ -24,12 +24,14 @@ IMPLEMENTATION_UID = UID("2.25.285071494632346163297441254139640530945")  # imgs
 SOP_INSTANCE, INSTANCE_NUMBER, POSITION, PIXELS = 0x00080018, 0x00200013, 0x00200032, 0x7FE00010
 
 
-def write_frames(dataset: Dataset, frames_KRC: np.ndarray, positions_K3: np.ndarray | None, folder: Path) -> list[Path]:
+def write_frames(
+    dataset: Dataset, frames_KRC: np.ndarray, positions_K3: np.ndarray | None, folder: Path, new_uid: NewUid
+) -> list[Path]:
     """Write one file per frame, ``dataset`` being what they have in common; the folder appears by one rename.
 
     ``frames_KRC`` [K, rows, columns] are stored values of 16 bits, ``positions_K3`` [K, 3] Image Positions (LPS+ mm)
-    or None for projection images. Each file gets its own SOP Instance UID and Instance Number, and is named by the
-    latter. Explicit VR little endian, part 10 format.
+    or None for projection images. Each file gets its own SOP Instance UID (of ``new_uid``) and Instance Number,
+    and is named by the latter. Explicit VR little endian, part 10 format.
     """
     fixed = _fixed_parts(dataset)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -40,7 +42,9 @@ def write_frames(dataset: Dataset, frames_KRC: np.ndarray, positions_K3: np.ndar
         names = []
         for number, (frame, position) in enumerate(zip(frames_KRC, _rows(positions_K3), strict=False), start=1):
             names.append(f"{number:06d}.dcm")
-            (partial / names[-1]).write_bytes(_encode_file(dataset.SOPClassUID, fixed, number, frame, position))
+            (partial / names[-1]).write_bytes(
+                _encode_file(dataset.SOPClassUID, new_uid(), fixed, number, frame, position)
+            )
         partial.replace(folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -62,8 +66,9 @@ def _fixed_parts(dataset: Dataset) -> list[bytes]:
     return [_encode(dataset[start + (start > 0) : stop]) for start, stop in pairwise(edges)]
 
 
-def _encode_file(sop_class: UID, fixed: list[bytes], number: int, frame: np.ndarray, position: Any) -> bytes:
-    instance = fresh_uid()
+def _encode_file(
+    sop_class: UID, instance: str, fixed: list[bytes], number: int, frame: np.ndarray, position: Any
+) -> bytes:
     pixels = np.ascontiguousarray(frame, dtype=frame.dtype.newbyteorder("<")).tobytes()
     return b"".join(
         (

@@ -59,7 +59,7 @@ def write_dicom_series(
     dataset.update(_pixel_elements(volume, stored, slope, intercept, (low, high)))
     dataset.update(_plane_elements(volume, identity))
     positions = None if volume.modality in PLANAR else _positions(volume)
-    return write_frames(dataset, stored.transpose(2, 1, 0), positions, folder)
+    return write_frames(dataset, stored.transpose(2, 1, 0), positions, folder, identity.new_uid)
 
 
 def _faults(volume: Volume, folder: Path, window: tuple[float, float] | None) -> list[Fault]:

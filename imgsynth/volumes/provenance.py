@@ -4,32 +4,33 @@ from __future__ import annotations
 
 import math
 import re
-import uuid
 from dataclasses import dataclass, field
 from typing import Literal
 
-
-def fresh_uid() -> str:
-    """A UID under 2.25 from the operating system's entropy (PS3.5 B.2); nothing of any source goes into it."""
-    return f"2.25.{uuid.uuid4().int}"
+from imgsynth.volumes.uids import NewUid, RandomUids
 
 
 @dataclass(frozen=True)
 class SyntheticIdentity:
-    """A person who does not exist. ``patient_id`` must read SYN-…; the UIDs are fresh unless given.
+    """A person who does not exist. ``patient_id`` must read SYN-…; UIDs that are not given are drawn from ``new_uid``.
 
-    Give the same ``study_uid`` (and ``frame_of_reference_uid``) to the series of one synthetic study.
+    Give the same ``study_uid`` (and ``frame_of_reference_uid``) to the series of one synthetic study. ``new_uid`` also
+    gives the SOP Instance UIDs of the images; where it draws from a seeded generator, all of them follow from the seed.
     """
 
     patient_id: str
-    study_uid: str = field(default_factory=fresh_uid)
-    series_uid: str = field(default_factory=fresh_uid)
-    frame_of_reference_uid: str = field(default_factory=fresh_uid)
+    new_uid: NewUid = field(default_factory=RandomUids, repr=False, compare=False)
+    study_uid: str = ""
+    series_uid: str = ""
+    frame_of_reference_uid: str = ""
     series_number: int = 1
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"SYN-[A-Za-z0-9_-]{1,60}", self.patient_id):
             raise ValueError(f"Expected a patient id such as SYN-000001, got {self.patient_id!r}.")
+        for name in ("study_uid", "series_uid", "frame_of_reference_uid"):
+            if not getattr(self, name):
+                object.__setattr__(self, name, self.new_uid())
 
 
 @dataclass(frozen=True)

@@ -121,6 +121,13 @@ def test_every_call_gives_other_patients(ct_run: Path) -> None:
     assert tree(released(ct_run))[name] != tree(released(ct_run))[name]
 
 
+def test_uids_are_under_the_root_that_is_asked_for(ct_run: Path) -> None:
+    for path in released(ct_run, n=2, uid_root="1.2.826.0.1.3680043.10.999").rglob("*.dcm"):
+        dataset = pydicom.dcmread(path)
+        for keyword in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "FrameOfReferenceUID"):
+            assert dataset[keyword].value.startswith("1.2.826.0.1.3680043.10.999.")
+
+
 def test_every_call_draws_other_labels(dx_run: Path) -> None:
     assert len({tuple(e["label"] for e in read_json(released(dx_run, n=40) / "synthetic_cohort.json")["patients"])
                 for _ in range(2)}) == 2  # fmt: skip
