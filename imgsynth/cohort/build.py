@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -41,6 +42,35 @@ CASE_NOTE = (
 _GROUPS = ("patient", "study", "label", "site", "sex", "age")
 
 
+@dataclass(frozen=True)
+class Survey:
+    """What a source holds, joined with its table: ``faults`` make it unusable, ``doubts`` may break what ε means."""
+
+    data: DataConfig
+    found: Found
+    faults: list[Fault]
+    doubts: list[Fault]
+
+
+def survey_source(data: DataConfig) -> Survey:
+    """Look through the configured source, and say all that is wrong with it.
+
+    Raises:
+        InputError: where there is nothing at all to look at.
+    """
+    if data.kind == "phantom":
+        data = phantom_source(data)
+    if data.root is None or not Path(data.root).exists():
+        raise InputError(Fault("data.root", str(data.root), "an existing folder or npz file", "data.root=PATH"))
+    found = SOURCES[data.kind](data)
+    if not found.scans:
+        remedy = "check data.root and data.kind (dicom, nifti, npz, medmnist, images)"
+        nothing = Fault(str(data.root), "no usable image", f"images of kind {data.kind}", remedy, "no_image")
+        return Survey(data, found, [nothing], [])
+    faults = _join(found, data) or cohort_faults(found, data)
+    return Survey(data, found, faults, doubts(found, data) if not faults else [])
+
+
 def build_manifest(data: DataConfig) -> tuple[Manifest, list[Fault]]:
     """Find the cohort's images, settle who they are of and what they show, and fix the splits.
 
@@ -50,35 +80,22 @@ def build_manifest(data: DataConfig) -> tuple[Manifest, list[Fault]]:
     Raises:
         InputError: with everything at once that makes the cohort unusable.
     """
-    if data.kind == "phantom":
-        data = phantom_source(data)
-    if data.root is None or not Path(data.root).exists():
-        raise InputError(Fault("data.root", str(data.root), "an existing folder or npz file", "data.root=PATH"))
-    found = SOURCES[data.kind](data)
-    if not found.scans:
-        raise InputError(
-            Fault(
-                str(data.root),
-                "no usable image",
-                f"images of kind {data.kind}",
-                "check data.root and data.kind (dicom, nifti, npz, medmnist, images)",
-            ),
-            *found.skipped,
-        )
-    faults = _join(found, data)
-    if not faults:
-        faults = cohort_faults(found, data)
-    if faults:
-        raise InputError(*faults, *found.skipped)
-    manifest = _manifest(found, data)
-    nonfatal = found.skipped + doubts(found, data)
+    survey = survey_source(data)
+    manifest, nonfatal = manifest_of(survey), survey.found.skipped + survey.doubts
     if nonfatal:
         whose = f" of {len(manifest.patients())} patients" if manifest.unit == "patient" else ""
         warn(
-            f"in {data.root}, left out or doubtful: {len(nonfatal)} (imgsynth inspect lists them); "
+            f"in {survey.data.root}, left out or doubtful: {len(nonfatal)} (imgsynth inspect lists them); "
             f"the cohort has {len(manifest.items)} images{whose}"
         )
     return manifest, nonfatal
+
+
+def manifest_of(survey: Survey) -> Manifest:
+    """The surveyed cohort with its splits; raises InputError with everything that makes it unusable."""
+    if survey.faults:
+        raise InputError(*survey.faults, *survey.found.skipped)
+    return _manifest(survey.found, survey.data)
 
 
 def _join(found: Found, data: DataConfig) -> list[Fault]:

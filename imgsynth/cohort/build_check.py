@@ -42,6 +42,7 @@ def _same_person_faults(found: Found, data: DataConfig) -> list[Fault]:
         f"{len(alike)} groups of ids that differ only by letter case, leading zeros or invisible characters: {shown}",
         "one spelling for each patient, and ids that clearly differ for different patients",
         "write them alike in the source or table if they are one person, rename one if they are two",
+        "lookalike_ids",
     )
     return [fault, *_shared_images(found)]
 
@@ -61,6 +62,7 @@ def _shared_images(found: Found) -> list[Fault]:
             f"{len(shared)} images that occur under more than one id: {shown}",
             "each image under one id",
             "remove one of them, or give both the same id: who is in the cohort twice is protected less",
+            "image_two_patients",
         )
     ]
 
@@ -75,6 +77,7 @@ def _id_faults(found: Found, data: DataConfig) -> list[Fault]:
                 "an id for each, because the privacy unit is the patient",
                 "data.patient=<column or array>, data.pattern='(?P<patient>…)', or data.unit=image if every image "
                 "is of another person",
+                "no_patient_id",
             )
         ]
     if data.unit == "image" and not without and found.ids == "source":
@@ -85,6 +88,7 @@ def _id_faults(found: Found, data: DataConfig) -> list[Fault]:
                 f"image, though the source has patient ids ({several} images are a patient's second or later one)",
                 "patient: a guarantee for an image says little about a person who has several",
                 "data.unit=patient",
+                "unit_is_image",
             )
         ]
     return []
@@ -125,6 +129,7 @@ def _label_faults(scans: list[Scan], data: DataConfig) -> list[Fault]:
                 f"labels that are not declared: {shown}",
                 f"one of {data.classes}, or a number below {len(data.classes)}",
                 "declare them, or correct the labels",
+                "unknown_label",
             )
         )
     missing = [scan.names[0] for scan in scans if scan.label is None]
@@ -135,6 +140,7 @@ def _label_faults(scans: list[Scan], data: DataConfig) -> list[Fault]:
                 f"no label for {len(missing)} of {len(scans)} images: {', '.join(missing[:5])}",
                 "a label for each",
                 "label them or take them out of data.root",
+                "no_label",
             )
         )
     return faults
@@ -152,6 +158,7 @@ def _modality_faults(scans: list[Scan], data: DataConfig) -> list[Fault]:
                 f"a mixture: {listed}",
                 "one modality a run",
                 "data.modality=CT chooses one (dicom); elsewhere separate them into folders",
+                "mixed_modalities",
             )
         ]
     (modality,) = modalities
@@ -177,6 +184,7 @@ def _number_faults(scans: list[Scan], data: DataConfig) -> list[Fault]:
                 f"one {data.unit}",
                 f"a cohort of many {data.unit}s",
                 "more data, or the right ids: data.patient, data.pattern",
+                "one_patient",
             )
         )
     if images and data.images_per_patient > max(images.values()):

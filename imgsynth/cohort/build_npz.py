@@ -89,7 +89,7 @@ def _add_rows(
         try:
             volume = read_row(path, name, row, modality or "")
         except InputError as error:
-            found.skipped += (replace(fault, code=fault.code or "unreadable") for fault in error.faults)
+            found.skipped += (replace(fault, code=fault.code or "unreadable", files=(where,)) for fault in error.faults)
             continue
         found.scans.append(
             Scan(

@@ -96,6 +96,7 @@ def join_table(found: Found, table: Table, data: DataConfig, required: bool = Tr
                 f"{what} {len(people)} of {_patients(found)} patients or images: {shown}",
                 "a row with a value for each",
                 "complete the table, or take their images out of data.root, or name the right column with data.key",
+                "incomplete_table",
             )
         )
     return faults
@@ -155,6 +156,7 @@ def _match(found: Found, table: Table, data: DataConfig, used: tuple[str, ...]) 
                 f"{', '.join(sorted(contradictions)[:5])}",
                 "one row per key, or rows that agree",
                 "name the column that tells the images apart with data.key",
+                "contradictory_table",
             )
         ]
         if contradictions
@@ -169,6 +171,7 @@ def _match(found: Found, table: Table, data: DataConfig, used: tuple[str, ...]) 
                 f"{len(unused)} rows without an image: {', '.join(sorted(unused)[:5])}",
                 "a row per image or patient",
                 "nothing, if these images were left out on purpose",
+                "rows_without_image",
             )
         )
     return matched, faults

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from imgsynth.cohort.build_scan import Scan
 from imgsynth.cohort.grid import FRONTAL, display_plane
 from imgsynth.cohort.manifest import Item, Manifest
 from imgsynth.files import sha256
@@ -53,7 +54,7 @@ def load_volume(manifest: Manifest, item: Item) -> Volume:
     if item.array is not None and item.row is not None:
         return read_row(root / item.files[0], item.array, item.row, item.modality)
     if item.affine:
-        return _finite(read_dicom_series(_series(root, item)), root / item.where)
+        return _finite(read_dicom_series(series_of(root, item)), root / item.where)
     return read_file(manifest.kind, root / item.files[0], item.modality)
 
 
@@ -112,11 +113,11 @@ def digest_of(root: Path, files: Sequence[str], array: str | None = None, row: i
     return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
-def _series(root: Path, item: Item) -> Series:
+def series_of(root: Path, item: Item | Scan) -> Series:
     """The series as it was indexed: its files in the order of space and its affine are in the manifest."""
     paths = [root / name for name in item.files]
     slices = tuple(Slice(path, 0) for path in paths)
     if item.frames:
         slices = tuple(Slice(paths[0], frame) for frame in item.frames)
     i, j, k = item.shape
-    return Series(item.series, item.modality, (i, j, k), np.array(item.affine).reshape(4, 4), slices, {})
+    return Series(item.series, item.modality or "", (i, j, k), np.array(item.affine).reshape(4, 4), slices, {})

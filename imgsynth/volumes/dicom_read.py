@@ -24,15 +24,19 @@ def read_dicom_series(source: Series | Sequence[Path]) -> Volume:
     Raises InputError with all faults, each naming file and tag.
     """
     series = source if isinstance(source, Series) else _only_series(source)
-    with quietly():
-        array, unit = _assemble(series)
+    array, unit = read_stack(series)
+    return Volume(without_padding(array, unit), series.affine.copy(), series.modality, unit, dict(series.meta))
+
+
+def without_padding(array: np.ndarray, unit: IntensityUnit) -> np.ndarray:
+    """``array`` of ``read_stack``, its padding (NaN) and what lies below the scale of CT filled in place."""
     padding = np.isnan(array)
     if unit == "HU":
         array[padding] = CT_FLOOR
         np.maximum(array, CT_FLOOR, out=array)
     elif padding.any():
         array[padding] = array[~padding].min() if not padding.all() else 0.0
-    return Volume(array, series.affine.copy(), series.modality, unit, dict(series.meta))
+    return array
 
 
 def _only_series(paths: Sequence[Path]) -> Series:
@@ -50,8 +54,12 @@ def _only_series(paths: Sequence[Path]) -> Series:
     return index.series[0]
 
 
-def _assemble(series: Series) -> tuple[np.ndarray, IntensityUnit]:
-    """Fill [column, row, slice] file by file; all slices must be in one unit."""
+@quietly()
+def read_stack(series: Series) -> tuple[np.ndarray, IntensityUnit]:
+    """The intensities of a series as they are stored, float32 [column, row, slice], NaN where the pixel is padding.
+
+    Raises InputError where a file cannot be decoded, or where slices are not all in one unit.
+    """
     array = np.empty(series.shape, dtype=np.float32)
     units: dict[IntensityUnit, Path] = {}
     frames: dict[Path, np.ndarray] = {}

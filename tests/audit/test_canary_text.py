@@ -20,7 +20,7 @@ from imgsynth.audit.canaries.run import evaluated
 from imgsynth.audit.canaries.text import LETTERS, burned_in, code_words, counted, exposure
 from imgsynth.audit.canaries.twin import Twin
 from imgsynth.audit.one_run import guess
-from imgsynth.measure import ocr
+from imgsynth.features import ocr
 from imgsynth.models import GenerativeModel, PostProcessing, Private, Query
 from imgsynth.privacy.plan import GaussianQuery
 from imgsynth.schema import TrainerConfig

@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 from imgsynth.audit.leakage.pixels import text_in_pixels
 from imgsynth.cohort.build import build_manifest
 from imgsynth.cohort.manifest import Manifest
-from imgsynth.measure import ocr
+from imgsynth.features import ocr
 from imgsynth.measure.images import synthetic_images
 from imgsynth.schema import DataConfig
 from imgsynth.types import InputError

@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw, ImageFont
 from scipy.stats import rankdata
 from torch import Tensor
 
-from imgsynth.measure.ocr import TextReader, misread, planes, recovered
+from imgsynth.features.ocr import TextReader, misread, planes, recovered
 from imgsynth.types import Fault, InputError
 
 LETTERS = "ACEFHKLMNPRTUVWXY34679"  # none of them is easily taken for another

@@ -10,9 +10,9 @@ import numpy as np
 
 from imgsynth.cohort.load import load_volume
 from imgsynth.cohort.manifest import Item, Manifest
+from imgsynth.features.ocr import Text, TextReader, planes, recovered
 from imgsynth.files import write_json
 from imgsynth.measure.images import Images
-from imgsynth.measure.ocr import Text, TextReader, planes, recovered
 from imgsynth.types import InputError
 
 SHORTEST = 5  # characters of a source string, at least: shorter ones are read into anything
