@@ -81,9 +81,12 @@ def _verb(name: str, overrides: list[str] | None, following: str | None) -> None
 def inspect(overrides: Overrides = None) -> None:
     """Look at a cohort: who and what is in it, what is wrong with it, and which noise which ε would need.
 
+    Writes a plan too, an experiment file with grid, method, batch and steps for this many patients, and says what it
+    will take on this machine: read it, change it, then `imgsynth run experiment=FILE`.
+
     Example: `imgsynth inspect data=dicom data.root=/data/export`
     """
-    _verb("inspect", overrides, "imgsynth run, with the same overrides and those proposed above")
+    _verb("inspect", overrides, "imgsynth run experiment={output}/experiment/proposed.yaml")
 
 
 @app.command()

@@ -10,10 +10,13 @@ import dataclasses
 import datetime
 import inspect
 import re
+import shutil
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import hydra
@@ -49,12 +52,16 @@ ConfigStore.instance().store(name="schema", node=OmegaConf.create(dataclasses.as
 
 
 class UsersConfigs(SearchPathPlugin):
-    """A ``configs/`` folder where the user works is searched before imgsynth's own."""
+    """A ``configs/`` folder where the user works is searched before imgsynth's own, and before it one with an
+    experiment file that the command line names by its path."""
+
+    experiment: Path | None = None
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
         own = Path.cwd() / "configs"
-        if own.is_dir():
-            search_path.prepend("imgsynth-user", f"file://{own}")
+        for name, folder in (("imgsynth-user", own), ("imgsynth-experiment", self.experiment)):
+            if folder is not None and folder.is_dir():
+                search_path.prepend(name, f"file://{folder}")
 
 
 Plugins.instance().register(UsersConfigs)
@@ -73,8 +80,11 @@ def compose(verb: str, overrides: list[str]) -> DictConfig:
     """
     GlobalHydra.instance().clear()
     try:
-        with hydra.initialize_config_dir(str(config_folder()), version_base="1.3", job_name=verb):
-            return hydra.compose(verb, [_upsert(override) for override in _parse(overrides)])
+        with (
+            _experiment_file(_parse(overrides)) as named,
+            hydra.initialize_config_dir(str(config_folder()), version_base="1.3", job_name=verb),
+        ):
+            return hydra.compose(verb, [_upsert(override) for override in named])
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise InputError(
             Fault(
@@ -169,6 +179,29 @@ def _parse(overrides: list[str]) -> list[Override]:
         raise InputError(
             Fault("command line", " ".join(overrides), "key=value", " ".join(str(error).split()))
         ) from error
+
+
+@contextmanager
+def _experiment_file(overrides: list[Override]) -> Iterator[list[Override]]:
+    """``experiment=PATH.yaml`` as ``experiment=NAME``, with a copy of the file where Hydra finds it by that name."""
+    named = [o for o in overrides if o.key_or_group == "experiment" and str(o.value()).endswith(".yaml")]
+    if not named:
+        yield overrides
+        return
+    path = Path(str(named[-1].value()))
+    if not path.is_file():
+        raise InputError(
+            Fault("experiment", f"{path}, which is no file", "a name in configs/experiment, or a file's path",
+                  "imgsynth inspect writes such a file")
+        )  # fmt: skip
+    with TemporaryDirectory() as folder:
+        (Path(folder) / "experiment").mkdir()
+        shutil.copyfile(path, Path(folder) / "experiment" / path.name)
+        UsersConfigs.experiment = Path(folder)
+        try:
+            yield [*(o for o in overrides if o not in named), *_parse([f"experiment={path.stem}"])]
+        finally:
+            UsersConfigs.experiment = None
 
 
 def _upsert(override: Override) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +20,8 @@ from imgsynth.audit.leakage.sought import Sought
 from imgsynth.audit.policy import evidence_of, policy_faults, read_policy, release_faults
 from imgsynth.audit.run import audit_run
 from imgsynth.cohort.build import build_manifest
-from imgsynth.cohort.inspect import inspect_cohort, print_inspection
+from imgsynth.cohort.inspect import inspect_cohort, is_flat, print_inspection
+from imgsynth.cohort.manifest import Manifest
 from imgsynth.evaluate.run import evaluate_run
 from imgsynth.files import read_json, write_json
 from imgsynth.privacy.chain import Broken
@@ -30,9 +33,12 @@ from imgsynth.release.verify import checked, verify_release
 from imgsynth.report.write import write_report
 from imgsynth.schema import Config
 from imgsynth.training.distributed import joined, refuse_several
+from imgsynth.training.estimate import estimate
 from imgsynth.training.loop import train as train_loop
 from imgsynth.training.propose import print_proposal
+from imgsynth.training.proposed import PLACE, remarks_of, said, write_proposal
 from imgsynth.training.run import load_run, model_factory
+from imgsynth.training.suit import suited
 from imgsynth.types import CheckFailed, Fault, InputError
 
 
@@ -47,9 +53,36 @@ def inspect(config: Config) -> Path:
     manifest, faults = build_manifest(config.data)
     inspection = inspect_cohort(manifest, faults, config.preprocess, config.data.defaced)
     print_inspection(inspection)
-    n = config.privacy.n or len(manifest.patients("train"))
-    inspection["proposal"] = print_proposal(n, config.privacy, config.trainer, manifest.unit)
+    _propose(config, manifest, inspection)
     return write_json(folder(config) / "inspect.json", inspection)
+
+
+GROUPS = {"CT": "ct", "MR": "mr", "DX": "radiograph", "CR": "radiograph"}  # of configs/preprocess, by modality
+
+
+def _propose(config: Config, manifest: Manifest, inspection: dict[str, Any]) -> None:
+    """The table of noise, and a plan as an experiment file, checked as a run would and timed on random images."""
+    n = config.privacy.n or len(manifest.patients("train"))
+    dims = 2 if is_flat(manifest) else 3
+    images = round(statistics.median(len(items) for items in manifest.by_patient.values()))
+    unit = "case" if manifest.unit == "patient" and manifest.ids == "case" else manifest.unit
+    fit = suited(n, dims, images, config.privacy, unit)
+    epsilon = None if config.privacy.mode == "none" else config.privacy.epsilon or 8.0
+    root = folder(config)
+    local = str(root / PLACE)
+    described = (config.data, GROUPS.get(manifest.modality, "mr"), inspection["suggested"], fit, epsilon)
+
+    write_proposal(root, *described, ())
+    planned = door.from_overrides("run", [f"experiment={local}", f"output={root}"])
+    proposal = print_proposal(n, planned.privacy, planned.trainer, unit)
+    console.say(f"Method: model={fit.model}. {fit.why}")
+    cost = estimate(planned, n, len(manifest.classes), manifest.unit)
+    console.say(said(cost))
+    write_proposal(root, *described, remarks_of(n, unit, fit, proposal["word"], cost, local))
+    console.say(f"Plan: {local}, to be read and changed before it is run")
+    inspection["proposal"] = proposal | {
+        "experiment": local, "model": fit.model, "why": fit.why, "estimate": dataclasses.asdict(cost)
+    }  # fmt: skip
 
 
 def train(config: Config) -> Path:

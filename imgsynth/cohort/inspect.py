@@ -160,18 +160,26 @@ def _cropped(items: Sequence[Item], grid: Grid, preprocess: PreprocessConfig) ->
     return sum(bool((_extents(item, grid.orientation) * (1 - _CUT) > room).any()) for item in items)
 
 
+def is_flat(manifest: Manifest) -> bool:
+    """Whether every image is a single plane, so that the grid has two axes."""
+    return all(1 in item.shape for item in manifest.items)
+
+
 def _suggested(manifest: Manifest, intensities: Sequence[dict[str, Any]], grid: Grid) -> list[str]:
     """Overrides that keep the median field of view at the grid's number of voxels, and a window for the modality."""
-    flat = all(1 in item.shape for item in manifest.items)
+    flat = is_flat(manifest)
     found = []
     if flat != (grid.spatial_dims == 2):
-        return [f"preprocess.shape={[64, 64] if flat else [32, 32, 32]}".replace(" ", "")]
+        usual = PreprocessConfig(shape=[64, 64] if flat else [32, 32, 32], spacing=None, fit="resize")
+        grid = grid_of(usual, manifest.modality)
     extent = np.nanmedian([_extents(item, grid.orientation) for item in manifest.items], axis=0)
     coarsest = float((extent / np.array(grid.shape)).max())
     step = next((mm for mm in _ROUND_MM if mm >= coarsest), math.ceil(coarsest))
     voxels = [max(8, 8 * math.ceil(mm / step / 8)) for mm in extent]
     listed = "[" + ",".join(map(str, voxels)) + "]"
     if manifest.kind in ("npz", "medmnist", "images"):  # their voxel size is nominal
+        if coarsest <= 1:  # small enough as they are
+            listed = "[" + ",".join(str(max(8, round(mm))) for mm in extent) + "]"
         found += [f"preprocess.shape={listed}", "preprocess.spacing=null", "preprocess.fit=resize"]
     else:
         found += [f"preprocess.shape={listed}", f"preprocess.spacing=[{','.join([str(step)] * len(voxels))}]",

@@ -11,7 +11,6 @@ from imgsynth import console
 from imgsynth.privacy.accounting import rdp_epsilon
 from imgsynth.privacy.events import training_event
 from imgsynth.schema import PrivacyConfig, TrainerConfig
-from imgsynth.types import Unit
 
 # Fewer Rényi orders than the accountant's own: a valid bound, as every single order gives one, and ten times faster.
 ORDERS = (1.25, 1.5, 1.75, 2.25, 2.5, 2.75, 3.5, 4.5, *range(2, 65), 80, 128, 256, 512)
@@ -35,7 +34,8 @@ def plan_table(
     ``noise_multiplier`` is σ of DP-SGD with Poisson sampling at rate batch/n that reaches (ε, ``delta``), by Rényi
     accounting (the plan of a run also tries the tighter PLD, so that its σ can be a little smaller).
     ``noise_per_signal`` is σ/batch: the noise's standard deviation in each coordinate of the mean gradient, in units of
-    the clipping norm. ``epochs`` is how often a patient is seen on average. Batches larger than n are left out.
+    the clipping norm, and ``expect`` what that gives. ``epochs`` is how often a patient is seen on average. Batches
+    larger than n are left out.
     """
     rows = []
     for batch in batches:
@@ -43,7 +43,7 @@ def plan_table(
             for count in steps:
                 if batch > n:
                     continue
-                sigma = _noise_for(epsilon, delta, batch / n, count)
+                sigma = noise_for(epsilon, delta, batch / n, count)
                 rows.append(
                     {
                         "epsilon": epsilon,
@@ -54,13 +54,19 @@ def plan_table(
                         "epochs": count * batch / n,
                         "noise_multiplier": sigma,
                         "noise_per_signal": sigma / batch,
+                        "expect": expected(sigma / batch),
                     }
                 )
     return rows
 
 
+def expected(noise_per_signal: float) -> str:
+    """In one word, what training from scratch gives at such noise."""
+    return "blurs" if noise_per_signal > COARSE else "outlines" if noise_per_signal > USABLE else "layout"
+
+
 @lru_cache(maxsize=1024)
-def _noise_for(epsilon: float, delta: float, rate: float, steps: int) -> float:
+def noise_for(epsilon: float, delta: float, rate: float, steps: int) -> float:
     """The smallest σ (to 0.5%, rounded up) for which ``steps`` steps at sampling rate ``rate`` are (ε, δ)-DP."""
     low, high = 0.0, 1.0
     while quick_epsilon(high, delta, rate, steps) > epsilon:
@@ -87,7 +93,7 @@ def honest_word(
     epsilon: float | None,
     noise_multiplier: float,
     batch_patients: int,
-    unit: Unit = "patient",
+    unit: str = "patient",
     summary: bool = False,
 ) -> str:
     """Two or three sentences: what images training from scratch on ``n`` units can be expected to give.
@@ -133,22 +139,23 @@ def _advice(n: int, epsilon: float, ratio: float) -> str:
     return "Larger batches still lower the noise at equal ε."
 
 
-def print_proposal(n: int, privacy: PrivacyConfig, trainer: TrainerConfig, unit: Unit = "patient") -> dict[str, Any]:
+def print_proposal(n: int, privacy: PrivacyConfig, trainer: TrainerConfig, unit: str = "patient") -> dict[str, Any]:
     """Print the table for ``n`` units around the configured steps and batch, and the word on it; return both.
 
     The table's ε are 1, 3, 8 and the configured one.
     """
     delta = privacy.delta
     epsilons = sorted({1.0, 3.0, 8.0, *([privacy.epsilon] if privacy.epsilon else [])})
-    steps = sorted({trainer.steps, 3 * trainer.steps, 10 * trainer.steps})
+    more = (1,) if trainer.optimizer == "summary" else (1, 3, 10)  # a summary is asked for as often as its model says
+    steps = sorted({factor * trainer.steps for factor in more})
     batches = sorted({min(n, privacy.batch_for(n)), min(n, 4 * privacy.batch_for(n))})
     rows = plan_table(n, delta, epsilons, steps, batches)
     console.table(
-        f"Noise that {n:,} training {unit}s need (δ = {delta:g})",
-        ("ε", "steps", f"{unit}s a batch", "rate", "noise multiplier σ", "noise per signal σ/B"),
+        f"Noise σ that {n:,} training {unit}s need, and σ/B beside the largest signal (δ = {delta:g})",
+        ("ε", "steps", f"{unit}s a batch", "rate", "σ", "σ/B", "expect"),
         [
             (f"{row['epsilon']:g}", row["steps"], row["batch_patients"], f"{row['sampling_rate']:.3g}",
-             f"{row['noise_multiplier']:.3g}", f"{row['noise_per_signal']:.2g}")
+             f"{row['noise_multiplier']:.3g}", f"{row['noise_per_signal']:.2g}", row["expect"])
             for row in rows
         ],
     )  # fmt: skip
@@ -157,13 +164,13 @@ def print_proposal(n: int, privacy: PrivacyConfig, trainer: TrainerConfig, unit:
     return {"table": rows, "word": word}
 
 
-def _configured_word(n: int, privacy: PrivacyConfig, trainer: TrainerConfig, unit: Unit) -> str:
+def _configured_word(n: int, privacy: PrivacyConfig, trainer: TrainerConfig, unit: str) -> str:
     batch = min(n, privacy.batch_for(n))
     if privacy.mode == "none":
         return honest_word(n, None, 0.0, batch, unit)
     sigma, epsilon = privacy.noise_multiplier, privacy.epsilon
     if epsilon is not None:
-        sigma = _noise_for(epsilon, privacy.delta, batch / n, trainer.steps)
+        sigma = noise_for(epsilon, privacy.delta, batch / n, trainer.steps)
     else:
         assert sigma is not None  # the door takes exactly one of the two
         epsilon = quick_epsilon(sigma, privacy.delta, batch / n, trainer.steps)

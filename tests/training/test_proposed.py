@@ -1,0 +1,128 @@
+"""The plan that an inspection writes: rules by hand, the file as a run takes it, time and memory by a known clock."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from imgsynth import config as door
+from imgsynth import pipeline
+from imgsynth.privacy.accounting import epsilon
+from imgsynth.privacy.events import training_event
+from imgsynth.schema import DataConfig, PhantomConfig, PrivacyConfig
+from imgsynth.training import estimate as measuring
+from imgsynth.training.estimate import Estimate
+from imgsynth.training.propose import USABLE
+from imgsynth.training.proposed import PLACE, write_proposal
+from imgsynth.training.suit import STEPS, Suited, batch_for, sensible_delta, suited
+from imgsynth.types import InputError
+
+GRID = ["preprocess.shape=[16,16,16]", "preprocess.spacing=[24.0,24.0,24.0]", "preprocess.fit=crop_pad",
+        "preprocess.intensity=window", "preprocess.low=-1000", "preprocess.high=600"]  # fmt: skip
+COST = Estimate(60.0, 2.0**30, "cpu", 0.5, 0.0)
+
+
+@pytest.mark.parametrize(("n", "batch"), [(1, 1), (7, 3), (126, 63), (335, 96), (420, 96), (1400, 192), (4099, 320)])
+def test_batches_are_near_those_that_served(n: int, batch: int) -> None:
+    assert batch_for(n) == batch
+
+
+@pytest.mark.parametrize(("n", "declared", "delta"), [(100, 1e-5, 1e-5), (4099, 1e-4, 1e-5), (50_000, 1e-5, 1e-6)])
+def test_delta_is_at_most_one_over_n_log_n(n: int, declared: float, delta: float) -> None:
+    assert sensible_delta(n, declared) == pytest.approx(delta)
+    assert sensible_delta(n, declared) <= 1 / (n * math.log(n))
+
+
+def test_steps_are_the_most_whose_noise_stays_small() -> None:
+    """By the plan's accountant, and the next number of steps is too many."""
+    fit = suited(1400, 3, 1, PrivacyConfig(epsilon=8.0))
+    batch, steps, delta = (fit.settings[key] for key in ("privacy.batch_patients", "trainer.steps", "privacy.delta"))
+    assert steps in STEPS[:-1]
+    more = STEPS[STEPS.index(steps) + 1]
+    sigma = USABLE * batch
+    assert epsilon(training_event(batch / 1400, sigma, steps), delta) <= 8.0
+    assert epsilon(training_event(batch / 1400, sigma, more), delta) > 8.0
+    assert "few for it" in suited(100, 3, 1, PrivacyConfig(epsilon=1.0)).why and "few" not in fit.why
+
+
+def test_the_method_follows_dimensions_and_privacy() -> None:
+    assert suited(500, 2, 9, PrivacyConfig()).model == "mepf"
+    assert suited(500, 2, 9, PrivacyConfig()).settings["data.images_per_patient"] == 4
+    assert suited(500, 3, 1, PrivacyConfig()).model == suited(500, 2, 1, PrivacyConfig(mode="none")).model == "vae"
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+@pytest.mark.parametrize("mode", ["dp", "none"])
+def test_the_file_is_what_a_run_takes(dims: int, mode: str, tmp_path: Path) -> None:
+    data = DataConfig(root="somewhere", classes=["a", "b"], phantom=PhantomConfig(patients=50))
+    fit = suited(200, dims, 2, PrivacyConfig(mode=mode))
+    grid = GRID if dims == 3 else ["preprocess.shape=[16,16]", "preprocess.spacing=null", "preprocess.fit=resize"]
+    path = write_proposal(tmp_path, data, "ct" if dims == 3 else "radiograph", grid, fit, 3.0 if mode == "dp" else None,
+                          ["a: remark"])  # fmt: skip
+    assert path == tmp_path / PLACE and path.read_text().startswith("# @package _global_\n# a: remark\n")
+    found = door.from_overrides("run", [f"experiment={path}", f"output={tmp_path / 'run'}"])
+    assert found.privacy.mode == mode and (mode == "none" or found.privacy.epsilon == 3.0)
+    assert found.data.root == str(Path("somewhere").absolute()) and found.data.classes == ["a", "b"]
+    assert found.data.phantom.patients == 50 and len(found.preprocess.shape) == dims
+    for key, value in fit.settings.items():
+        section, name = key.split(".")
+        assert getattr(getattr(found, section), name) == value
+    target = {"mepf": "MEPF", "vae": "VAE"}[fit.model]
+    assert found.model["_target_"] == f"imgsynth.models.{target}"
+    assert found.trainer.optimizer == ("summary" if fit.model == "mepf" else "adam")  # with what the model needs
+    # and further overrides win, as over every experiment
+    assert door.from_overrides("run", [f"experiment={path}", "privacy.delta=1e-7"]).privacy.delta == 1e-7
+
+
+def test_a_path_that_is_no_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no file"):
+        door.from_overrides("run", [f"experiment={tmp_path / 'nowhere.yaml'}"])
+    assert door.UsersConfigs.experiment is None
+
+
+def test_time_is_that_of_a_step_on_a_batch_times_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against a clock where a step on B units takes 2 + 3 B seconds, and one without data 7."""
+    fit = Suited("vae", {"privacy.batch_patients": 40, "trainer.steps": 10}, "")
+    path = write_proposal(tmp_path, DataConfig(), "ct", GRID, fit, 8.0, [])
+    cfg = door.from_overrides("run", [f"experiment={path}", "model=gan", "model.every=2", "privacy.physical_batch=16"])
+    seen = []
+
+    def private(state: object, plan: object, patients: int, shape: object, classes: int) -> tuple[float, float]:
+        seen.append(patients)
+        return 2.0 + 3.0 * patients, 1000.0 + 10.0 * patients
+
+    monkeypatch.setattr(measuring, "_private", private)
+    monkeypatch.setattr(measuring, "_timed", lambda step: 7.0)
+    monkeypatch.setattr(measuring, "_peak", lambda: 500.0)
+    found = measuring._measure(cfg, 100, 2, "patient")
+    assert seen == [1, 16]
+    assert found.seconds == pytest.approx(10 * (2 + 3 * 40) + 10 * 7 / 2)
+    assert found.memory_bytes == pytest.approx(1160 + 4 * (40 + 100) * 16**3)
+
+
+def test_a_real_measurement_stays_in_its_process(tmp_path: Path) -> None:
+    fit = Suited("vae", {"privacy.batch_patients": 4, "trainer.steps": 3}, "")
+    path = write_proposal(tmp_path, DataConfig(), "ct", GRID, fit, 8.0, [])
+    config = door.from_overrides("run", [f"experiment={path}"])
+    state = torch.get_rng_state()
+    found = measuring.estimate(config, 20, 2, "patient")
+    assert found.seconds_per_private_step > 0 and found.seconds > 0 and found.memory_bytes > 2**26
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_an_inspection_writes_a_plan_that_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("IMGSYNTH_LEDGER", str(tmp_path / "ledger"))
+    monkeypatch.setattr(pipeline, "estimate", lambda *_: COST)
+    overrides = ["data=phantom", "data.phantom.patients=30", "data.phantom.size=16", f"output={tmp_path / 'seen'}"]
+    pipeline.inspect(door.from_overrides("inspect", overrides))
+    text = (tmp_path / "seen" / PLACE).read_text()
+    assert "21 training patients" in text and "1.0 GiB" in text and "To expect:" in text
+    assert "rounded" in text and yaml.safe_load(text)["data"]["phantom"]["patients"] == 30
+    run = tmp_path / "run"
+    pipeline.train(door.from_overrides("train", [f"experiment={tmp_path / 'seen' / PLACE}", f"output={run}",
+                                                 "trainer.steps=1", "model.latent=4"]))  # fmt: skip
+    assert (run / "checkpoints" / "last.pt").is_file()
