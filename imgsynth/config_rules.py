@@ -11,6 +11,8 @@ from typing import Any
 
 from imgsynth.audit.policy import read_policy
 from imgsynth.audit.registry import settings_faults
+from imgsynth.cohort.build_dicomweb import date_range
+from imgsynth.cohort.dicomweb import url_fault
 from imgsynth.privacy.public import DECLARATION, is_declaration
 from imgsynth.schema import Config, DataConfig, InitConfig, PreprocessConfig, PrivacyConfig
 from imgsynth.types import Fault, InputError
@@ -44,7 +46,7 @@ def is_train(value: Any) -> bool:
 
 
 RULES: tuple[Rule, ...] = (
-    ("data.kind", *_one_of("phantom", "dicom", "nifti", "npz", "medmnist", "images")),
+    ("data.kind", *_one_of("phantom", "dicom", "dicomweb", "nifti", "npz", "medmnist", "images")),
     ("data.issuer", lambda v: bool(v.strip()), "a name, or null where the issuer of the ids is not known"),
     ("data.unit", *_one_of("patient", "image")),
     ("data.images_per_patient", *_at_least_one),
@@ -143,6 +145,7 @@ def range_faults(config: Config) -> list[Fault]:
             faults.append(Fault(path, repr(value), expected, f"{path}=<value>"))
     together = (
         _source_faults(config.data),
+        _dicomweb_faults(config.data),
         _grid_faults(config.preprocess),
         _init_faults(config.init),
         _privacy_faults(config.privacy),
@@ -154,7 +157,7 @@ def range_faults(config: Config) -> list[Fault]:
 def _source_faults(data: DataConfig) -> Iterator[Fault]:
     if data.kind != "phantom" and data.root is None:
         yield Fault("data.root", "nothing", f"the {data.kind} source's folder or file", "data.root=PATH")
-    if data.kind != "phantom" and data.root is not None and not Path(data.root).exists():
+    if data.kind not in ("phantom", "dicomweb") and data.root is not None and not Path(data.root).exists():
         yield Fault(
             "data.root",
             data.root,
@@ -170,6 +173,25 @@ def _source_faults(data: DataConfig) -> Iterator[Fault]:
             re.compile(data.pattern)
         except re.error as error:
             yield Fault("data.pattern", data.pattern, "a regular expression", str(error))
+
+
+def _dicomweb_faults(data: DataConfig) -> Iterator[Fault]:
+    asked = data.dicomweb
+    if data.kind != "dicomweb":
+        for name in ("url", "study_date", "patients"):
+            if getattr(asked, name) is not None:
+                yield Fault(f"data.dicomweb.{name}", f"a value, with data.kind={data.kind}", "null", "data=dicomweb")
+        return
+    if asked.url is None:
+        yield Fault("data.dicomweb.url", "nothing", "the root of an image server's DICOMweb services",
+                    "data.dicomweb.url=https://HOST/dicom-web")  # fmt: skip
+    elif fault := url_fault(asked.url):
+        yield fault
+    if asked.study_date is not None and date_range(asked.study_date) is None:
+        yield Fault("data.dicomweb.study_date", asked.study_date, "YYYYMMDD or YYYYMMDD-YYYYMMDD",
+                    "data.dicomweb.study_date='20200101-20231231'")  # fmt: skip
+    if asked.patients is not None and not Path(asked.patients).is_file():
+        yield Fault("data.dicomweb.patients", asked.patients, "an existing text file, one id a line", "check the path")
 
 
 def _grid_faults(pre: PreprocessConfig) -> Iterator[Fault]:

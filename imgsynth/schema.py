@@ -33,9 +33,21 @@ class SplitsConfig:
 
 
 @dataclass
+class DicomwebConfig:
+    """An image server that speaks DICOMweb, and which of its series are wanted (and data.modality says more).
+
+    Credentials are no configuration: they come from the environment or from netrc (docs/intake.md).
+    """
+
+    url: str | None = None  # root of its DICOMweb services, https://HOST/dicom-web; http for this machine alone
+    study_date: str | None = None  # YYYYMMDD, or a range YYYYMMDD-YYYYMMDD with either end left open
+    patients: str | None = None  # text file, one patient id a line; default: every patient
+
+
+@dataclass
 class DataConfig:
-    kind: str = "phantom"  # phantom | dicom | nifti | npz | medmnist | images
-    root: str | None = None  # folder of scans, or the npz file
+    kind: str = "phantom"  # phantom | dicom | dicomweb | nifti | npz | medmnist | images
+    root: str | None = None  # folder of scans, or the npz file; dicomweb: folder to fetch into
     cohort: str | None = None  # the cohort's name in the privacy ledger; default: its content fingerprint
     issuer: str | None = (
         None  # who gave out the patient ids, as DICOM's Issuer of Patient ID (0010,0021): the same id of
@@ -57,6 +69,7 @@ class DataConfig:
     images_per_patient: int = 1  # K: how many images of a patient one step uses at most
     augmentation_multiplicity: int = 1  # M: copies of each, with random transforms and random inputs of their own
     cache: str = "memory"  # of preprocessed images: memory | disk | none
+    dicomweb: DicomwebConfig = field(default_factory=DicomwebConfig)
     phantom: PhantomConfig = field(default_factory=PhantomConfig)
     splits: SplitsConfig = field(default_factory=SplitsConfig)
 

@@ -36,7 +36,8 @@ def test_defaults_pass_and_name_an_output() -> None:
 def test_every_choice_of_every_group_composes(group: str) -> None:
     Path("scans").mkdir()
     for choice in (config.config_folder() / group).glob("*.yaml"):
-        config.from_overrides("train", [f"{group}={choice.stem}", "data.root=scans"])
+        own = {"dicomweb": ["data.dicomweb.url=https://pacs.example.org/dicom-web"]}.get(choice.stem, [])
+        config.from_overrides("train", [f"{group}={choice.stem}", "data.root=scans", *own])
 
 
 def test_every_experiment_composes_to_known_keys() -> None:

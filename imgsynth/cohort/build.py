@@ -11,6 +11,7 @@ from typing import Literal
 
 from imgsynth.cohort.build_check import cohort_faults, doubts
 from imgsynth.cohort.build_dicom import find_dicom
+from imgsynth.cohort.build_dicomweb import find_dicomweb
 from imgsynth.cohort.build_images import find_images
 from imgsynth.cohort.build_nifti import find_nifti
 from imgsynth.cohort.build_npz import find_medmnist, find_npz
@@ -28,6 +29,7 @@ from imgsynth.types import Fault, InputError, Split, Unit
 SOURCES: dict[str, Callable[[DataConfig], Found]] = {
     "phantom": find_phantom,
     "dicom": find_dicom,
+    "dicomweb": find_dicomweb,
     "nifti": find_nifti,
     "npz": find_npz,
     "medmnist": find_medmnist,
@@ -60,11 +62,11 @@ def survey_source(data: DataConfig) -> Survey:
     """
     if data.kind == "phantom":
         data = phantom_source(data)
-    if data.root is None or not Path(data.root).exists():
+    if data.root is None or not (data.kind == "dicomweb" or Path(data.root).exists()):
         raise InputError(Fault("data.root", str(data.root), "an existing folder or npz file", "data.root=PATH"))
     found = SOURCES[data.kind](data)
     if not found.scans:
-        remedy = "check data.root and data.kind (dicom, nifti, npz, medmnist, images)"
+        remedy = f"check data.root and data.kind ({', '.join(SOURCES)})"
         nothing = Fault(str(data.root), "no usable image", f"images of kind {data.kind}", remedy, "no_image")
         return Survey(data, found, [nothing], [])
     faults = _join(found, data) or cohort_faults(found, data)
@@ -118,7 +120,7 @@ def _without_table(found: Found, data: DataConfig) -> list[Fault]:
     faults = []
     for name in ("key", "patient", "label", "site", "sex", "age"):
         asked = getattr(data, name)
-        beside = data.kind in {"patient": ("npz",), "label": ("npz", "dicom")}.get(name, ())
+        beside = data.kind in {"patient": ("npz",), "label": ("npz", "dicom", "dicomweb")}.get(name, ())
         if asked is not None and not (beside and any(getattr(scan, name) for scan in found.scans)):
             faults.append(
                 Fault(
