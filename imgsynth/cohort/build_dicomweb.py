@@ -47,7 +47,7 @@ def find_dicomweb(data: DataConfig) -> Found:
     found = find_dicom(data)
     found.skipped += [
         Fault(f"data.dicomweb.patients, {name}", "no series on the server", "a patient with series that match",
-              "correct the id, or nothing if the patient has none")
+              "correct the id, or nothing if the patient has none", "rows_without_image")
         for name in listing["absent"]
     ]  # fmt: skip
     return found
