@@ -16,6 +16,8 @@ from imgsynth.cohort.dicomweb import url_fault
 from imgsynth.privacy.public import DECLARATION, is_declaration
 from imgsynth.schema import Config, DataConfig, InitConfig, PreprocessConfig, PrivacyConfig
 from imgsynth.types import Fault, InputError
+from imgsynth.volumes.dicom_syntax import SMALLEST_JPEG2000, SYNTAXES
+from imgsynth.volumes.dicom_write import KINDS
 from imgsynth.volumes.uids import UID_ROOT, is_uid_root
 
 Rule = tuple[str, Callable[[Any], bool], str]
@@ -108,6 +110,8 @@ RULES: tuple[Rule, ...] = (
     ("sample.labels", *_one_of("uniform", "histogram")),
     ("sample.histogram_epsilon", *_positive),
     ("sample.burned_in", lambda v: v in ("YES", "NO"), '"YES" or "NO", in quotes (bare, YAML reads a truth value)'),
+    ("sample.dicom", *_one_of(*KINDS)),
+    ("sample.transfer_syntax", *_one_of(*SYNTAXES)),
     ("sample.uid_root", is_uid_root, UID_ROOT),
     ("sample.bids_suffix", lambda v: re.fullmatch("[A-Za-z0-9]+", v) is not None, "letters and digits, T1w say"),
     ("encoder.name", *_one_of("efficientnet_lite", "random_conv")),
@@ -149,6 +153,7 @@ def range_faults(config: Config) -> list[Fault]:
         _grid_faults(config.preprocess),
         _init_faults(config.init),
         _privacy_faults(config.privacy),
+        _dicom_faults(config),
         _across_sections(config),
     )
     return [*faults, *chain.from_iterable(together)]
@@ -269,6 +274,22 @@ def _init_faults(init: InitConfig) -> Iterator[Fault]:
             if got != default:
                 yield Fault(where, f"{got}, and no init.run", "a run on public images that this is about",
                             f"init.run=FOLDER, or leave {where} out")  # fmt: skip
+
+
+def _dicom_faults(config: Config) -> Iterator[Fault]:
+    sample, rows_and_columns = config.sample, config.preprocess.shape[:2]
+    if "dicom" not in sample.formats:
+        return
+    if sample.dicom == "enhanced" and config.data.modality in ("DX", "CR"):
+        yield Fault("sample.dicom", f"enhanced, and data.modality={config.data.modality}", "CT or MR",
+                    "sample.dicom=single_frame")  # fmt: skip
+    if sample.dicom == "enhanced" and (sample.burned_in == "YES" or config.privacy.mode == "none"):
+        yield Fault("sample.dicom", "enhanced, of images that may show text (Burned In Annotation YES)",
+                    "images without: enhanced DICOM allows no other", "sample.dicom=single_frame")  # fmt: skip
+    if sample.transfer_syntax == "jpeg2000_lossless" and min(rows_and_columns) < SMALLEST_JPEG2000:
+        yield Fault("sample.transfer_syntax", f"jpeg2000_lossless, and preprocess.shape={config.preprocess.shape}",
+                    f"planes of {SMALLEST_JPEG2000} pixels or more along each side",
+                    "sample.transfer_syntax=rle_lossless")  # fmt: skip
 
 
 def _across_sections(config: Config) -> Iterator[Fault]:

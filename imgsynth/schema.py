@@ -164,6 +164,8 @@ class SampleConfig:
     burned_in: str | None = (
         None  # "YES" | "NO": text in the pixels, as somebody who looked declares it; null: nobody did
     )
+    dicom: str = "single_frame"  # single_frame (a file for each slice) | enhanced (one for all, CT and MR only)
+    transfer_syntax: str = "explicit_little_endian"  # or jpeg2000_lossless (planes of 32² pixels or more), rle_lossless
     uid_root: str = "2.25"  # of all UIDs of DICOM files; the default is of random UUIDs, which needs no registration
     bids_suffix: str = "T1w"  # MR volumes only: the cohort's contrast as BIDS names it (T1w, T2w, FLAIR, PDw)
 

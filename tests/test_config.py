@@ -219,7 +219,8 @@ def test_every_rule_names_a_key_that_exists() -> None:
     [
         "data={kind: tape, root: .}", "data.splits.holdout=0.9", "preprocess.shape=[4,4,4]", "preprocess.low=900",
         "privacy.delta=2",
-        "preprocess.orientation=XYZ", "trainer.ema=1", "sample.formats=[png]", "audit.primary=soul", "audit.alpha=0.7",
+        "preprocess.orientation=XYZ", "trainer.ema=1", "sample.formats=[png]", "sample.dicom=multi",
+        "sample.transfer_syntax=jpeg", "sample.uid_root=1.2.", "audit.primary=soul", "audit.alpha=0.7",
         "audit.references=3", "audit.references=2", "audit.overfit_steps=-1", "audit.bootstrap=99",
         "audit={attacks: [logan, lira/logan], primary: logan}",
         "preprocess.spacing=[1]", "preprocess.spacing=null", "data.classes=[a,a]", "data.pattern='('",
@@ -229,3 +230,16 @@ def test_every_rule_names_a_key_that_exists() -> None:
 )  # fmt: skip
 def test_out_of_range_values_are_refused(override: str) -> None:
     assert len(faults(override)) == 1
+
+
+@pytest.mark.parametrize(
+    ("overrides", "where"),
+    [(["sample.dicom=enhanced", "data.modality=DX"], "sample.dicom"),
+     (["sample.dicom=enhanced", "sample.burned_in='YES'"], "sample.dicom"),
+     (["sample.dicom=enhanced", "privacy=none"], "sample.dicom"),
+     (["sample.transfer_syntax=jpeg2000_lossless", "preprocess.shape=[64,31,64]"], "sample.transfer_syntax")],
+)  # fmt: skip
+def test_dicom_that_could_not_hold_the_images_is_refused_before_training(overrides: list[str], where: str) -> None:
+    assert where in faults(*overrides)
+    assert where not in faults(*overrides, "sample.formats=[nifti]")
+    assert where not in faults(overrides[0])

@@ -17,7 +17,7 @@ from imgsynth.release.card_text import counted_unit
 from imgsynth.release.patients import SyntheticPatient, patient_id
 from imgsynth.release.rounding import round_up
 from imgsynth.types import Grid
-from imgsynth.volumes.dicom_write import write_dicom_series
+from imgsynth.volumes.dicom_write import DicomForm, write_dicom_series
 from imgsynth.volumes.geometry import right_handed
 from imgsynth.volumes.nifti import write_nifti
 from imgsynth.volumes.provenance import Provenance, SyntheticIdentity
@@ -67,15 +67,15 @@ def bids_suffix(grid: Grid, contrast: str) -> str | None:
 
 def write_patient(
     release: Path, number: int, label: str | None, volume: Volume, window: tuple[float, float], made: Provenance,
-    formats: Sequence[str], suffix: str | None, new_uid: NewUid,
+    formats: Sequence[str], suffix: str | None, new_uid: NewUid, form: DicomForm,
 ) -> SyntheticPatient:  # fmt: skip
-    """Write synthetic patient ``number`` into ``release`` in each of ``formats``, its UIDs from ``new_uid``."""
+    """Write synthetic patient ``number`` into ``release`` in each of ``formats``, DICOM in ``form``."""
     name = patient_id(number)
     dicom: list[Path] = []
     nifti: list[Path] = []
     if "dicom" in formats:
         series = release / "dicom" / name / volume.modality
-        dicom = write_dicom_series(volume, series, SyntheticIdentity(name, new_uid), made, window)
+        dicom = write_dicom_series(volume, series, SyntheticIdentity(name, new_uid), made, window, form)
     if "nifti" in formats:
         path = release / "nifti" / (bids_path(number, suffix) if suffix else f"{name}.nii.gz")
         nifti = [write_nifti(volume, path, description_of(made), sidecar(name, label, made, suffix))]

@@ -22,6 +22,7 @@ from imgsynth.schema import Config
 from imgsynth.training.folder import RunFolder
 from imgsynth.training.run import Run, load_run
 from imgsynth.types import Fault, InputError
+from imgsynth.volumes.dicom_write import DicomForm
 from imgsynth.volumes.uids import RandomUids
 
 AT_ONCE = 16  # images that are in memory together
@@ -49,11 +50,21 @@ def sample_release(run_dir: Path, cfg: Config) -> Path:
     found = audit_part(run_dir, None)
     card = build_card(run.plan, cfg.sample.labels, cohort_ledger(run), found, cfg.sample.burned_in)
     window = (run.grid.low, run.grid.high)
+    form = DicomForm(cfg.sample.dicom, cfg.sample.transfer_syntax)
     new_uid = RandomUids(cfg.sample.uid_root, random)
     with atomic_folder(run_dir / "release") as folder:
         patients = [
             write_patient(
-                folder, number, name, release_volume(x_C, run.grid), window, made, cfg.sample.formats, suffix, new_uid
+                folder,
+                number,
+                name,
+                release_volume(x_C, run.grid),
+                window,
+                made,
+                cfg.sample.formats,
+                suffix,
+                new_uid,
+                form,
             )
             for number, (name, x_C) in enumerate(zip(names, _images(run, labels_N), strict=True), 1)
         ]

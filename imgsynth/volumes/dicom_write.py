@@ -1,7 +1,8 @@
-"""A synthetic Volume as a single-frame DICOM series, written element by element from an allow-list."""
+"""A synthetic Volume as a DICOM series, written element by element from an allow-list."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,8 @@ from pydicom import Dataset
 from pydicom.valuerep import format_number_as_ds
 
 from imgsynth.types import Fault, InputError
-from imgsynth.volumes.dicom_frames import decimals, write_frames
+from imgsynth.volumes.dicom_enhanced import ENHANCED_CLASSES, enhanced_elements
+from imgsynth.volumes.dicom_frames import decimals, multi_frame, single_frames, write_files
 from imgsynth.volumes.dicom_modules import (
     IMAGE_TYPES,
     SOP_CLASSES,
@@ -17,12 +19,30 @@ from imgsynth.volumes.dicom_modules import (
     patient_elements,
     provenance_elements,
 )
+from imgsynth.volumes.dicom_syntax import SMALLEST_JPEG2000, SYNTAXES
 from imgsynth.volumes.geometry import LETTERS, LPS_TO_RAS, is_square, right_handed
 from imgsynth.volumes.provenance import Provenance, SyntheticIdentity
 from imgsynth.volumes.volume import Volume
 
+KINDS = ("single_frame", "enhanced")
 PLANAR = ("DX", "CR")
 CT_RANGE = (-1024, 3071)  # HU, the scale of 12 bits
+SINGLE = "sample.dicom=single_frame"
+
+
+@dataclass(frozen=True)
+class DicomForm:
+    """How a series is stored: a file for each plane or one for all of them, and in which transfer syntax."""
+
+    kind: str = "single_frame"  # or "enhanced"
+    syntax: str = "explicit_little_endian"  # or another of SYNTAXES
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS or self.syntax not in SYNTAXES:
+            raise ValueError(f"Expected one of {KINDS} and one of {tuple(SYNTAXES)}, got {self}.")
+
+
+SINGLE_FRAMES = DicomForm()
 
 
 def write_dicom_series(
@@ -31,39 +51,51 @@ def write_dicom_series(
     identity: SyntheticIdentity,
     provenance: Provenance,
     window: tuple[float, float] | None = None,
+    form: DicomForm = SINGLE_FRAMES,
 ) -> list[Path]:
-    """Write ``volume`` as one single-frame series into the new folder ``folder``; returns its files in spatial order.
+    """Write ``volume`` as one series into the new folder ``folder``; returns its files in spatial order.
 
     CT (in HU) becomes int16 with slope 1, intercept 0, clamped to [-1024, 3071]. MR is written exactly when its values
     are whole numbers of 16 bits, else on 65,536 levels with slope and intercept declared, the same for the series.
     DX and CR (one image each) are whole numbers 0..65535, without a place in the patient. Geometry is the affine's,
     at any orientation; slices run along the right-handed normal, so a left-handed volume reads back as
     ``right_handed(volume)``. ``window`` (low, high, in the volume's unit) is the display window and defaults to the
-    range of the values. Nothing of ``volume.meta`` is written.
+    range of the values. ``form`` asks for one file per slice, or for one enhanced multi-frame file (CT and MR), in a
+    transfer syntax; all of them keep each bit. Nothing of ``volume.meta`` is written.
 
     The folder appears by one rename, whole or not at all. Raises InputError before anything is written: another
-    modality or unit, NaN, sheared axes, a folder that is not empty, grey levels that rounding would lose.
+    modality or unit, NaN, sheared axes, a folder that is not empty, grey levels that rounding would lose, a form
+    that cannot hold the image.
     """
     folder = Path(folder)
-    if faults := _faults(volume, folder, window):
+    if faults := [*_faults(volume, folder, window), *_form_faults(volume, folder, provenance, form)]:
         raise InputError(*faults)
     volume = right_handed(volume)
     low, high = window or (float(volume.array.min()), float(volume.array.max()))
     stored, slope, intercept = _stored(volume)
+    display = (low + high) / 2, max(high - low, 1.0 if slope == 1 else slope)
     dataset = Dataset()
-    dataset.SOPClassUID = SOP_CLASSES[volume.modality]
-    dataset.ImageType = IMAGE_TYPES[volume.modality]
     dataset.update(patient_elements(identity))
     dataset.update(provenance_elements(provenance, volume.modality))
+    dataset.update(_pixel_elements(stored))
+    measures = _plane_elements(volume, identity)
+    measures.update(_rescale_elements(volume, slope, intercept))
+    frames_KRC = stored.transpose(2, 1, 0)
+    syntax = SYNTAXES[form.syntax]
+    if form.kind == "enhanced":
+        dataset.update(enhanced_elements(volume.modality, identity, measures, _positions(volume), display))
+        return write_files([multi_frame(dataset, frames_KRC, syntax)], folder)
+    dataset.SOPClassUID = SOP_CLASSES[volume.modality]
+    dataset.ImageType = IMAGE_TYPES[volume.modality]
     dataset.update(modality_elements(volume.modality))
-    dataset.update(_pixel_elements(volume, stored, slope, intercept, (low, high)))
-    dataset.update(_plane_elements(volume, identity))
+    dataset.update(measures)
+    dataset.WindowCenter, dataset.WindowWidth = decimals(display)
     positions = None if volume.modality in PLANAR else _positions(volume)
-    return write_frames(dataset, stored.transpose(2, 1, 0), positions, folder, identity.new_uid)
+    return write_files(single_frames(dataset, frames_KRC, positions, syntax, identity.new_uid), folder)
 
 
 def _faults(volume: Volume, folder: Path, window: tuple[float, float] | None) -> list[Fault]:
-    """All that is wrong, before anything is written."""
+    """All that is wrong with the volume or the place, before anything is written."""
     array, where = volume.array, f"DICOM series {folder}"
     faults = []
     if volume.modality not in ("CT", "MR", *PLANAR):
@@ -79,6 +111,20 @@ def _faults(volume: Volume, folder: Path, window: tuple[float, float] | None) ->
         faults.append(Fault(where, "an affine with sheared axes", "axes at right angles", "resample the volume first"))
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         faults.append(Fault(str(folder), "something there already", "a new or empty folder", "choose another output"))
+    return faults
+
+
+def _form_faults(volume: Volume, folder: Path, provenance: Provenance, form: DicomForm) -> list[Fault]:
+    """A form that cannot hold this image."""
+    where, faults = f"DICOM series {folder}", []
+    if form.kind == "enhanced" and volume.modality not in ENHANCED_CLASSES:
+        faults.append(Fault(where, f"an enhanced {volume.modality} image", "enhanced CT or MR", SINGLE))
+    if form.kind == "enhanced" and provenance.burned_in == "YES":  # C.8.15.2 and C.8.13.1 allow NO and nothing else
+        faults.append(Fault(where, "Burned In Annotation YES in an enhanced image", "NO, or not judged", SINGLE))
+    if form.syntax == "jpeg2000_lossless" and min(volume.array.shape[:2]) < SMALLEST_JPEG2000:
+        faults.append(Fault(where, f"planes of {volume.array.shape[0]} × {volume.array.shape[1]} pixels in JPEG 2000",
+                            f"{SMALLEST_JPEG2000} or more along each side",
+                            "sample.transfer_syntax=explicit_little_endian or rle_lossless"))  # fmt: skip
     return faults
 
 
@@ -116,10 +162,8 @@ def _stored(volume: Volume) -> tuple[np.ndarray, float, float]:
     return np.clip(np.rint((array - intercept) / slope), 0, 65535).astype(np.uint16), slope, intercept
 
 
-def _pixel_elements(
-    volume: Volume, stored: np.ndarray, slope: float, intercept: float, window: tuple[float, float]
-) -> Dataset:
-    """Image Pixel, rescale and window (PS3.3 C.7.6.3, C.11.1, C.11.2)."""
+def _pixel_elements(stored: np.ndarray) -> Dataset:
+    """Image Pixel (PS3.3 C.7.6.3)."""
     dataset = Dataset()
     dataset.SamplesPerPixel = 1
     dataset.PhotometricInterpretation = "MONOCHROME2"
@@ -127,13 +171,15 @@ def _pixel_elements(
     dataset.BitsAllocated = dataset.BitsStored = 16
     dataset.HighBit = 15
     dataset.PixelRepresentation = 1 if stored.dtype.kind == "i" else 0
+    dataset.LossyImageCompression = "00"
+    return dataset
+
+
+def _rescale_elements(volume: Volume, slope: float, intercept: float) -> Dataset:
+    """Modality LUT (C.11.1)."""
+    dataset = Dataset()
     dataset.RescaleSlope, dataset.RescaleIntercept = decimals([slope, intercept])
     dataset.RescaleType = "HU" if volume.unit == "HU" else "US"
-    low, high = window
-    dataset.WindowCenter, dataset.WindowWidth = decimals(
-        [(low + high) / 2, max(high - low, 1.0 if slope == 1 else slope)]
-    )
-    dataset.LossyImageCompression = "00"
     return dataset
 
 
@@ -152,8 +198,7 @@ def _plane_elements(volume: Volume, identity: SyntheticIdentity) -> Dataset:
     dataset.SliceThickness = decimals([k])[0]
     dataset.FrameOfReferenceUID = identity.frame_of_reference_uid
     dataset.PositionReferenceIndicator = ""
-    if volume.modality == "MR":
-        dataset.SpacingBetweenSlices = decimals([k])[0]
+    dataset.SpacingBetweenSlices = decimals([k])[0]
     return dataset
 
 

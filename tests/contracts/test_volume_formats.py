@@ -19,7 +19,7 @@ from scipy.spatial.transform import Rotation
 
 from imgsynth.types import InputError
 from imgsynth.volumes.dicom_read import read_dicom_series
-from imgsynth.volumes.dicom_write import write_dicom_series
+from imgsynth.volumes.dicom_write import SINGLE_FRAMES, DicomForm, write_dicom_series
 from imgsynth.volumes.nifti import read_nifti, write_nifti
 from imgsynth.volumes.provenance import Provenance, SyntheticIdentity
 from imgsynth.volumes.volume import Volume
@@ -35,14 +35,16 @@ class Format:
     left_handed: bool  # whether left-handed arrays are stored as they are, or with the slice axis the other way
 
 
-def write_dicom(volume: Volume, folder: Path) -> list[Path]:
-    return write_dicom_series(volume, folder / "s", SyntheticIdentity("SYN-1"), MADE)
+def write_dicom(volume: Volume, folder: Path, form: DicomForm = SINGLE_FRAMES) -> list[Path]:
+    return write_dicom_series(volume, folder / "s", SyntheticIdentity("SYN-1"), MADE, form=form)
 
 
 FORMATS = [
     Format("nifti", lambda v, d: [write_nifti(v, d / "v.nii")], lambda p: read_nifti(p[0]), True),
     Format("nifti.gz", lambda v, d: [write_nifti(v, d / "v.nii.gz")], lambda p: read_nifti(p[0]), True),
     Format("dicom", write_dicom, read_dicom_series, False),
+    Format("dicom.enhanced", lambda v, d: write_dicom(v, d, DicomForm("enhanced")), read_dicom_series, False),
+    Format("dicom.rle", lambda v, d: write_dicom(v, d, DicomForm(syntax="rle_lossless")), read_dicom_series, False),
 ]  # fmt: skip
 
 each_format = pytest.mark.parametrize("fmt", FORMATS, ids=lambda fmt: fmt.name)
