@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import os
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import nibabel as nib
 
 from imgsynth.cohort.build_scan import Found, Scan
-from imgsynth.cohort.load import digest_of
-from imgsynth.console import track
+from imgsynth.cohort.load import joined_digest
 from imgsynth.schema import DataConfig
 from imgsynth.types import Fault
-from imgsynth.volumes.dicom_index import Series, read_dicom_folder
+from imgsynth.volumes.dicom_index import Series, read_dicom_tree
+from imgsynth.volumes.file_index import FileIndex
+from imgsynth.volumes.file_tree import list_files
 
 
 def find_dicom(data: DataConfig) -> Found:
@@ -23,7 +22,9 @@ def find_dicom(data: DataConfig) -> Found:
     table is given.
     """
     root = Path(str(data.root))
-    index = read_dicom_folder(root)
+    memory = FileIndex(root)
+    tree = list_files(root)
+    index = read_dicom_tree(tree, memory)
     found = Found(root, skipped=list(index.faults))
     kept = [series for series in index.series if data.modality in (None, series.modality)]
     for modality in sorted({series.modality for series in index.series} - {data.modality}):
@@ -40,16 +41,16 @@ def find_dicom(data: DataConfig) -> Found:
                 )
             )
     found.scans = [_scan(series, root, data) for series in kept]
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        digests = pool.map(lambda scan: digest_of(root, scan.files), found.scans)
-        for scan, digest in zip(found.scans, track(digests, "Hashing files", total=len(found.scans)), strict=True):
-            scan.digest = digest
+    digests = memory.digests(tree, (name for scan in found.scans for name in scan.files))
+    for scan in found.scans:
+        scan.digest = joined_digest([digests[name] for name in scan.files])
     return found
 
 
 def _scan(series: Series, root: Path, data: DataConfig) -> Scan:
     meta = series.meta
-    files = tuple(path.relative_to(root).as_posix() for path in series.files)
+    above = len(root.as_posix()) + 1
+    files = tuple(path.as_posix()[above:] for path in series.files)
     names = (files[0], Path(files[0]).name, Path(files[0]).parent.as_posix(), meta["StudyInstanceUID"], series.uid)
     frames = tuple(part.frame for part in series.slices)
     label = series.header_value(data.label) if data.label is not None and data.table is None else None
@@ -68,5 +69,5 @@ def _scan(series: Series, root: Path, data: DataConfig) -> Scan:
         sex=meta.get("PatientSex"),
         age=meta.get("PatientAge"),
         affine=tuple(series.affine.ravel().tolist()),
-        frames=frames if len(files) != len(frames) else (),
+        frames=frames if any(frames) or len(files) != len(frames) else (),
     )

@@ -15,6 +15,7 @@ from imgsynth.cohort.grid import FRONTAL, display_plane
 from imgsynth.cohort.manifest import Item, Manifest
 from imgsynth.files import sha256
 from imgsynth.types import Fault, InputError
+from imgsynth.volumes.archives import on_disk
 from imgsynth.volumes.dicom_index import Series, Slice
 from imgsynth.volumes.dicom_read import read_dicom_series
 from imgsynth.volumes.geometry import projection_affine
@@ -32,7 +33,7 @@ def load_volume(manifest: Manifest, item: Item) -> Volume:
             a voxel is not a finite number; the fault names the file.
     """
     root = Path(manifest.root)
-    missing = [name for name in item.files if not (root / name).is_file()]
+    missing = [name for name in item.files if not on_disk(root / name).is_file()]
     if missing:
         raise InputError(
             Fault(
@@ -109,8 +110,12 @@ def digest_of(root: Path, files: Sequence[str], array: str | None = None, row: i
         images = archive(root / files[0]).array(array)
         content = f"{images.dtype.str}{images.shape[1:]}".encode() + np.ascontiguousarray(images[row]).tobytes()
         return hashlib.sha256(content).hexdigest()
-    digests = sorted(sha256(root / name) for name in files)
-    return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+    return joined_digest([sha256(on_disk(root / name)) for name in files])
+
+
+def joined_digest(of_files: Sequence[str]) -> str:
+    """The digest of an image from those of its files, whatever their order."""
+    return of_files[0] if len(of_files) == 1 else hashlib.sha256("".join(sorted(of_files)).encode()).hexdigest()
 
 
 def series_of(root: Path, item: Item | Scan) -> Series:

@@ -1,212 +1,77 @@
-"""A folder of DICOM files as series: one pass over the headers, slices sorted by geometry, every fault collected."""
+"""A folder of DICOM files, or a zip of one, as series: one pass over the headers, every fault collected."""
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-from pydicom import dcmread
-
-from imgsynth.console import track
 from imgsynth.types import Fault, InputError
-from imgsynth.volumes.dicom_element import BROKEN, element, quietly, text
-from imgsynth.volumes.dicom_header import Header, read_header
-from imgsynth.volumes.dicom_stack import Uneven, stack_slices
-from imgsynth.volumes.geometry import planes_affine
+from imgsynth.volumes.archives import on_disk
+from imgsynth.volumes.dicom_directory import comparable, missing_files
+from imgsynth.volumes.dicom_element import quietly
+from imgsynth.volumes.dicom_entry import found_from_text, index_from_text, text_from_found, text_from_index
+from imgsynth.volumes.dicom_header import Found, read_header
+from imgsynth.volumes.dicom_series import DicomIndex, Series, Slice, build_series
+from imgsynth.volumes.file_index import FileIndex
+from imgsynth.volumes.file_tree import FileTree, list_files
 
-
-@dataclass(frozen=True)
-class Slice:
-    """One plane of a series: a file, and which of its frames (0 in single-frame files)."""
-
-    path: Path
-    frame: int
-
-
-@dataclass(frozen=True, eq=False)
-class Series:
-    """One even stack of slices of one Series Instance UID, in the order of space; or one projection image.
-
-    ``faults`` are remarks on a series that can be used (a duplicate dropped, a spacing assumed).
-    """
-
-    uid: str
-    modality: str
-    shape: tuple[int, int, int]  # columns, rows, slices
-    affine: np.ndarray  # 4×4, voxel indices to RAS+ mm
-    slices: tuple[Slice, ...]
-    meta: dict[str, str]
-    faults: tuple[Fault, ...] = ()
-
-    @property
-    def files(self) -> list[Path]:
-        return list(dict.fromkeys(part.path for part in self.slices))
-
-    @property
-    def spacing(self) -> tuple[float, float, float]:
-        """Millimetres between voxel centres along columns, rows, slices."""
-        i, j, k = np.linalg.norm(self.affine[:3, :3], axis=0)
-        return float(i), float(j), float(k)
-
-    def header_value(self, keyword: str) -> str | None:
-        """An element of the first file's header as text, for labels; None when absent."""
-        with quietly():
-            dataset = dcmread(self.slices[0].path, stop_before_pixels=True, force=True, specific_tags=[keyword])
-            return text(dataset, keyword, self.slices[0].path) or None
-
-
-@dataclass(frozen=True)
-class DicomIndex:
-    """``series`` can be read as they stand; ``faults`` tells all that was left out, and all remarks on the series."""
-
-    series: list[Series]
-    faults: list[Fault]
+__all__ = ["DicomIndex", "Series", "Slice", "index_files", "read_dicom_folder"]
 
 
 def read_dicom_folder(root: Path) -> DicomIndex:
-    """Index every DICOM file under ``root`` (hidden files and what is not DICOM are passed over).
+    """Index every DICOM file under ``root``, a folder or a zip, and in zips under it; see ``read_dicom_tree``."""
+    return read_dicom_tree(list_files(Path(root)))
+
+
+def read_dicom_tree(tree: FileTree, index: FileIndex | None = None) -> DicomIndex:
+    """Index the files of ``tree`` (what is not DICOM is passed over); those that ``index`` knows are not read again.
 
     Two series in a folder come out as two; stacks of different orientation, matrix or pixel size under one Series
-    Instance UID are separated; a localizer is set aside. A stack with a hole, repeated positions, uneven steps or a
-    tilt, and files that are damaged or of another kind, are left out, each with its fault.
+    Instance UID are separated, and so are stacks and time points of one enhanced file; a localizer is set aside. A
+    stack with a hole, repeated positions, uneven steps or a tilt, and files that are damaged or of another kind, are
+    left out, each with its fault, and so is what a DICOMDIR lists and is not there.
     """
-    root = Path(root)
-    if not root.is_dir():
-        raise InputError(Fault(str(root), "no such folder", "a folder of DICOM files", "check data.root"))
-    paths = sorted(p for p in root.rglob("*") if not any(part.startswith(".") for part in p.relative_to(root).parts))
-    return index_files([path for path in paths if path.is_file()])
+    if index is None:
+        texts = [_read_text(tree.root, name) for name in tree.files]
+        return _built(tree, texts)
+    if (known := index.whole(tree)) is not None:
+        return index_from_text(known, tree.root)
+    built = _built(tree, index.entries(tree, _read_text, "Reading DICOM headers"))
+    index.remember_whole(tree, text_from_index(built, tree.root))
+    return built
 
 
 def index_files(paths: Sequence[Path]) -> DicomIndex:
     """Index these files; see ``read_dicom_folder``."""
-    headers: list[Header] = []
-    faults: list[Fault] = []
     with quietly():
-        for path in track(paths, "Reading DICOM headers"):
-            try:
-                header = read_header(path)
-            except InputError as error:
-                faults.extend(error.faults)
-                continue
-            if header is not None:
-                headers.append(header)
-        series: list[Series] = []
-        for group in _grouped(headers):
-            usable, left_out = _build(group)
-            series.extend(usable)
-            faults.extend(left_out)
-    faults.extend(fault for one in series for fault in one.faults)
-    return DicomIndex(series, faults)
+        found = [read_header(on_disk(path), path) for path in paths]
+        series, faults = build_series(header for one in found for header in one.headers)
+    return _collected(found, series, faults)
 
 
-def _grouped(headers: Iterable[Header]) -> list[list[Header]]:
-    """Files that can be of one stack: same patient, series, kind, matrix and pixel size; a projection stands alone."""
-    groups: dict[tuple, list[Header]] = defaultdict(list)
-    for header in headers:
-        single = header.sop_instance if header.planes.positions is None or header.planes.frames > 1 else ""
-        groups[(header.meta.get("PatientID"), header.meta["StudyInstanceUID"], header.meta["SeriesInstanceUID"],
-                header.sop_class, header.modality, header.rows, header.columns, tuple(header.planes.spacing.round(4)),
-                single)].append(header)  # fmt: skip
-    return list(groups.values())
+def _read_text(root: Path, name: str) -> str:
+    path = root / name
+    with quietly():
+        try:
+            return text_from_found(read_header(on_disk(path), path))
+        except InputError as error:
+            return text_from_found(Found(faults=error.faults))
 
 
-def _build(group: list[Header]) -> tuple[list[Series], list[Fault]]:
-    """The series that a group of files makes, and the faults of what was left out."""
-    series: list[Series] = []
-    faults: list[Fault] = []
-    localizers = [header for header in group if "LOCALIZER" in header.image_type]
-    if localizers:
-        faults.append(Fault(f"{localizers[0].path} ({len(localizers)} file(s))", f"{element('ImageType')} LOCALIZER",
-                            "slices of a volume", "nothing: localizers are set aside", "localizer",
-                            tuple(str(header.path) for header in localizers)))  # fmt: skip
-    try:
-        headers, duplicates = _without_duplicates([header for header in group if header not in localizers])
-    except InputError as error:
-        return [], [*faults, *error.faults]
-    for parallel in _by_orientation(headers):
-        built = _stack(parallel)
-        mine = {header.sop_instance for header in parallel}
-        remarks = tuple(fault for instance, fault in duplicates if instance in mine)
-        if isinstance(built, Fault):
-            faults += [built, *remarks]
-        else:
-            series.append(replace(built, faults=built.faults + remarks))
-    return series, faults
+def _built(tree: FileTree, texts: Sequence[str]) -> DicomIndex:
+    found = {name: found_from_text(text, tree.root / name) for name, text in zip(tree.files, texts, strict=True)}
+    with quietly():
+        series, faults = build_series(header for one in found.values() for header in one.headers)
+    present = {comparable(name) for name in tree.files}
+    for name, one in found.items():
+        if one.listed is not None:
+            faults += missing_files(tree.root, name, one.listed, present)
+    index = _collected(found.values(), series, [*tree.faults, *faults])
+    passed = tuple(tree.root / name for name, one in found.items() if not one.headers and not one.faults)
+    return DicomIndex(index.series, index.faults, passed)
 
 
-def _without_duplicates(headers: list[Header]) -> tuple[list[Header], list[tuple[str, Fault]]]:
-    """Drop files that repeat a SOP Instance UID with the same content; refuse them where the content differs."""
-    kept: dict[str, Header] = {}
-    dropped = []
-    for header in headers:
-        first = kept.setdefault(header.sop_instance, header)
-        if first is header:
-            continue
-        same = _same_content(first.path, header.path)
-        fault = Fault(str(header.path), f"{element('SOPInstanceUID')} of {first.path.name} again, with "
-                      f"{'the same' if same else 'other'} content", "each instance once",
-                      "nothing: the copy is dropped" if same else "remove the file that is wrong",
-                      "duplicate_file" if same else "duplicate_uid",
-                      (str(header.path),) if same else tuple(str(one.path) for one in headers))  # fmt: skip
-        if not same:
-            raise InputError(fault)
-        dropped.append((header.sop_instance, fault))
-    return list(kept.values()), dropped
-
-
-def _same_content(one: Path, other: Path) -> bool:
-    if one.read_bytes() == other.read_bytes():
-        return True
-    try:
-        return bool(dcmread(one, force=True) == dcmread(other, force=True))
-    except BROKEN:
-        return False
-
-
-def _by_orientation(headers: list[Header]) -> list[list[Header]]:
-    """Parallel slices together: cosines within 0.001 of the first of their stack."""
-    stacks: list[list[Header]] = []
-    for header in headers:
-        for stack in stacks:
-            if np.abs(stack[0].planes.orientation - header.planes.orientation).max() < 1e-3:
-                stack.append(header)
-                break
-        else:
-            stacks.append([header])
-    return stacks
-
-
-def _stack(headers: list[Header]) -> Series | Fault:
-    """Parallel slices as one series, or the fault that makes them none."""
-    first, planes = headers[0], headers[0].planes
-    uid, shape = first.meta["SeriesInstanceUID"], (first.columns, first.rows)
-    if planes.positions is None:
-        affine = planes_affine(planes.orientation, planes.spacing, np.zeros(3), 1.0)
-        parts = (Slice(first.path, 0),)
-        return Series(uid, first.modality, (*shape, 1), affine, parts, first.meta, planes.remarks)
-    positions = np.concatenate([h.planes.positions for h in headers if h.planes.positions is not None])
-    stack = stack_slices(positions, planes.orientation, float(planes.spacing.min()))
-    if isinstance(stack, Uneven):
-        where = f"{first.path.parent} series {uid} ({len(headers)} file(s))"
-        return Fault(where, f"{element('ImagePositionPatient')}: {stack.got}", stack.expected, stack.remedy,
-                     stack.code, tuple(str(header.path) for header in headers))  # fmt: skip
-    step, remarks = _step(first, stack.step, len(positions))
-    frames = [Slice(header.path, frame) for header in headers for frame in range(header.planes.frames)]
-    affine = planes_affine(planes.orientation, planes.spacing, positions[stack.order[0]], step)
-    parts = tuple(frames[n] for n in stack.order)
-    return Series(uid, first.modality, (*shape, len(parts)), affine, parts, first.meta, remarks)
-
-
-def _step(first: Header, measured: float, count: int) -> tuple[float, tuple[Fault, ...]]:
-    """Millimetres from slice to slice: measured; for a single slice what its header tells, else 1 mm."""
-    if count > 1:
-        return measured, ()
-    thickness = first.planes.thickness
-    if thickness is not None and thickness > 0:
-        return thickness, ()
-    remark = Fault(str(first.path), f"a single slice without {element('SliceThickness')}", "a thickness in mm",
-                   "nothing: 1 mm is assumed", "spacing_assumed")  # fmt: skip
-    return 1.0, (remark,)
+def _collected(found: Iterable[Found], series: list[Series], faults: list[Fault]) -> DicomIndex:
+    of_files = [fault for one in found for fault in one.faults]
+    remarks = [fault for one in series for fault in one.faults]
+    return DicomIndex(series, [*of_files, *faults, *remarks])

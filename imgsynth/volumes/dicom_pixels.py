@@ -8,8 +8,9 @@ import numpy as np
 from pydicom import Dataset, dcmread, uid
 
 from imgsynth.types import Fault, InputError, IntensityUnit
+from imgsynth.volumes.archives import on_disk
 from imgsynth.volumes.dicom_element import BROKEN, element, items, number, refuse, text, whole
-from imgsynth.volumes.dicom_header import ENHANCED
+from imgsynth.volumes.dicom_kind import ENHANCED
 from imgsynth.volumes.dicom_planes import functional_group, shared_groups
 
 # The lowest value of the CT scale. Field-of-view padding (declared or not: -2000, -2048, -3024 are all in use) is
@@ -25,7 +26,7 @@ def read_frames(path: Path) -> tuple[np.ndarray, IntensityUnit]:
     Raises InputError naming file and tag when the pixels cannot be decoded or have no linear scale.
     """
     try:
-        dataset = dcmread(path, force=True)
+        dataset = dcmread(on_disk(path), force=True)
         if "TransferSyntaxUID" not in dataset.file_meta:
             dataset.file_meta.TransferSyntaxUID = _syntax(*dataset.original_encoding)
         stored = dataset.pixel_array

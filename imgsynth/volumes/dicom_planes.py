@@ -9,7 +9,7 @@ import numpy as np
 from pydicom import Dataset
 
 from imgsynth.types import Fault
-from imgsynth.volumes.dicom_element import element, items, number, numbers, refuse, whole, words
+from imgsynth.volumes.dicom_element import Source, element, items, number, numbers, refuse, words
 from imgsynth.volumes.geometry import UPRIGHT, letters_orientation, orthonormal
 
 
@@ -22,44 +22,16 @@ class Planes:
     positions: np.ndarray | None  # [F, 3] LPS+ mm
     thickness: float | None = None  # mm from slice to slice as the header tells; asked only where there is one slice
     remarks: tuple[Fault, ...] = ()
+    varies: tuple[str, ...] = ()  # in what the frames of a file differ beside their place: echo, diffusion weight, …
 
     @property
     def frames(self) -> int:
         return 1 if self.positions is None else len(self.positions)
 
 
-def single_plane(dataset: Dataset, path: Path) -> Planes:
+def single_plane(dataset: Source, path: Path) -> Planes:
     """The plane of a single-frame CT or MR image (PS3.3 C.7.6.2)."""
-    return _plane(dataset, dataset, dataset, path)
-
-
-def enhanced_planes(dataset: Dataset, path: Path) -> Planes:
-    """The planes of all frames, from their own functional groups, else the shared ones (PS3.3 C.7.6.16.2)."""
-    per_frame = items(dataset, "PerFrameFunctionalGroupsSequence", path)
-    frames = whole(dataset, "NumberOfFrames", path) or 1
-    if len(per_frame) != frames:
-        got = f"{len(per_frame)} items"
-        remedy = "export the series again with its geometry"
-        refuse(path, "PerFrameFunctionalGroupsSequence", got, f"one for each of {frames} frames", remedy, "no_geometry")
-    shared = shared_groups(dataset, path)
-    planes = [
-        _plane(
-            functional_group(group, shared, "PlaneOrientationSequence", path),
-            functional_group(group, shared, "PixelMeasuresSequence", path),
-            functional_group(group, shared, "PlanePositionSequence", path),
-            path,
-        )
-        for group in per_frame
-    ]
-    first = planes[0]
-    for plane in planes[1:]:
-        same = np.allclose(plane.orientation, first.orientation, atol=1e-3)
-        if not (same and np.allclose(plane.spacing, first.spacing, rtol=1e-3)):
-            got = "frames of several orientations or pixel sizes"
-            refuse(path, "PerFrameFunctionalGroupsSequence", got, "one parallel stack", "export one stack per file",
-                   "mixed_frames")  # fmt: skip
-    positions = np.concatenate([plane.positions for plane in planes if plane.positions is not None])
-    return Planes(first.orientation, first.spacing, positions, first.thickness)
+    return frame_plane(dataset, dataset, dataset, path)
 
 
 def shared_groups(dataset: Dataset, path: Path) -> Dataset:
@@ -71,7 +43,7 @@ def functional_group(frame: Dataset, shared: Dataset, macro: str, path: Path) ->
     return (items(frame, macro, path) or items(shared, macro, path) or [Dataset()])[0]
 
 
-def projection_planes(dataset: Dataset, path: Path) -> Planes:
+def projection_planes(dataset: Source, path: Path) -> Planes:
     """A radiograph's orientation and pixel size, with a remark where the size is not told and 1 mm is assumed.
 
     Patient Orientation (0020,0020) is followed where it names two axes; otherwise the image is upright as displayed.
@@ -94,7 +66,7 @@ def projection_planes(dataset: Dataset, path: Path) -> Planes:
     return Planes(orientation, np.ones(2), None, remarks=(remark,))
 
 
-def _plane(orienting: Dataset, measuring: Dataset, placing: Dataset, path: Path) -> Planes:
+def frame_plane(orienting: Source, measuring: Source, placing: Source, path: Path) -> Planes:
     """One plane from the data sets that hold its orientation, its pixel size and its position."""
     orientation = _required(orienting, "ImageOrientationPatient", path, 6)
     square = orthonormal(orientation)
@@ -108,7 +80,7 @@ def _plane(orienting: Dataset, measuring: Dataset, placing: Dataset, path: Path)
     return Planes(square, spacing, position[None], thickness)
 
 
-def _required(dataset: Dataset, keyword: str, path: Path, count: int) -> np.ndarray:
+def _required(dataset: Source, keyword: str, path: Path, count: int) -> np.ndarray:
     found = numbers(dataset, keyword, path, count)
     if found is None:
         refuse(path, keyword, "nothing", f"{count} numbers", "export the series again with its geometry",
