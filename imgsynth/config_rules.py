@@ -48,7 +48,7 @@ def is_train(value: Any) -> bool:
 
 
 RULES: tuple[Rule, ...] = (
-    ("data.kind", *_one_of("phantom", "dicom", "dicomweb", "nifti", "npz", "medmnist", "images")),
+    ("data.kind", *_one_of("phantom", "dicom", "dicomweb", "nifti", "bids", "nnunet", "npz", "medmnist", "images")),
     ("data.issuer", lambda v: bool(v.strip()), "a name, or null where the issuer of the ids is not known"),
     ("data.unit", *_one_of("patient", "image")),
     ("data.images_per_patient", *_at_least_one),
@@ -149,6 +149,7 @@ def range_faults(config: Config) -> list[Fault]:
             faults.append(Fault(path, repr(value), expected, f"{path}=<value>"))
     together = (
         _source_faults(config.data),
+        _choice_faults(config.data),
         _dicomweb_faults(config.data),
         _grid_faults(config.preprocess),
         _init_faults(config.init),
@@ -178,6 +179,17 @@ def _source_faults(data: DataConfig) -> Iterator[Fault]:
             re.compile(data.pattern)
         except re.error as error:
             yield Fault("data.pattern", data.pattern, "a regular expression", str(error))
+
+
+def _choice_faults(data: DataConfig) -> Iterator[Fault]:
+    """Settings that choose among the images of one kind of source."""
+    if data.channel is not None and data.kind not in ("nnunet", "nifti"):
+        yield Fault("data.channel", data.channel, f"null, with data.kind={data.kind}", "data=nnunet")
+    if not isinstance(data.entities, dict):
+        yield Fault("data.entities", repr(data.entities), "entities with their values", "data.entities.suffix=T1w")
+    for name, value in (("entities", data.entities), ("derivatives", data.derivatives)):
+        if value and data.kind != "bids":
+            yield Fault(f"data.{name}", str(value), f"nothing, with data.kind={data.kind}", "data=bids")
 
 
 def _dicomweb_faults(data: DataConfig) -> Iterator[Fault]:

@@ -46,7 +46,7 @@ class DicomwebConfig:
 
 @dataclass
 class DataConfig:
-    kind: str = "phantom"  # phantom | dicom | dicomweb | nifti | npz | medmnist | images
+    kind: str = "phantom"  # phantom | dicom | dicomweb | nifti | bids | nnunet | npz | medmnist | images
     root: str | None = None  # folder of scans, or the npz file; dicomweb: folder to fetch into
     cohort: str | None = None  # the cohort's name in the privacy ledger; default: its content fingerprint
     issuer: str | None = (
@@ -63,6 +63,10 @@ class DataConfig:
     age: str | None = None  # table column; default: "age", or DICOM PatientAge
     pattern: str | None = None  # regular expression on the relative path with (?P<patient>…), (?P<label>…)
     images: str = "images"  # npz: name of the array of images
+    # bids: which images, {suffix: T1w, space: …}: a value, a list, null (images without it) or "*" for each entity
+    entities: Any = field(default_factory=dict)
+    derivatives: str | None = None  # bids: take images from derivatives/<this>; null: from the dataset itself
+    channel: str | None = None  # nnunet: which channel of several, by its name in dataset.json or its number
     classes: list[str] | None = None  # the public list of labels, in order; needed as soon as there is a label
     modality: str | None = None  # for sources that do not say: CT, MR, DX, CR
     defaced: bool | None = None  # heads: faces removed or skulls stripped, as the custodian declares; null: nobody did

@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from imgsynth.cohort.build_bids import find_bids
 from imgsynth.cohort.build_check import cohort_faults, doubts
 from imgsynth.cohort.build_dicom import find_dicom
 from imgsynth.cohort.build_dicomweb import find_dicomweb
 from imgsynth.cohort.build_images import find_images
 from imgsynth.cohort.build_nifti import find_nifti
+from imgsynth.cohort.build_nnunet import find_nnunet
 from imgsynth.cohort.build_npz import find_medmnist, find_npz
 from imgsynth.cohort.build_phantom import find_phantom, phantom_source
 from imgsynth.cohort.build_scan import Found, Scan
@@ -31,6 +33,8 @@ SOURCES: dict[str, Callable[[DataConfig], Found]] = {
     "dicom": find_dicom,
     "dicomweb": find_dicomweb,
     "nifti": find_nifti,
+    "bids": find_bids,
+    "nnunet": find_nnunet,
     "npz": find_npz,
     "medmnist": find_medmnist,
     "images": find_images,
@@ -103,11 +107,10 @@ def manifest_of(survey: Survey) -> Manifest:
 def _join(found: Found, data: DataConfig) -> list[Fault]:
     """Fill in what file names, then tables, say; the faults of both."""
     faults = _apply_pattern(found, data.pattern) if data.pattern is not None else []
-    beside = found.root / "participants.tsv"
     if data.table is not None:
         faults += join_table(found, read_table(Path(data.table)), data)
-    elif data.kind == "nifti" and beside.is_file():
-        faults += join_table(found, read_table(beside), data, required=False)
+    elif found.beside is not None:
+        faults += join_table(found, found.beside, data, required=False)
     else:
         faults += _without_table(found, data)
     for scan in found.scans:

@@ -38,4 +38,4 @@ def find_images(data: DataConfig) -> Found:
                 "labels_unused",
             )
         )
-    return probe_all(found, "images")
+    return probe_all(found)

@@ -1,146 +1,69 @@
-"""A folder of NIfTI files: plain, imagesTr/labelsTr (Medical Segmentation Decathlon, nnU-Net), or BIDS."""
+"""A folder of NIfTI files in no particular layout; one with imagesTr is handed to its own reader."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
 
+from imgsynth.cohort.build_mask_check import check_masks
+from imgsynth.cohort.build_nnunet import find_nnunet
 from imgsynth.cohort.build_probe import probe_all
 from imgsynth.cohort.build_scan import Found, Scan, files_under, names_of, stem_of
-from imgsynth.files import read_json
+from imgsynth.cohort.build_table import read_table
+from imgsynth.cohort.dataset_json import modality_of
 from imgsynth.schema import DataConfig
-from imgsynth.types import Fault
+from imgsynth.types import Fault, InputError
 
 SUFFIXES = (".nii", ".nii.gz")
-_ENTITY = re.compile(r"(?:^|_)(sub|ses|run)-([A-Za-z0-9]+)")
+_SUBJECT = re.compile(r"(sub-[A-Za-z0-9]+)(?:_ses-([A-Za-z0-9]+))?(?=_|$)")  # names as in BIDS, without its folders
 _MASK_NAME = re.compile(r"(?:^|[_\-.])(mask|seg|dseg|probseg|segmentation|label|labels|roi|lesion)$", re.IGNORECASE)
 _MASK_FOLDER = re.compile(r"(masks?|labels?|labelsTr|labelsTs|segmentations?|segs?)", re.IGNORECASE)
-_CHANNEL = re.compile(r"_(\d{4})$")  # nnU-Net: case_0000 is the case's first channel
 
 
 def find_nifti(data: DataConfig) -> Found:
     """Find the images (never the masks, which are recorded beside their image) and read each of them once.
 
-    Medical Segmentation Decathlon and nnU-Net folders give case ids; BIDS names give subjects and sessions; in a plain
-    folder there are no patient ids, unless ``data.pattern`` or ``data.table`` has them.
+    A name that begins with sub-<label> says the subject, and ses-<label> the session. Otherwise there are no patient
+    ids, unless ``data.pattern`` or a table (``data.table``, participants.tsv beside) has them.
+
+    Raises:
+        InputError: if it is a BIDS dataset, whose folders and sidecars mean more than is read here.
     """
     root = Path(str(data.root))
-    if root.name == "imagesTr":
-        root = root.parent  # the decathlon's own folder, whose masks lie beside
+    if root.name == "imagesTr" or (root / "imagesTr").is_dir():
+        return find_nnunet(data)
+    if fault := _bids_fault(root):
+        raise InputError(fault)
+    if data.channel is not None:
+        raise InputError(Fault("data.channel", data.channel, "null, where there is no imagesTr", "leave it out"))
     found = Found(root)
-    if (root / "imagesTr").is_dir():
-        _decathlon(found)
-    else:
-        paths = [path.relative_to(root) for path in files_under(root, SUFFIXES)]
-        paths = [path for path in paths if "derivatives" not in path.parts]
-        if any(path.name.startswith("sub-") for path in paths):
-            _bids(found, paths)
+    masks: dict[str, str] = {}
+    for path in files_under(root, SUFFIXES):
+        name = path.relative_to(root)
+        in_mask_folder = any(_MASK_FOLDER.fullmatch(part) for part in name.parts[:-1])
+        if in_mask_folder or _MASK_NAME.search(stem_of(name)):
+            masks[_MASK_NAME.sub("", stem_of(name))] = name.as_posix()
         else:
-            _plain(found, paths)
-    _modality(found, data.modality)
-    return probe_all(found, "nifti")
-
-
-def _decathlon(found: Found) -> None:
-    found.ids = "case"
-    for path in files_under(found.root / "imagesTr", SUFFIXES):
-        relative = path.relative_to(found.root)
-        channel = _CHANNEL.search(stem_of(path))
-        case = _CHANNEL.sub("", stem_of(path))
-        if channel and int(channel.group(1)) > 0:
-            found.skipped.append(
-                Fault(
-                    relative.as_posix(),
-                    f"channel {channel.group(1)}",
-                    "channel 0000",
-                    "one channel a run: put the wanted channel alone in imagesTr",
-                    "other_channel",
-                    (relative.as_posix(),),
-                )
-            )
-            continue
-        masks = [p for suffix in SUFFIXES if (p := found.root / "labelsTr" / f"{case}{suffix}").is_file()]
-        mask = masks[0].relative_to(found.root).as_posix() if masks else None
-        names = (*names_of(relative), case)
-        found.scans.append(Scan(names, (relative.as_posix(),), None, patient=case, study=case, series=case, mask=mask))
-
-
-def _bids(found: Found, paths: list[Path]) -> None:
-    """BIDS file names: anatomical images (anat/), or a cohort laid out flat; masks go to the image of their session."""
-    masks = {}
-    for path in paths:
-        entities = dict(_ENTITY.findall(stem_of(path)))
-        if "sub" not in entities:
-            found.skipped.append(
-                Fault(
-                    path.as_posix(),
-                    "a name without sub-<label>",
-                    "a BIDS name",
-                    "rename or remove it",
-                    "other_image",
-                    (path.as_posix(),),
-                )
-            )
-        elif _MASK_NAME.search(stem_of(path)):
-            masks[entities["sub"], entities.get("ses")] = path.as_posix()
-        elif (
-            len(path.parts) > 1
-            and path.parent.name not in ("anat", "ct")
-            and path.parts[-2][:4] not in ("sub-", "ses-")
-        ):
-            found.skipped.append(
-                Fault(
-                    path.as_posix(),
-                    f"an image of {path.parent.name}/",
-                    "anatomical images (anat/)",
-                    "nothing, if these are not wanted; otherwise point data.root at them",
-                    "other_image",
-                    (path.as_posix(),),
-                )
-            )
-        else:
-            subject, session = f"sub-{entities['sub']}", f"ses-{entities.get('ses', '1')}"
-            scan = Scan(names_of(path), (path.as_posix(),), None, patient=subject, study=session, series=stem_of(path))
-            found.scans.append(scan)
-    for scan in found.scans:
-        entities = dict(_ENTITY.findall(scan.names[2]))
-        scan.mask = masks.get((entities["sub"], entities.get("ses")))
-
-
-def _plain(found: Found, paths: list[Path]) -> None:
-    masks = {}
-    for path in paths:
-        in_mask_folder = any(_MASK_FOLDER.fullmatch(part) for part in path.parts[:-1])
-        if in_mask_folder or _MASK_NAME.search(stem_of(path)):
-            masks[_MASK_NAME.sub("", stem_of(path))] = path.as_posix()
-        else:
-            scan = Scan(names_of(path), (path.as_posix(),), None, study=stem_of(path), series=stem_of(path))
-            found.scans.append(scan)
+            found.scans.append(_scan(name, data.modality))
     for scan in found.scans:
         scan.mask = masks.get(scan.names[2])
+    if (root / "participants.tsv").is_file():
+        found.beside = read_table(root / "participants.tsv")
+    return check_masks(probe_all(found))
 
 
-def _modality(found: Found, declared: str | None) -> None:
-    """NIfTI does not record the modality: dataset.json, then BIDS suffixes say it, and otherwise the configuration."""
-    stated = _dataset_json(found)
-    for scan in found.scans:
-        suffix = scan.names[2].rpartition("_")[2].lower()
-        scan.modality = (
-            stated or {"ct": "CT", "t1w": "MR", "t2w": "MR", "flair": "MR", "pdw": "MR"}.get(suffix) or declared
-        )
+def _scan(name: Path, declared: str | None) -> Scan:
+    stem = stem_of(name)
+    subject = _SUBJECT.match(stem)
+    modality = modality_of(stem.rpartition("_")[2]) or declared  # NIfTI does not record it
+    patient, study = (subject.group(1), f"ses-{subject.group(2) or '1'}") if subject else (None, stem)
+    return Scan(names_of(name), (name.as_posix(),), modality, patient=patient, study=study, series=stem)
 
 
-def _dataset_json(found: Found) -> str | None:
-    path = found.root / "dataset.json"
-    if not path.is_file():
+def _bids_fault(root: Path) -> Fault | None:
+    folders = [*root.glob("sub-*/anat"), *root.glob("sub-*/ses-*/anat")]
+    described = root / "dataset_description.json"
+    if not folders and not described.is_file():
         return None
-    try:
-        described = read_json(path)
-        channel = str((described.get("channel_names") or described.get("modality") or {}).get("0", "")).upper()
-    except (ValueError, AttributeError) as error:
-        found.skipped.append(Fault(str(path), str(error), "the JSON of a decathlon or nnU-Net data set", "repair it",
-                                   "broken_header", (str(path),)))  # fmt: skip
-        return None
-    if "CT" in channel:
-        return "CT"
-    return "MR" if re.search(r"MR|T1|T2|FLAIR|ADC", channel) else None
+    remedy = "" if described.is_file() else ', with a dataset_description.json: {"Name": "…", "BIDSVersion": "1.8.0"}'
+    return Fault(str(root), "a BIDS dataset", "a folder of NIfTI files without that layout", f"data=bids{remedy}")

@@ -9,25 +9,25 @@ from concurrent.futures import ThreadPoolExecutor
 import nibabel as nib
 
 from imgsynth.cohort.build_scan import Found, Scan
-from imgsynth.cohort.load import read_file
+from imgsynth.cohort.load import is_nifti, read_file
 from imgsynth.console import track
 from imgsynth.files import sha256
 from imgsynth.types import Fault, InputError
 
 
-def probe_all(found: Found, kind: str) -> Found:
+def probe_all(found: Found) -> Found:
     """Fill in shape, spacing, orientation, dtype and digest of each scan; move unreadable ones to ``found.skipped``."""
 
     def probe(scan: Scan) -> tuple[Fault, ...]:
         try:
-            volume = read_file(kind, found.root / scan.files[0], scan.modality or "")
+            volume = read_file(found.root / scan.files[0], scan.modality or "")
         except InputError as error:
             return tuple(
                 dataclasses.replace(fault, code=fault.code or "unreadable", files=scan.files) for fault in error.faults
             )
         scan.shape, scan.spacing = volume.array.shape, volume.spacing
         scan.orientation = volume.orientation
-        if kind == "nifti":  # the type on disk; the reader gives float32 whatever was stored
+        if is_nifti(found.root / scan.files[0]):  # the type on disk; the reader gives float32 whatever was stored
             scan.dtype = str(nib.load(found.root / scan.files[0]).get_data_dtype())
         scan.digest = sha256(found.root / scan.files[0])
         return ()

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from imgsynth.types import Fault
+
+if TYPE_CHECKING:
+    from imgsynth.cohort.build_table import Table
 
 # Where patient ids come from. "source": the source states them (header, BIDS entity, table column, array, pattern);
 # "case": names of cases stand in for them (Medical Segmentation Decathlon), and two cases may be one person.
@@ -48,6 +51,7 @@ class Found:
     skipped: list[Fault] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     ids: Ids = "source"
+    beside: Table | None = None  # what a table that lies in the source says of its images or patients
 
 
 def stem_of(path: Path) -> str:

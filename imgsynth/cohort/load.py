@@ -56,12 +56,16 @@ def load_volume(manifest: Manifest, item: Item) -> Volume:
         return read_row(root / item.files[0], item.array, item.row, item.modality)
     if item.affine:
         return _finite(read_dicom_series(series_of(root, item)), root / item.where)
-    return read_file(manifest.kind, root / item.files[0], item.modality)
+    return read_file(root / item.files[0], item.modality)
 
 
-def read_file(kind: str, path: Path, modality: str) -> Volume:
+def is_nifti(path: Path) -> bool:
+    return path.name.lower().endswith((".nii", ".nii.gz"))
+
+
+def read_file(path: Path, modality: str) -> Volume:
     """One NIfTI or picture file as a volume; both readers refuse values that are not finite."""
-    if kind == "nifti":
+    if is_nifti(path):
         return read_nifti(path, modality or None)
     return _hung(read_image(path, modality))
 

@@ -50,7 +50,15 @@ def bids(tmp_path: Path, write_nifti: Write) -> Path:
     write_nifti(root / "sub-00" / "ses-02" / "anat" / "sub-00_ses-02_T1w.nii.gz", 50)
     write_nifti(root / "sub-01" / "anat" / "sub-01_mask.nii.gz", 60, dtype=np.uint8)
     write_nifti(root / "sub-01" / "func" / "sub-01_task-rest_bold.nii.gz", 61)
-    write_nifti(root / "derivatives" / "sub-01" / "anat" / "sub-01_T1w.nii.gz", 62)
+    described = {"Name": "a cohort", "BIDSVersion": "1.8.0"}
+    (root / "dataset_description.json").write_text(json.dumps(described))
+    prepared = root / "derivatives" / "prepared"
+    for n in range(6):
+        name = prepared / f"sub-{n:02d}" / "anat" / f"sub-{n:02d}_space-MNI152NLin2009cAsym"
+        write_nifti(name.with_name(f"{name.name}_desc-preproc_T1w.nii.gz"), 70 + n)
+        write_nifti(name.with_name(f"{name.name}_desc-brain_mask.nii.gz"), 80 + n, dtype=np.uint8)
+    described |= {"DatasetType": "derivative", "GeneratedBy": [{"Name": "prepared"}]}
+    (prepared / "dataset_description.json").write_text(json.dumps(described))
     rows = [f"sub-{n:02d}\t{25 + 13 * n}\t{'MF'[n % 2]}\t{'ill' if n < 3 else 'well'}" for n in range(6)]
     (root / "participants.tsv").write_text("participant_id\tage\tsex\tgroup\n" + "\n".join(rows) + "\n")
     return root

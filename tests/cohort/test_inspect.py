@@ -14,7 +14,7 @@ MR = PreprocessConfig(shape=[16, 16, 16], fit="resize", intensity="percentile", 
 
 
 def test_what_is_counted(bids: Path) -> None:
-    manifest, faults = build_manifest(DataConfig(kind="nifti", root=str(bids), label="group", classes=["well", "ill"]))
+    manifest, faults = build_manifest(DataConfig(kind="bids", root=str(bids), label="group", classes=["well", "ill"]))
     found = inspect_cohort(manifest, faults, MR)
     assert json.loads(json.dumps(found, allow_nan=False)) == found
     assert (found["patients"], found["studies"], found["images"], found["masks"]) == (6, 7, 7, 1)

@@ -2,8 +2,6 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import shutil
-from collections import Counter
 from pathlib import Path
 
 import nibabel as nib
@@ -82,39 +80,6 @@ def test_decathlon_is_known_by_its_images_folder_too(decathlon: Path) -> None:
     assert (images.items, images.root, images.fingerprint) == (whole.items, whole.root, whole.fingerprint)
 
 
-def test_nnunet_channels(decathlon: Path) -> None:
-    for path in sorted((decathlon / "imagesTr").glob("case*")):
-        path.rename(path.with_name(path.name.replace(".nii", "_0000.nii")))
-    shutil.copy(decathlon / "imagesTr" / "case_000_0000.nii.gz", decathlon / "imagesTr" / "case_000_0001.nii.gz")
-    (decathlon / "dataset.json").write_text('{"channel_names": {"0": "CT", "1": "PET"}}')
-    manifest, faults = build_manifest(DataConfig(kind="nifti", root=str(decathlon)))
-    assert manifest.patients()[0] == "case_000"
-    assert len(manifest.items) == 8
-    assert manifest.modality == "CT"
-    assert ["channel 0001" in fault.got for fault in faults] == [True]
-    assert all(item.mask for item in manifest.items)
-
-
-def test_bids_finds_its_participants_by_itself(bids: Path) -> None:
-    manifest, faults = build_manifest(DataConfig(kind="nifti", root=str(bids)))
-    assert manifest.patients() == [f"sub-{n:02d}" for n in range(6)]
-    assert Counter(item.patient for item in manifest.items)["sub-00"] == 2
-    assert len({item.study for item in manifest.by_patient["sub-00"]}) == 2
-    assert [manifest.by_patient[f"sub-{n:02d}"][0].age_band for n in (0, 1, 5)] == ["20-29", "30-39", "90+"]
-    assert [manifest.by_patient[f"sub-{n:02d}"][0].sex for n in (0, 1)] == ["M", "F"]
-    assert manifest.by_patient["sub-01"][0].mask == "sub-01/anat/sub-01_mask.nii.gz"
-    assert manifest.by_patient["sub-00"][0].mask is None
-    assert manifest.classes == ("all",)
-    assert (manifest.notes, manifest.ids) == ((), "patient")
-    assert [fault.where for fault in faults] == ["sub-01/func/sub-01_task-rest_bold.nii.gz"]
-
-
-def test_bids_labels(bids: Path) -> None:
-    data = DataConfig(kind="nifti", root=str(bids), label="group", classes=["well", "ill"])
-    manifest, _ = build_manifest(data)
-    assert manifest.patient_classes() == {f"sub-{n:02d}": int(n < 3) for n in range(6)}
-
-
 def test_plain_nifti_needs_ids_from_a_pattern_or_a_table(tmp_path: Path, write_nifti) -> None:
     root = tmp_path / "plain"
     for n in range(8):
@@ -136,6 +101,20 @@ def test_plain_nifti_needs_ids_from_a_pattern_or_a_table(tmp_path: Path, write_n
     assert len(by_image.patients()) == 8
     assert by_image.unit == "image"
     assert any("no patient ids" in note for note in by_image.notes)
+
+
+def test_names_that_begin_with_a_subject_say_who_it_is(tmp_path: Path, write_nifti) -> None:
+    root = tmp_path / "flat"
+    for n in range(4):
+        write_nifti(root / f"sub-{n:02d}_T1w.nii.gz", n)
+    write_nifti(root / "sub-00_ses-2_T1w.nii.gz", 9)
+    (root / "participants.tsv").write_text("participant_id\tsex\n" + "".join(f"sub-{n:02d}\tF\n" for n in range(4)))
+    manifest, faults = build_manifest(DataConfig(kind="nifti", root=str(root)))
+    assert (manifest.patients(), manifest.ids, faults) == ([f"sub-{n:02d}" for n in range(4)], "patient", [])
+    assert [item.study for item in manifest.by_patient["sub-00"]] == ["ses-1", "ses-2"]
+    assert {(item.sex, item.modality) for item in manifest.items} == {("F", "MR")}
+    with pytest.raises(InputError, match=r"data\.channel"):
+        build_manifest(DataConfig(kind="nifti", root=str(root), channel="1"))
 
 
 def test_npz_arrays_and_table_agree(npz: Path) -> None:
