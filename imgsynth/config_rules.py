@@ -114,7 +114,7 @@ RULES: tuple[Rule, ...] = (
     ("sample.transfer_syntax", *_one_of(*SYNTAXES)),
     ("sample.uid_root", is_uid_root, UID_ROOT),
     ("sample.bids_suffix", lambda v: re.fullmatch("[A-Za-z0-9]+", v) is not None, "letters and digits, T1w say"),
-    ("encoder.name", *_one_of("efficientnet_lite", "random_conv")),
+    ("encoder.name", *_one_of("efficientnet_lite", "radiomics", "inception", "random_conv", "file", "classifier")),
     ("evaluate.n", *_at_least_one),
     ("evaluate.bootstrap", *_at_least_one),
     ("evaluate.classifier_seeds", *_at_least_one),

@@ -41,6 +41,13 @@ def write_text(path: Path, text: str) -> Path:
     return path
 
 
+def write_bytes(path: Path, content: bytes) -> Path:
+    """Write the file whole or not at all."""
+    with atomic_path(path) as partial:
+        partial.write_bytes(content)
+    return path
+
+
 def write_json(path: Path, value: Any) -> Path:
     """Write strict JSON: a NaN or an infinity is a bug of the caller, not a token that other readers refuse."""
     return write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")

@@ -176,8 +176,10 @@ class SampleConfig:
 
 @dataclass
 class EncoderConfig:
-    name: str = "random_conv"  # efficientnet_lite | random_conv
-    seed: int = 0  # random_conv: of its weights
+    name: str = "random_conv"  # efficientnet_lite | radiomics | inception | random_conv | file | classifier
+    seed: int = 0  # random_conv, classifier: of its weights
+    path: str | None = None  # file: an .onnx graph or a .pt file of weights; inception: its weights, if not downloaded
+    network: str | None = None  # file of weights: what they are of: resnet10 | resnet18 | resnet34 | resnet50 (MONAI)
 
 
 @dataclass

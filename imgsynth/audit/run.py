@@ -223,7 +223,9 @@ def audit_run(run_dir: Path, cfg: Config, extra_transforms: Sequence[Any] = ()) 
         InputError: if the encoder or the attacks' names are wrong (before anything is loaded), or the run cannot be
             read or is not trained to its end.
     """
-    encoder = get_encoder(cfg.encoder.name, len(cfg.preprocess.shape), cfg.encoder.seed)
+    chosen = cfg.encoder
+    encoder = get_encoder(chosen.name, len(cfg.preprocess.shape), chosen.seed, chosen.path, chosen.network)
+    encoder.folder = run_dir / "local" / "features"
     if faults := settings_faults(cfg.audit):
         raise InputError(*faults)
     run = load_run(run_dir)

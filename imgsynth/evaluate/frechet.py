@@ -1,6 +1,6 @@
 """Fréchet distance between Gaussians fitted to features (Dowson & Landau 1982; Heusel et al. 2017, arXiv:1706.08500).
 
-d² = ‖μ₁ − μ₂‖² + tr(Σ₁ + Σ₂ − 2 (Σ₁Σ₂)^½). It is an "FID" only on Inception-v3 features, which these are not.
+d² = ‖μ₁ − μ₂‖² + tr(Σ₁ + Σ₂ − 2 (Σ₁Σ₂)^½). It is an "FID" only on all features of Inception-v3: ``fid.py``.
 """
 
 from __future__ import annotations
@@ -110,6 +110,7 @@ def frechet_distance(c: Comparison) -> Measurement:
         n_real=c.test.n_patients,
         n_synthetic=n,
         encoder=c.encoder.name,
-        note=f"squared; not an FID (not Inception); {full} features by a fixed random projection to {dimensions}, "
-        f"the most that {smallest} patients carry; compare only at the same encoder and dimensions",
+        note=f"squared; not an FID ({'features projected' if c.encoder.standard_fid else 'not Inception'}); {full} "
+        f"features by a fixed random projection to {dimensions}, the most that {smallest} patients carry; compare only "
+        "at the same encoder and dimensions",
     )

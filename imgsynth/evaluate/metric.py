@@ -5,7 +5,7 @@ One file per metric. A metric is a function ``(Comparison) -> Measurement``; ``e
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -71,15 +71,36 @@ class Comparison:
 
     @cached_property
     def test_features(self) -> np.ndarray:
-        return self.encoder.encode(self.test.x_NC)
+        return self._scaled(self.encoder.encode(self.test.x_NC))
 
     @cached_property
     def train_features(self) -> np.ndarray:
-        return self.encoder.encode(self.train.x_NC)
+        return self._scaled(self._unscaled_train)
 
     @cached_property
     def synthetic_features(self) -> np.ndarray:
-        return self.encoder.encode(self.synthetic.x_NC)
+        return self._scaled(self.encoder.encode(self.synthetic.x_NC))
+
+    @cached_property
+    def _unscaled_train(self) -> np.ndarray:
+        return self.encoder.encode(self.train.x_NC)
+
+    def _scaled(self, features_ND: np.ndarray) -> np.ndarray:
+        """Features with units of their own are standardised by the train patients, whom no metric compares with."""
+        if not self.encoder.has_units:
+            return features_ND
+        usual = self._unscaled_train
+        spread = usual.std(0) if len(usual) else np.ones(features_ND.shape[1:])
+        return (features_ND - (usual.mean(0) if len(usual) else 0)) / np.where(spread > 1e-6, spread, 1.0)
+
+    def of_class(self, k: int) -> Comparison:
+        """The part of class ``k`` of every side, with the features that are there already."""
+        sides = {name: getattr(self, name) for name in ("train", "test", "synthetic")}
+        kept = {name: images.y_N == k for name, images in sides.items()}
+        part = replace(self, **{name: images.select(kept[name]) for name, images in sides.items()})
+        for name, keep_N in kept.items():  # as cached_property keeps what it has computed
+            part.__dict__[f"{name}_features"] = getattr(self, f"{name}_features")[keep_N]
+        return part
 
 
 def require(condition: bool, why: str) -> None:

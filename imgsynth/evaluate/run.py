@@ -6,37 +6,59 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from imgsynth import console
 from imgsynth.evaluate.classifiers import ConvolutionalNetwork, LinearProbe
+from imgsynth.evaluate.continuity import continuity
 from imgsynth.evaluate.diversity import ms_ssim_diversity
+from imgsynth.evaluate.fid import fid
 from imgsynth.evaluate.frechet import frechet_distance
 from imgsynth.evaluate.intensity import histogram_json, intensity_distance
 from imgsynth.evaluate.kid import kernel_distance
+from imgsynth.evaluate.manifold import NOTES, manifold_metric
 from imgsynth.evaluate.metric import Comparison, Measurement, NotDone
+from imgsynth.evaluate.slices import slice_frechet
+from imgsynth.evaluate.spectrum import spectrum_distance
 from imgsynth.evaluate.utility import utility
 from imgsynth.files import write_json
 from imgsynth.measure.encoders import get_encoder
+from imgsynth.measure.images import Images
 from imgsynth.measure.source import fresh_samples, real_images
 from imgsynth.schema import Config
-from imgsynth.training.run import load_run
+from imgsynth.training.run import Run, load_run
 
 FORMAT = "imgsynth-evaluation-1"
 SCOPE = "local: measured on private data without noise"
 METRICS: dict[str, Callable[[Comparison], Measurement]] = {
     "frechet_distance": frechet_distance,
     "kernel_distance": kernel_distance,
+    **{name: manifold_metric(name) for name in NOTES},
     "ms_ssim": ms_ssim_diversity,
     "intensity_wasserstein": intensity_distance,
+    "noise_power_spectrum": spectrum_distance,
 }
+VOLUMES: dict[str, Callable[[Comparison], Measurement]] = {  # those that only volumes have
+    "slice_frechet_distance": slice_frechet,
+    "through_plane_continuity": continuity,
+}
+STANDARD: dict[str, Callable[[Comparison], Measurement]] = {"fid": fid}  # those of the one encoder that is called so
+
+
+def metrics_for(c: Comparison) -> dict[str, Callable[[Comparison], Measurement]]:
+    """The metrics that images of this kind and features of this encoder have."""
+    return METRICS | (VOLUMES if c.grid.spatial_dims == 3 else {}) | (STANDARD if c.encoder.standard_fid else {})
 
 
 def evaluate(c: Comparison, class_names: Sequence[str], classifier_seeds: int) -> dict[str, Any]:
-    """Every metric in METRICS and the utility test; what cannot be measured is listed with its reason. JSON-able."""
-    metrics, not_done = [], []
-    for name, metric in METRICS.items():
-        try:
-            metrics.append(metric(c).to_json())
-        except NotDone as reason:
-            not_done.append({"what": name, "why": str(reason)})
+    """Every metric, of all and of each class, and the utility test; what cannot be measured is listed with its reason.
+    JSON-able."""
+    metrics, not_done = _measured(c)
+    per_class = {}
+    if len(class_names) > 1:
+        for k, name in enumerate(console.track(class_names, "measuring by class")):
+            found, left_out = _measured(c.of_class(k))
+            per_class[name] = {"metrics": found, "not_done": left_out}
     classifiers = [LinearProbe(c.encoder), ConvolutionalNetwork(classifier_seeds)]
     useful: dict[str, Any] = {}
     try:
@@ -48,11 +70,23 @@ def evaluate(c: Comparison, class_names: Sequence[str], classifier_seeds: int) -
         "n_real_patients": {"train": c.train.n_patients, "test": c.test.n_patients},
         "n_real_images": {"train": len(c.train), "test": len(c.test)},
         "n_synthetic": len(c.synthetic),
+        "about_encoder": c.encoder.about,
         "metrics": metrics,
+        "per_class": per_class,
         "histogram": histogram_json(c.test, c.synthetic, c.grid) if len(c.test) else None,
         "utility": useful,
         "not_done": not_done,
     }
+
+
+def _measured(c: Comparison) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
+    metrics, not_done = [], []
+    for name, metric in metrics_for(c).items():
+        try:
+            metrics.append(metric(c).to_json())
+        except NotDone as reason:
+            not_done.append({"what": name, "why": str(reason)})
+    return metrics, not_done
 
 
 def evaluate_run(run_dir: Path, cfg: Config, extra_transforms: Sequence[Any] = ()) -> dict[str, Any]:
@@ -65,11 +99,26 @@ def evaluate_run(run_dir: Path, cfg: Config, extra_transforms: Sequence[Any] = (
     Raises:
         InputError: if the encoder is unknown or not installed (before anything is loaded), or the run cannot be read.
     """
-    encoder = get_encoder(cfg.encoder.name, len(cfg.preprocess.shape), cfg.encoder.seed)
-    run = load_run(run_dir)
-    settings = cfg.evaluate
+    chosen, settings = cfg.encoder, cfg.evaluate
+    loaded: dict[str, tuple[Run, Images]] = {}
+
+    def train_side() -> tuple[Run, Images]:
+        if not loaded:
+            run = load_run(run_dir)
+            loaded["train"] = run, real_images(run, "train", settings.n, settings.seed, extra_transforms)
+        return loaded["train"]
+
+    def train_on() -> tuple[np.ndarray, np.ndarray, int]:
+        run, images = train_side()
+        return images.x_NC, images.y_N, len(run.manifest.classes)
+
+    # Whatever is wrong with the encoder is said before images are read, unless it is to be trained on them.
+    dims = len(cfg.preprocess.shape)
+    encoder = get_encoder(chosen.name, dims, chosen.seed, chosen.path, chosen.network, train_on)
+    encoder.folder = run_dir / "local" / "features"
+    run, train = train_side()
     comparison = Comparison(
-        train=real_images(run, "train", settings.n, settings.seed, extra_transforms),
+        train=train,
         test=real_images(run, "test", settings.n, settings.seed, extra_transforms),
         synthetic=fresh_samples(run, settings.n, settings.seed),
         encoder=encoder,

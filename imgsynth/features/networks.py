@@ -13,7 +13,6 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from imgsynth.types import Fault, InputError
 
 CHANNELS = (16, 32, 64, 128)  # of the random convolutions
-NAMES = ("random_conv", "efficientnet_lite")
 
 
 def random_convolutions(dims: int, seed: int) -> list[nn.Conv2d | nn.Conv3d]:

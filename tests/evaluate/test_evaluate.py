@@ -61,12 +61,17 @@ def test_evaluation_is_repeatable_strict_json_with_named_encoders(digits: Images
     first, second = (evaluate(compare(digits, n=120), [str(k) for k in range(10)], 1) for _ in range(2))
     assert json.dumps(first, allow_nan=False) == json.dumps(second, allow_nan=False)
     assert first["encoder"] == "random_conv-2d-seed0"
+    on_voxels = {"ms_ssim", "intensity_wasserstein", "noise_power_spectrum"}
     assert {m["name"]: m["encoder"] for m in first["metrics"]} == {
-        "frechet_distance": first["encoder"],
-        "kernel_distance": first["encoder"],
-        "ms_ssim": None,
-        "intensity_wasserstein": None,
+        name: None if name in on_voxels else first["encoder"] for name in METRICS
     }
+    # of each class: what so few patients carry, and why the rest is not there
+    assert set(first["per_class"]) == {str(k) for k in range(10)}
+    for part in first["per_class"].values():
+        done = {m["name"] for m in part["metrics"]}
+        assert "intensity_wasserstein" in done and "frechet_distance" not in done
+        assert done.isdisjoint(n["what"] for n in part["not_done"])
+        assert all(m["n_real"] < 20 for m in part["metrics"])
     assert not first["not_done"]
     assert {(r["classifier"], r["seeds"]) for r in first["utility"]["results"]} == {
         ("logistic_regression", 1),

@@ -79,8 +79,8 @@ def test_imagenet_weights_are_loaded() -> None:
 def test_wrong_rank_unknown_name_and_missing_package_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match="3 spatial axes"):
         get_encoder("random_conv", 3, 0).encode(np.zeros((2, 1, 8, 8)))
-    with pytest.raises(InputError, match="random_conv, efficientnet_lite"):
-        get_encoder("inception", 2, 0)
+    with pytest.raises(InputError, match="one of efficientnet_lite, radiomics, inception, random_conv"):
+        get_encoder("imagenet", 2, 0)
     found = importlib.util.find_spec
 
     def absent(name: str) -> ModuleSpec | None:
