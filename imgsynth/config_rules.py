@@ -112,6 +112,8 @@ RULES: tuple[Rule, ...] = (
     ("sample.burned_in", lambda v: v in ("YES", "NO"), '"YES" or "NO", in quotes (bare, YAML reads a truth value)'),
     ("sample.dicom", *_one_of(*KINDS)),
     ("sample.transfer_syntax", *_one_of(*SYNTAXES)),
+    ("sample.seed", *_not_negative),
+    ("sample.writers", *_at_least_one),
     ("sample.uid_root", is_uid_root, UID_ROOT),
     ("sample.bids_suffix", lambda v: re.fullmatch("[A-Za-z0-9]+", v) is not None, "letters and digits, T1w say"),
     ("encoder.name", *_one_of("efficientnet_lite", "radiomics", "inception", "random_conv", "file", "classifier")),

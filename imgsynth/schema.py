@@ -170,6 +170,10 @@ class SampleConfig:
     )
     dicom: str = "single_frame"  # single_frame (a file for each slice) | enhanced (one for all, CT and MR only)
     transfer_syntax: str = "explicit_little_endian"  # or jpeg2000_lossless (planes of 32² pixels or more), rle_lossless
+    seed: int | None = (
+        None  # of labels, images and UIDs: the same weights and seed give the same bytes; null: nobody knows
+    )
+    writers: int | None = None  # processes that write files; changes no byte; null: as many as pay
     uid_root: str = "2.25"  # of all UIDs of DICOM files; the default is of random UUIDs, which needs no registration
     bids_suffix: str = "T1w"  # MR volumes only: the cohort's contrast as BIDS names it (T1w, T2w, FLAIR, PDw)
 

@@ -27,8 +27,9 @@ FACES = {
 UNSEEDED = "none: cryptographic generators, seeded by the operating system, of which nothing is kept"
 
 
-def provenance(run: Run, defaced: bool | None = None) -> dict[str, Any]:
-    """Software, model and settings. From an allow-list: no path, no name of a person or machine, no date."""
+def provenance(run: Run, defaced: bool | None = None, seed: int | None = None) -> dict[str, Any]:
+    """Software, model and settings; ``seed`` is sample.seed. From an allow-list: no path, no name of a person or
+    machine, no date."""
     cfg = run.config
     return {
         "imgsynth": __version__,
@@ -46,6 +47,7 @@ def provenance(run: Run, defaced: bool | None = None) -> dict[str, Any]:
         "further_transforms": len(cfg.preprocess.extra),  # how many; what they are told could be a path
         "source_declared_defaced": defaced,  # null: nobody declared it
         "weights": "average over training (EMA) of the generator",
+        "sampling_seed": seed,  # null: drawn for this release and not kept
         "seed": SEEDED if run.plan.seeded else UNSEEDED,
     }
 
@@ -65,8 +67,8 @@ def hyper_parameters(model: type[GenerativeModel], settings: Mapping[str, Any]) 
     return {name: value for name, value in merged.items() if value is None or isinstance(value, (bool, int, float))}
 
 
-def write_provenance(folder: Path, run: Run, defaced: bool | None) -> None:
-    write_json(folder / PROVENANCE, provenance(run, defaced))
+def write_provenance(folder: Path, run: Run, defaced: bool | None, seed: int | None = None) -> None:
+    write_json(folder / PROVENANCE, provenance(run, defaced, seed))
 
 
 def write_readme(folder: Path, card: dict[str, Any], run: Run, n: int, formats: Sequence[str], bids: bool,

@@ -1,61 +1,15 @@
-"""A folder that appears whole or not at all, and its SHA-256 sums."""
+"""The files of a release and their SHA-256 sums."""
 
 from __future__ import annotations
 
 import os
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 
 from imgsynth.files import sha256, write_text
-from imgsynth.types import Fault, InputError
+from imgsynth.types import Fault
 
 CHECKSUMS = "checksums.sha256"
-
-
-@contextmanager
-def atomic_folder(final: Path) -> Iterator[Path]:
-    """Yield an empty folder beside ``final``; when the block ends well, put it in ``final``'s place.
-
-    A directory cannot be renamed over another one that is not empty, so that an older ``final`` steps aside first and
-    is removed last; a process killed between the two renames is repaired by the next call. When the block raises,
-    what was written is removed and the older ``final`` is as it was. An ``OSError`` (disk full, read-only folder)
-    becomes an InputError that names the folder.
-    """
-    partial = final.with_name(f".{final.name}.partial")
-    aside = final.with_name(f".{final.name}.old")
-    try:
-        final.parent.mkdir(parents=True, exist_ok=True)
-        if aside.exists() and not final.exists():
-            aside.rename(final)
-        for leftover in (aside, partial):
-            if leftover.exists():
-                shutil.rmtree(leftover)
-        partial.mkdir()
-        yield partial
-        if final.exists():
-            final.rename(aside)
-        partial.rename(final)
-    except OSError as error:
-        raise InputError(_fault(final, error)) from error
-    finally:
-        if aside.exists() and not final.exists():
-            aside.rename(final)
-        for leftover in (aside, partial):
-            shutil.rmtree(leftover, ignore_errors=True)
-
-
-def _fault(final: Path, error: OSError) -> Fault:
-    reason = error.strerror or str(error)
-    return Fault(
-        where=str(final),
-        got=f"'{reason}' while writing ({Path(error.filename).name})"
-        if error.filename
-        else f"'{reason}' while writing",
-        expected="a folder that can be written, on a disk with room; nothing was changed",
-        remedy="free space or choose another output folder (output=DIR), then run the same command again",
-    )
 
 
 def list_files(folder: Path) -> list[str]:
@@ -67,10 +21,16 @@ def list_files(folder: Path) -> list[str]:
     return sorted(path.relative_to(folder).as_posix() for path in found)
 
 
-def write_checksums(folder: Path) -> Path:
-    """Write ``checksums.sha256`` over every other file of ``folder``, in the format that ``sha256sum -c`` reads."""
+def write_checksums(folder: Path, known: Mapping[str, str] | None = None) -> Path:
+    """Write ``checksums.sha256`` over every other file of ``folder``, in the format that ``sha256sum -c`` reads.
+
+    Sums that are ``known``, by relative path, are those that a writer took of its files; the rest is hashed here.
+    """
+    known = known or {}
     names = [name for name in list_files(folder) if name != CHECKSUMS]
-    return write_text(folder / CHECKSUMS, "".join(f"{sha256(folder / name)}  {name}\n" for name in names))
+    return write_text(
+        folder / CHECKSUMS, "".join(f"{known.get(name) or sha256(folder / name)}  {name}\n" for name in names)
+    )
 
 
 def check_checksums(folder: Path) -> list[Fault]:

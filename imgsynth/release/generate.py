@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 import secrets
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
 
 from imgsynth.models.base import GenerativeModel
+from imgsynth.release.streams import Streams
 from imgsynth.training.run import Run
 
 VOXELS_AT_ONCE = 1 << 22  # 16 MiB of float32 output; a decoder's feature maps take some ten times that
+BLOCK = 64  # images of a release that are made together, at most
 
 
 def generate(run: Run, labels_B: np.ndarray, random: torch.Generator) -> np.ndarray:
@@ -37,6 +40,28 @@ def images_of(model: GenerativeModel, labels_B: np.ndarray, random: torch.Genera
             y_B = torch.from_numpy(labels_B[start : start + at_once]).to(device)
             batches.append(model.sample(y_B, random).clamp(-1, 1).cpu().float().numpy())
     return np.concatenate(batches)
+
+
+def block_size(shape: tuple[int, ...]) -> int:
+    """How many images of ``shape`` a release makes at once: by their shape alone, because convolutions round otherwise
+    in a batch of another size, and no setting may change a byte of what a seed gives."""
+    return max(1, min(BLOCK, VOXELS_AT_ONCE // math.prod(shape)))
+
+
+def images_in_blocks(
+    model: GenerativeModel, labels_N: np.ndarray, streams: Streams, wanted: Callable[[int], bool]
+) -> Iterator[tuple[int, np.ndarray]]:
+    """The images of a release: ``(index, x_C)`` in the order of ``labels_N``, for each index that is ``wanted``.
+
+    Each block has random numbers of its own and is made whole or not at all, so that an image is the same whichever
+    others are wanted, and after whatever interruption. At most one block is in memory.
+    """
+    size = block_size(model.shape)
+    for block, start in enumerate(range(0, len(labels_N), size)):
+        indices = [index for index in range(start, min(start + size, len(labels_N))) if wanted(index)]
+        if indices:
+            x_BC = images_of(model, labels_N[start : start + size], streams.images(block))
+            yield from ((index, x_BC[index - start]) for index in indices)
 
 
 def fresh_generator() -> torch.Generator:

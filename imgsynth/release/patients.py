@@ -12,6 +12,7 @@ from typing import Any
 
 from imgsynth.files import write_json, write_text
 from imgsynth.types import Grid
+from imgsynth.volumes.nifti import sidecar_path
 
 COHORT_CSV = "synthetic_cohort.csv"
 COHORT_JSON = "synthetic_cohort.json"
@@ -25,6 +26,11 @@ class SyntheticPatient:
     label: str | None  # a public class name; None where the cohort has no labels
     dicom: tuple[str, ...] = ()
     nifti: tuple[str, ...] = ()
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """All files that are of this patient alone, sidecars included, relative to the release."""
+        return (*self.dicom, *self.nifti, *(sidecar_path(Path(name)).as_posix() for name in self.nifti))
 
     @staticmethod
     def from_json(value: dict[str, Any]) -> SyntheticPatient:

@@ -2,88 +2,133 @@
 
 from __future__ import annotations
 
-import secrets
-from collections.abc import Iterator
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 
-from imgsynth import console
+from imgsynth import __version__, console
+from imgsynth.files import sha256
+from imgsynth.models.base import GenerativeModel
 from imgsynth.release.bids import write_bids_dataset
 from imgsynth.release.card import build_card, cohort_ledger, judged_burned_in, write_card
 from imgsynth.release.card_audit import audit_part
 from imgsynth.release.documents import write_provenance, write_readme
-from imgsynth.release.folder import atomic_folder, write_checksums
-from imgsynth.release.generate import fresh_generator, generate
-from imgsynth.release.images import bids_suffix, provenance_of, release_volume, write_patient
+from imgsynth.release.folder import write_checksums
+from imgsynth.release.generate import images_in_blocks
+from imgsynth.release.images import bids_suffix, provenance_of
 from imgsynth.release.labels import draw_labels
-from imgsynth.release.patients import write_cohort
-from imgsynth.schema import Config
+from imgsynth.release.partial import Partial, resumable_folder
+from imgsynth.release.patients import SyntheticPatient, patient_id, write_cohort
+from imgsynth.release.streams import Streams, entropy
+from imgsynth.release.writers import Recipe, Sampled, write_all, writers_for
+from imgsynth.schema import Config, SampleConfig
+from imgsynth.training.device import choose_device
 from imgsynth.training.folder import RunFolder
 from imgsynth.training.run import Run, load_run
 from imgsynth.types import Fault, InputError
 from imgsynth.volumes.dicom_write import DicomForm
-from imgsynth.volumes.uids import RandomUids
-
-AT_ONCE = 16  # images that are in memory together
+from imgsynth.volumes.provenance import Provenance
 
 
 def sample_release(run_dir: Path, cfg: Config) -> Path:
     """Write ``cfg.sample.n`` synthetic patients of the run in ``run_dir`` to ``run_dir/release``; returns that folder.
 
-    Seeds come from the operating system's entropy and are kept nowhere, so that every call gives other patients. An
-    older release is replaced when, and only when, the new one is complete.
+    The same weights, settings and ``cfg.sample.seed`` give the same bytes, however many processes write, and whether or
+    not the work was interrupted. Where there is no such seed, one comes from the operating system's entropy; it is in
+    the journal of the unfinished release and nowhere else, and goes with it, so that every call gives other patients.
+
+    A call that was killed or interrupted is gone on with by the next one of the same weights and settings. An older
+    release is replaced when, and only when, the new one is complete.
 
     Raises:
         InputError: if the run is not trained to its last step, took no label histogram though one is asked for, cannot
-            be written in a format that is asked for, or the disk is full; an older release is as it was.
+            be written in a format that is asked for, the disk is full, or another process writes this release; an
+            older release is as it was.
     """
     run = load_run(run_dir)
     require_finished(run)
+    run.model.to(choose_device(cfg.trainer))
     classes = run.manifest.classes
-    random = np.random.default_rng(secrets.randbits(128))
-    histogram = RunFolder(run_dir).label_histogram
-    labels_N = draw_labels(cfg.sample.labels, cfg.sample.n, len(classes), histogram, random)
-    names = [classes[index] if len(classes) > 1 else None for index in labels_N]
     made = provenance_of(run.plan, type(run.model).__name__, judged_burned_in(run.plan, cfg.sample.burned_in))
     suffix = bids_suffix(run.grid, cfg.sample.bids_suffix)
     found = audit_part(run_dir, None)
     card = build_card(run.plan, cfg.sample.labels, cohort_ledger(run), found, cfg.sample.burned_in)
-    window = (run.grid.low, run.grid.high)
-    form = DicomForm(cfg.sample.dicom, cfg.sample.transfer_syntax)
-    new_uid = RandomUids(cfg.sample.uid_root, random)
-    with atomic_folder(run_dir / "release") as folder:
-        patients = [
-            write_patient(
-                folder,
-                number,
-                name,
-                release_volume(x_C, run.grid),
-                window,
-                made,
-                cfg.sample.formats,
-                suffix,
-                new_uid,
-                form,
-            )
-            for number, (name, x_C) in enumerate(zip(names, _images(run, labels_N), strict=True), 1)
-        ]
+    made_of = _made_of(run, cfg.sample, made)
+    seed = entropy() if cfg.sample.seed is None else cfg.sample.seed
+    with resumable_folder(run_dir / "release", made_of, seed) as partial:
+        folder, streams = partial.folder, Streams(partial.seed, made_of)
+        histogram = RunFolder(run_dir).label_histogram
+        labels_N = draw_labels(cfg.sample.labels, cfg.sample.n, len(classes), histogram, streams.labels())
+        names = [classes[index] if len(classes) > 1 else None for index in labels_N]
+        form = DicomForm(cfg.sample.dicom, cfg.sample.transfer_syntax)
+        formats = tuple(cfg.sample.formats)
+        recipe = Recipe(folder, run.grid, made, formats, suffix, form, cfg.sample.uid_root, streams)
+        patients = _write_patients(run.model, labels_N, names, recipe, partial, cfg.sample.writers)
         if suffix and "nifti" in cfg.sample.formats:
             write_bids_dataset(folder / "nifti", names, made.derivation)
         write_cohort(folder, patients, run.grid, classes)
-        write_provenance(folder, run, cfg.data.defaced)
+        write_provenance(folder, run, cfg.data.defaced, cfg.sample.seed)
         write_readme(folder, card, run, len(patients), cfg.sample.formats, suffix is not None, cfg.data.defaced)
         write_card(folder, card)
-        write_checksums(folder)
+        write_checksums(folder, partial.sums)
     return run_dir / "release"
 
 
-def _images(run: Run, labels_N: np.ndarray) -> Iterator[np.ndarray]:
-    """The images [1, *spatial] one by one, a few at a time in memory."""
-    random = fresh_generator()
-    starts = range(0, len(labels_N), AT_ONCE)
-    for start in console.track(starts, "sampling", total=len(starts)):
-        yield from generate(run, labels_N[start : start + AT_ONCE], random)
+def _write_patients(
+    model: GenerativeModel, labels_N: np.ndarray, names: Sequence[str | None], recipe: Recipe, partial: Partial,
+    asked: int | None,
+) -> list[SyntheticPatient]:  # fmt: skip
+    """Write every patient that is not ``partial.done`` already; all of them in the order of their numbers."""
+    todo = len(names) - len(partial.done)
+    if partial.done:
+        console.say(f"Going on with an unfinished release: {len(partial.done)} of {len(names)} patients are written.")
+    sampled = _sampled(model, labels_N, names, recipe.streams, partial)
+    written = write_all(sampled, recipe, writers_for(asked, todo, recipe.grid, recipe.formats))
+    for one in console.track(written, "sampling", total=todo):
+        partial.record(one.patient.id, {"patient": dataclasses.asdict(one.patient), "sums": one.sums})
+    ids = [patient_id(number) for number in range(1, len(names) + 1)]
+    return [SyntheticPatient.from_json(partial.done[name]["patient"]) for name in ids]
+
+
+def _sampled(
+    model: GenerativeModel, labels_N: np.ndarray, names: Sequence[str | None], streams: Streams, partial: Partial
+) -> Iterator[Sampled]:
+    with torch.backends.cudnn.flags(deterministic=True, benchmark=False):
+        for index, x_C in images_in_blocks(model, labels_N, streams, lambda i: patient_id(i + 1) not in partial.done):
+            yield Sampled(index + 1, names[index], x_C)
+
+
+def _made_of(run: Run, sample: SampleConfig, made: Provenance) -> str:
+    """SHA-256 of all that a release's bytes follow from beside its seed, and of the seed where the user set one."""
+    settings = {key: value for key, value in dataclasses.asdict(sample).items() if key != "writers"}
+    histogram = RunFolder(run.root).label_histogram
+    parts: dict[str, Any] = {
+        "sample": settings,
+        "weights": weights_digest(run.model),
+        "made": dataclasses.asdict(made),
+        "grid": dataclasses.asdict(run.grid),
+        "classes": run.manifest.classes,
+        "histogram": sha256(histogram) if histogram.is_file() else None,
+        "imgsynth": __version__,
+        "torch": torch.__version__,
+        "device": next(run.model.parameters()).device.type,  # which rounds otherwise than another kind
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def weights_digest(model: torch.nn.Module) -> str:
+    """SHA-256 over name, type, shape and bytes of every parameter and buffer."""
+    digest = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def require_finished(run: Run) -> None:

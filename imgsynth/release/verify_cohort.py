@@ -13,7 +13,6 @@ from imgsynth.release.documents import PROVENANCE, README
 from imgsynth.release.folder import CHECKSUMS, list_files
 from imgsynth.release.patients import COHORT_CSV, COHORT_JSON, SyntheticPatient, cohort_rows, patient_id
 from imgsynth.types import Fault
-from imgsynth.volumes.nifti import sidecar_path
 
 REMEDY = "get the release again from whoever published it"
 
@@ -44,9 +43,8 @@ def cohort_faults(folder: Path, patients: Sequence[SyntheticPatient], classes: S
 
 def _documents(patients: Sequence[SyntheticPatient]) -> set[str]:
     """Every file of a release that is no image."""
-    sidecars = {sidecar_path(Path(name)).as_posix() for patient in patients for name in patient.nifti}
     own = {README, PROVENANCE, CARD_JSON, CARD_MD, COHORT_CSV, COHORT_JSON, CHECKSUMS}
-    return own | sidecars | {f"nifti/{name}" for name in BIDS_FILES}
+    return own | {name for patient in patients for name in patient.files} | {f"nifti/{name}" for name in BIDS_FILES}
 
 
 def _csv_faults(folder: Path, patients: Sequence[SyntheticPatient]) -> Iterator[Fault]:
