@@ -30,6 +30,7 @@ Every verb takes Hydra overrides, `key=value` or `group=choice`, and `output=DIR
     imgsynth inspect data=nifti data.root=DIR                      what is in there, what is wrong, what ε costs
     imgsynth run data=nifti data.root=DIR privacy.epsilon=8 output=DIR2
     imgsynth verify DIR2/release
+    imgsynth show DIR2                                             the volumes, real and synthetic, in a page
     imgsynth ledger                                                what was ever spent on which patients
 
 Exit codes: 0 done, 1 a check failed, 2 the input or the configuration is wrong.""",
@@ -101,6 +102,8 @@ def train(overrides: Overrides = None) -> None:
 @app.command()
 def sample(overrides: Overrides = None) -> None:
     """Write the release: synthetic volumes, privacy card, checksums.
+
+    It goes on where it was interrupted. With `sample.seed=N` it gives the same bytes every time (docs/release.md).
 
     Example: `imgsynth sample output=RUN sample.n=200 sample.formats=[dicom]`
     """
@@ -182,6 +185,27 @@ def verify(
     from imgsynth import pipeline
 
     console.done(pipeline.verify(release, policy, audit), "hand over the folder, whole")
+
+
+@app.command()
+def show(
+    folder: Annotated[Path, typer.Argument(help="A release, or the folder of a run.")],
+    port: Annotated[int, typer.Option(help="On 127.0.0.1; 0 takes a free one.", min=0, max=65535)] = 0,
+    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page, or only print where.")] = True,
+) -> None:
+    """Look at volumes in three planes, in a page on this machine: a release alone, or a run's beside its real patients.
+
+    The page is served on 127.0.0.1 to whoever has the printed address, and loads nothing from elsewhere. Of a run it
+    shows real patients, and says so.
+
+    Example: `imgsynth show RUN/release`, `imgsynth show RUN --no-browser`
+    """
+    from imgsynth import pipeline
+
+    try:
+        pipeline.show(folder, port, browser)
+    except KeyboardInterrupt:
+        console.say("Ended.")
 
 
 @app.command()

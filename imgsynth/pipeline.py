@@ -6,6 +6,7 @@ import dataclasses
 import json
 import statistics
 import time
+import webbrowser
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,8 @@ from imgsynth.release.sample import sample_release
 from imgsynth.release.verify import checked, verify_release
 from imgsynth.report.write import write_report
 from imgsynth.schema import Config
+from imgsynth.show.server import ShowServer
+from imgsynth.show.shelf import shelf_of
 from imgsynth.training.distributed import joined, refuse_several
 from imgsynth.training.estimate import estimate
 from imgsynth.training.loop import train as train_loop
@@ -192,6 +195,27 @@ def verify(release: Path, policy: Path | None = None, audit: Path | None = None)
     else:
         console.say("Not asked: a custodian's conditions (--policy FILE)")
     return release
+
+
+def show(folder: Path, port: int = 0, browser: bool = True) -> None:
+    """Serve a page with the images of a release, or of a run with its real patients, on 127.0.0.1 until Ctrl-C.
+
+    Raises InputError where ``folder`` is neither or the port is taken.
+    """
+    shelf = shelf_of(folder, door.extra_transforms)
+    try:
+        server = ShowServer(shelf, port)
+    except OSError as error:
+        remedy = "another --port, or none: a free one is then taken"
+        raise InputError(Fault(f"port {port}", error.strerror or str(error), "a free port", remedy)) from error
+    if shelf.local:
+        console.warn("real patients are on this page: it is for this machine only, and no picture of it may leave")
+    console.say(f"{len(shelf.entries)} images of {shelf.title}: {server.url}")
+    console.say("Ctrl-C ends it.")
+    if browser:
+        webbrowser.open(server.url)
+    with server:
+        server.serve_forever()
 
 
 def ledger(

@@ -15,7 +15,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("release",),
     ("measure",),
     ("evaluate", "audit"),
-    ("report",),
+    ("report", "show"),
     ("config_rules",),
     ("config",),
     ("pipeline",),
