@@ -48,7 +48,10 @@ def is_train(value: Any) -> bool:
 
 
 RULES: tuple[Rule, ...] = (
-    ("data.kind", *_one_of("phantom", "dicom", "dicomweb", "nifti", "bids", "nnunet", "npz", "medmnist", "images")),
+    (
+        "data.kind",
+        *_one_of("phantom", "dicom", "dicomweb", "nifti", "bids", "nnunet", "npz", "medmnist", "images", "table"),
+    ),
     ("data.issuer", lambda v: bool(v.strip()), "a name, or null where the issuer of the ids is not known"),
     ("data.unit", *_one_of("patient", "image")),
     ("data.images_per_patient", *_at_least_one),
@@ -172,6 +175,8 @@ def _source_faults(data: DataConfig) -> Iterator[Fault]:
             "an existing folder or file",
             "check the path (it is taken from the folder that you are in)",
         )
+    if data.kind == "table" and data.table is None:
+        yield Fault("data.table", "nothing", "the csv or tsv that names the images", "data.table=FILE")
     if data.table is not None and not Path(data.table).is_file():
         yield Fault("data.table", data.table, "an existing csv or tsv file", "check the path")
     if data.classes is not None and (not data.classes or len(set(data.classes)) != len(data.classes)):

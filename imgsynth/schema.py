@@ -46,7 +46,7 @@ class DicomwebConfig:
 
 @dataclass
 class DataConfig:
-    kind: str = "phantom"  # phantom | dicom | dicomweb | nifti | bids | nnunet | npz | medmnist | images
+    kind: str = "phantom"  # phantom | dicom | dicomweb | nifti | bids | nnunet | npz | medmnist | images | table
     root: str | None = None  # folder of scans, or the npz file; dicomweb: folder to fetch into
     cohort: str | None = None  # the cohort's name in the privacy ledger; default: its content fingerprint
     issuer: str | None = (
@@ -55,7 +55,7 @@ class DataConfig:
     # two issuers is two patients in the ledger; null: may be anybody's
     unit: str = "patient"  # privacy unit; "image" only where the source has no patient ids
     table: str | None = None  # csv or tsv with ids and labels: one row per file, patient or npz row
-    key: str | None = None  # column of the table that names the file or the patient; default: found
+    key: str | None = None  # column of the table that names the file or the patient (table: the path); default: found
     patient: str | None = None  # table column or npz array with patient ids
     label: str | None = None  # table column, npz array or DICOM keyword with the label
     site: str | None = None  # table column with the site or scanner

@@ -32,12 +32,15 @@ def test_defaults_pass_and_name_an_output() -> None:
     assert checked.privacy.epsilon == 8.0 and checked.output is not None and checked.output.startswith("runs/")
 
 
+NEEDS = {"dicomweb": ["data.dicomweb.url=https://pacs.example.org/dicom-web"], "table": ["data.table=images.csv"]}
+
+
 @pytest.mark.parametrize("group", ["data", "preprocess", "model", "privacy", "trainer", "encoder", "audit"])
 def test_every_choice_of_every_group_composes(group: str) -> None:
     Path("scans").mkdir()
+    Path("images.csv").touch()
     for choice in (config.config_folder() / group).glob("*.yaml"):
-        own = {"dicomweb": ["data.dicomweb.url=https://pacs.example.org/dicom-web"]}.get(choice.stem, [])
-        config.from_overrides("train", [f"{group}={choice.stem}", "data.root=scans", *own])
+        config.from_overrides("train", [f"{group}={choice.stem}", "data.root=scans", *NEEDS.get(choice.stem, [])])
 
 
 def test_every_experiment_composes_to_known_keys() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 from imgsynth.cohort.build_scan import Found, Scan
 from imgsynth.cohort.build_table import Row, Table, read_table
@@ -24,10 +25,7 @@ def participants(found: Found) -> Table | None:
         InputError: if a table cannot be read, lacks its column of ids or has two rows for one of them.
     """
     root = found.root
-    paths = [root / "participants.tsv", *sorted((root / "phenotype").glob("*.tsv"))]
-    tables = {path: _by_id(read_table(path), None) for path in paths if path.is_file()}
-    for path in sorted({*root.glob("sub-*/sub-*_sessions.tsv"), *root.glob("sessions.tsv")}):
-        tables[path] = _by_id(read_table(path), path.parent.name if path.parent != root else None)
+    tables = {path: _by_id(read_table(path), _subject_of(path)) for path in tables_beside(root)}
     if not tables:
         return None
     rows = [{**_told(scan, list(tables.values())), KEY: scan.names[0]} for scan in found.scans]
@@ -35,6 +33,18 @@ def participants(found: Found) -> Table | None:
     _without_image(found, tables.get(root / "participants.tsv", {}))
     path = next(iter(tables))
     return Table(path, columns, [{column: row.get(column, "") for column in columns} for row in rows])
+
+
+def tables_beside(root: Path) -> list[Path]:
+    """The tables that lie in a source, in the order in which they are asked."""
+    phenotype, sessions = sorted(root.glob("phenotype/*.tsv")), sorted(root.glob("sub-*/sub-*_sessions.tsv"))
+    paths = [root / "participants.tsv", *phenotype, *sessions, root / "sessions.tsv"]
+    return [path for path in paths if path.is_file()]
+
+
+def _subject_of(path: Path) -> str | None:
+    """Whose sessions.tsv it is; None for tables of all subjects."""
+    return path.parent.name if path.parent.name.startswith("sub-") else None
 
 
 def _by_id(table: Table, subject: str | None) -> _Rows:

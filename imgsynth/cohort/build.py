@@ -14,6 +14,7 @@ from imgsynth.cohort.build_check import cohort_faults, doubts
 from imgsynth.cohort.build_dicom import find_dicom
 from imgsynth.cohort.build_dicomweb import find_dicomweb
 from imgsynth.cohort.build_images import find_images
+from imgsynth.cohort.build_listed import find_listed, listed_source
 from imgsynth.cohort.build_nifti import find_nifti
 from imgsynth.cohort.build_nnunet import find_nnunet
 from imgsynth.cohort.build_npz import find_medmnist, find_npz
@@ -38,6 +39,7 @@ SOURCES: dict[str, Callable[[DataConfig], Found]] = {
     "npz": find_npz,
     "medmnist": find_medmnist,
     "images": find_images,
+    "table": find_listed,
 }
 UNLABELLED = ("all",)
 IMAGE_NOTE = "the source has no patient ids: the unit of privacy is the image, and a person may have several"
@@ -68,6 +70,8 @@ def survey_source(data: DataConfig) -> Survey:
         data = phantom_source(data)
     if data.root is None or not (data.kind == "dicomweb" or Path(data.root).exists()):
         raise InputError(Fault("data.root", str(data.root), "an existing folder or npz file", "data.root=PATH"))
+    if data.kind == "table":
+        data = listed_source(data)
     found = SOURCES[data.kind](data)
     if not found.scans:
         remedy = f"check data.root and data.kind ({', '.join(SOURCES)})"

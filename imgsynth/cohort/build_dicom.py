@@ -40,14 +40,14 @@ def find_dicom(data: DataConfig) -> Found:
                     tuple(str(path) for series in others for path in series.files),
                 )
             )
-    found.scans = [_scan(series, root, data) for series in kept]
+    found.scans = [scan_of(series, root, data) for series in kept]
     digests = memory.digests(tree, (name for scan in found.scans for name in scan.files))
     for scan in found.scans:
         scan.digest = joined_digest([digests[name] for name in scan.files])
     return found
 
 
-def _scan(series: Series, root: Path, data: DataConfig) -> Scan:
+def scan_of(series: Series, root: Path, data: DataConfig) -> Scan:
     meta = series.meta
     above = len(root.as_posix()) + 1
     files = tuple(path.as_posix()[above:] for path in series.files)

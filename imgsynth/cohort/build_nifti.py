@@ -44,7 +44,7 @@ def find_nifti(data: DataConfig) -> Found:
         if in_mask_folder or _MASK_NAME.search(stem_of(name)):
             masks[_MASK_NAME.sub("", stem_of(name))] = name.as_posix()
         else:
-            found.scans.append(_scan(name, data.modality))
+            found.scans.append(nifti_scan(name, data.modality))
     for scan in found.scans:
         scan.mask = masks.get(scan.names[2])
     if (root / "participants.tsv").is_file():
@@ -52,7 +52,8 @@ def find_nifti(data: DataConfig) -> Found:
     return check_masks(probe_all(found))
 
 
-def _scan(name: Path, declared: str | None) -> Scan:
+def nifti_scan(name: Path, declared: str | None) -> Scan:
+    """One file, whose name may tell subject, session and contrast."""
     stem = stem_of(name)
     subject = _SUBJECT.match(stem)
     modality = modality_of(stem.rpartition("_")[2]) or declared  # NIfTI does not record it

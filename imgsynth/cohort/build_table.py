@@ -45,6 +45,11 @@ def read_table(path: Path) -> Table:
     if len(lines) < 2:
         raise InputError(Fault(str(path), "no rows", "a header line and a row per image or patient", "fill the table"))
     columns = tuple(name.strip() for name in lines[0])
+    twice = sorted({name for name in columns if columns.count(name) > 1})
+    if twice:
+        raise InputError(
+            Fault(f"{path}, header", f"columns {', '.join(twice)} more than once", "a name for each", "rename one")
+        )
     ragged = [number for number, line in enumerate(lines[1:], start=2) if len(line) != len(columns)]
     if ragged:
         raise InputError(

@@ -88,8 +88,11 @@ def _archive(path: Path, changed: int) -> NpzSource:
 
 
 def _hung(volume: Volume) -> Volume:
-    """A picture without geometry gets the plane that its modality is shown in: radiographs frontal, CT and MR axial."""
-    if volume.array.shape[2] != 1 or display_plane(volume.modality) == FRONTAL:
+    """Pictures without geometry get the plane that their modality is shown in: radiographs frontal, CT and MR axial.
+
+    A stack of axial pictures is taken to run from the feet to the head.
+    """
+    if display_plane(volume.modality) == FRONTAL:
         return volume
     return dataclasses.replace(volume, affine=projection_affine(volume.spacing[:2], letters=("L", "P")))
 

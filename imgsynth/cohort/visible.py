@@ -97,7 +97,7 @@ def text_because(header: Dataset) -> list[str]:
 
 def header_of(manifest: Manifest, item: Item) -> Dataset:
     """The header of the image's first DICOM file; empty for other kinds, and for a file that cannot be read."""
-    if manifest.kind not in ("dicom", "dicomweb", "phantom"):
+    if not item.affine:  # what DICOM items have
         return Dataset()
     try:
         with warnings.catch_warnings():

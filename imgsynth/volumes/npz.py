@@ -35,6 +35,11 @@ class NpzSource:
         parts = {}
         for part in MEDMNIST_PARTS:
             images, labels = self.array(f"{part}_images"), self.array(f"{part}_labels")
+            if images.ndim not in (3, 4) or (images.ndim == 4 and images.shape[-1] == 3):
+                colour = " (colour: Path-, Derma-, Retina- and BloodMNIST are)" if images.ndim == 4 else ""
+                raise InputError(Fault(f"{self.path} {part}_images", f"shape {images.shape}{colour}",
+                                       "gray images [N, H, W] or [N, D, H, W]",
+                                       "another of the sets, or gray images of it in an npz of your own"))  # fmt: skip
             if labels.ndim == 2 and labels.shape[1] != 1:
                 raise InputError(Fault(f"{self.path} {part}_labels", f"shape {labels.shape} (several labels an image)",
                                        "one label an image", "use an npz with one label array"))  # fmt: skip

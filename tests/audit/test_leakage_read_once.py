@@ -15,7 +15,7 @@ from imgsynth.audit.leakage import scan
 from imgsynth.audit.leakage.scan import source_strings
 from imgsynth.cohort.build import build_manifest
 from imgsynth.cohort.manifest import Manifest
-from imgsynth.schema import Config, DataConfig
+from imgsynth.schema import Config, DataConfig, DicomwebConfig
 
 NEW = "Wqjzx-7741-Brand"
 
@@ -28,7 +28,9 @@ def source(tmp_path: Path) -> tuple[Manifest, Config]:
         (tmp_path / f"case{i}.json").write_text(json.dumps({"Modality": "MR", "Station": f"Station-{i:010d}"}))
     table = tmp_path / "table.csv"
     table.write_text("file,ward\ncase0.nii,Northern wing\n")
-    config = Config(data=DataConfig(kind="nifti", root=str(tmp_path), modality="MR", table=str(table)))
+    (tmp_path / "ids.txt").write_text("P-0001\n")
+    ids = DicomwebConfig(patients=str(tmp_path / "ids.txt"))
+    config = Config(data=DataConfig(kind="nifti", root=str(tmp_path), modality="MR", table=str(table), dicomweb=ids))
     manifest, _ = build_manifest(DataConfig(kind="nifti", root=str(tmp_path), modality="MR", unit="image"))
     assert len(manifest.items) == 3
     scan._LAST.clear()
@@ -60,6 +62,20 @@ def added(root: Path) -> None:
     (root / "participants.tsv").write_text(f"participant_id\tremark\nsub-1\t{NEW}\n")
 
 
+def phenotype(root: Path) -> None:
+    (root / "phenotype").mkdir()
+    (root / "phenotype" / "scores.tsv").write_text(f"participant_id\tremark\nsub-1\t{NEW}\n")
+
+
+def sessions(root: Path) -> None:
+    (root / "sub-1").mkdir()
+    (root / "sub-1" / "sub-1_sessions.tsv").write_text(f"session_id\tremark\nses-1\t{NEW}\n")
+
+
+def asked(root: Path) -> None:
+    (root / "ids.txt").write_text(f"{NEW}\n")
+
+
 def test_what_did_not_change_is_read_once(source: tuple[Manifest, Config], monkeypatch: pytest.MonkeyPatch) -> None:
     first = source_strings(*source)
     assert "Station-0000000001" in first[0].origin
@@ -67,7 +83,9 @@ def test_what_did_not_change_is_read_once(source: tuple[Manifest, Config], monke
     assert source_strings(*source) is first
 
 
-@pytest.mark.parametrize("change", [sidecar, header, table, added], ids=lambda f: f.__name__)
+@pytest.mark.parametrize(
+    "change", [sidecar, header, table, added, phenotype, sessions, asked], ids=lambda f: f.__name__
+)
 def test_what_changed_or_was_added_is_read_again(
     change: Callable[[Path], None], source: tuple[Manifest, Config], tmp_path: Path
 ) -> None:

@@ -10,8 +10,9 @@ import pytest
 from PIL import Image
 
 from imgsynth.cohort.build import build_manifest
+from imgsynth.cohort.dataset import PatientDataset
 from imgsynth.cohort.load import load_volume
-from imgsynth.schema import DataConfig, PhantomConfig
+from imgsynth.schema import DataConfig, PhantomConfig, PreprocessConfig
 from imgsynth.types import InputError
 
 
@@ -152,6 +153,35 @@ def test_medmnist_parts_are_pooled_and_the_unit_must_be_the_image(medmnist: Path
     assert any("pooled" in note for note in manifest.notes)
     item = next(item for item in manifest.items if item.array == "val_images" and item.row == 2)
     np.testing.assert_array_equal(load_volume(manifest, item).array[..., 0], np.load(medmnist)["val_images"][2].T)
+
+
+def test_medmnist_in_3d_comes_to_the_grid_of_a_volume(tmp_path: Path) -> None:
+    random, arrays = np.random.default_rng(5), {}
+    for part, count in (("train", 6), ("val", 2), ("test", 2)):
+        arrays[f"{part}_images"] = random.integers(0, 256, (count, 12, 28, 28)).astype(np.uint8)
+        arrays[f"{part}_labels"] = (np.arange(count) % 2).astype(np.uint8)[:, None]
+    np.savez(tmp_path / "organ3d.npz", **arrays)
+    data = DataConfig(
+        kind="medmnist", root=str(tmp_path / "organ3d.npz"), modality="CT", unit="image", classes=["a", "b"]
+    )
+    manifest, _ = build_manifest(data)
+    assert {(item.shape, item.orientation) for item in manifest.items} == {((28, 28, 12), "LPS")}
+    assert len(manifest.items) == 10
+    item = next(item for item in manifest.items if item.array == "test_images" and item.row == 1)
+    np.testing.assert_array_equal(load_volume(manifest, item).array, arrays["test_images"][1].T)
+    grid = PreprocessConfig(shape=[28, 28, 12], fit="resize", intensity="minmax", low=0.0, high=255.0)
+    x = PatientDataset(manifest, "train", grid)[0][0]
+    assert tuple(x.shape) == (1, 1, 28, 28, 12) and float(x.min()) == -1 and float(x.max()) == 1
+
+
+@pytest.mark.parametrize("shape", [(28, 28, 3), (28, 28, 28, 3), (28,)], ids=str)
+def test_medmnist_in_colour_is_refused_once(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    arrays = {f"{part}_images": np.zeros((4, *shape), np.uint8) for part in ("train", "val", "test")}
+    labels = {f"{part}_labels": np.zeros((4, 1), np.uint8) for part in ("train", "val", "test")}
+    np.savez(tmp_path / "path.npz", **arrays, **labels)
+    with pytest.raises(InputError, match=r"train_images: got shape .*gray images") as caught:
+        build_manifest(DataConfig(kind="medmnist", root=str(tmp_path / "path.npz"), modality="DX", unit="image"))
+    assert len(caught.value.faults) == 1
 
 
 def test_pictures_are_labelled_by_folder_and_identified_by_pattern(pictures: Path) -> None:

@@ -20,6 +20,7 @@ from PIL import Image
 
 from imgsynth.audit.leakage.names import ID, mark, mark_element
 from imgsynth.audit.leakage.sought import Sought
+from imgsynth.cohort.bids_tables import tables_beside
 from imgsynth.cohort.manifest import Manifest
 from imgsynth.schema import DataConfig
 from imgsynth.volumes.dicom_element import BROKEN as DICOM_BROKEN
@@ -68,8 +69,8 @@ def image_files(manifest: Manifest) -> dict[str, Path]:
 
 
 def table_files(manifest: Manifest, data: DataConfig) -> list[Path]:
-    beside = Path(manifest.root) / "participants.tsv"
-    return [*([Path(data.table)] if data.table else []), *([beside] if beside.is_file() else [])]
+    named = [Path(name) for name in (data.table, data.dicomweb.patients) if name]
+    return named + tables_beside(Path(manifest.root))
 
 
 def read_from(manifest: Manifest, data: DataConfig) -> set[Path]:
