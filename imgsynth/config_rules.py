@@ -302,9 +302,10 @@ def _dicom_faults(config: Config) -> Iterator[Fault]:
     if sample.dicom == "enhanced" and config.data.modality in ("DX", "CR"):
         yield Fault("sample.dicom", f"enhanced, and data.modality={config.data.modality}", "CT or MR",
                     "sample.dicom=single_frame")  # fmt: skip
-    if sample.dicom == "enhanced" and (sample.burned_in == "YES" or config.privacy.mode == "none"):
-        yield Fault("sample.dicom", "enhanced, of images that may show text (Burned In Annotation YES)",
-                    "images without: enhanced DICOM allows no other", "sample.dicom=single_frame")  # fmt: skip
+    if sample.dicom == "enhanced" and (sample.burned_in != "NO" or config.privacy.mode == "none"):
+        yield Fault("sample.dicom", f"enhanced, sample.burned_in={sample.burned_in}, privacy={config.privacy.mode}",
+                    "images that somebody declared to show no text: enhanced DICOM holds no others",
+                    "look at samples/, then sample.burned_in='NO'; or sample.dicom=single_frame")  # fmt: skip
     if sample.transfer_syntax == "jpeg2000_lossless" and min(rows_and_columns) < SMALLEST_JPEG2000:
         yield Fault("sample.transfer_syntax", f"jpeg2000_lossless, and preprocess.shape={config.preprocess.shape}",
                     f"planes of {SMALLEST_JPEG2000} pixels or more along each side",

@@ -168,7 +168,7 @@ class SampleConfig:
     burned_in: str | None = (
         None  # "YES" | "NO": text in the pixels, as somebody who looked declares it; null: nobody did
     )
-    dicom: str = "single_frame"  # single_frame (a file for each slice) | enhanced (one for all, CT and MR only)
+    dicom: str = "single_frame"  # single_frame (a file for each slice) | enhanced (one for all; CT, MR; burned_in NO)
     transfer_syntax: str = "explicit_little_endian"  # or jpeg2000_lossless (planes of 32² pixels or more), rle_lossless
     seed: int | None = (
         None  # of labels, images and UIDs: the same weights and seed give the same bytes; null: nobody knows

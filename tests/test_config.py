@@ -237,12 +237,15 @@ def test_out_of_range_values_are_refused(override: str) -> None:
 
 @pytest.mark.parametrize(
     ("overrides", "where"),
-    [(["sample.dicom=enhanced", "data.modality=DX"], "sample.dicom"),
-     (["sample.dicom=enhanced", "sample.burned_in='YES'"], "sample.dicom"),
-     (["sample.dicom=enhanced", "privacy=none"], "sample.dicom"),
-     (["sample.transfer_syntax=jpeg2000_lossless", "preprocess.shape=[64,31,64]"], "sample.transfer_syntax")],
+    [(["data.modality=DX", "sample.dicom=enhanced", "sample.burned_in='NO'"], "sample.dicom"),
+     (["sample.burned_in='YES'", "sample.dicom=enhanced"], "sample.dicom"),
+     (["sample.burned_in=null", "sample.dicom=enhanced"], "sample.dicom"),
+     (["privacy=none", "sample.dicom=enhanced", "sample.burned_in='NO'"], "sample.dicom"),
+     (["preprocess.shape=[64,31,64]", "sample.transfer_syntax=jpeg2000_lossless"], "sample.transfer_syntax")],
 )  # fmt: skip
 def test_dicom_that_could_not_hold_the_images_is_refused_before_training(overrides: list[str], where: str) -> None:
     assert where in faults(*overrides)
     assert where not in faults(*overrides, "sample.formats=[nifti]", "trainer.ema=1")
     assert where not in faults(overrides[0], "trainer.ema=1")
+    fits = ["sample.dicom=enhanced", "sample.burned_in='NO'", "sample.transfer_syntax=jpeg2000_lossless"]
+    assert where not in faults(*fits, "trainer.ema=1")

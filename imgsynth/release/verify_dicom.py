@@ -15,6 +15,7 @@ from imgsynth.release.dicom_rules import broken_file
 from imgsynth.release.images import release_geometry
 from imgsynth.release.patients import SyntheticPatient
 from imgsynth.types import Fault, Grid, InputError
+from imgsynth.volumes.dicom_element import BROKEN
 from imgsynth.volumes.dicom_modules import burned_in_annotation
 from imgsynth.volumes.dicom_read import read_dicom_series
 from imgsynth.volumes.volume import Volume
@@ -40,7 +41,10 @@ def dicom_faults(
             except (InvalidDicomError, OSError, ValueError, EOFError) as error:
                 yield Fault(name, f"unreadable ({error})", "a DICOM file", REMEDY)
         for name, dataset in datasets.items():
-            yield from header_faults(name, dataset, patient.id, grid.modality, burned_in)
+            try:
+                yield from header_faults(name, dataset, patient.id, grid.modality, burned_in)
+            except BROKEN as error:
+                yield Fault(name, f"unreadable ({error})", "elements that can be read", REMEDY)
             uids[str(dataset.get("SOPInstanceUID", ""))] += 1
         for keyword in ("StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID"):
             values = {str(dataset[keyword].value) for dataset in datasets.values() if keyword in dataset}

@@ -119,8 +119,9 @@ def _form_faults(volume: Volume, folder: Path, provenance: Provenance, form: Dic
     where, faults = f"DICOM series {folder}", []
     if form.kind == "enhanced" and volume.modality not in ENHANCED_CLASSES:
         faults.append(Fault(where, f"an enhanced {volume.modality} image", "enhanced CT or MR", SINGLE))
-    if form.kind == "enhanced" and provenance.burned_in == "YES":  # C.8.15.2 and C.8.13.1 allow NO and nothing else
-        faults.append(Fault(where, "Burned In Annotation YES in an enhanced image", "NO, or not judged", SINGLE))
+    if form.kind == "enhanced" and provenance.burned_in != "NO":  # the one value of C.8.15.2 and C.8.13.1
+        said = provenance.burned_in or "that nobody judged"
+        faults.append(Fault(where, f"Burned In Annotation {said} in an enhanced image", "NO", SINGLE))
     if form.syntax == "jpeg2000_lossless" and min(volume.array.shape[:2]) < SMALLEST_JPEG2000:
         faults.append(Fault(where, f"planes of {volume.array.shape[0]} × {volume.array.shape[1]} pixels in JPEG 2000",
                             f"{SMALLEST_JPEG2000} or more along each side",

@@ -121,10 +121,15 @@ def ct_run(make_run: Callable[..., Path], ct_source: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def mr_run(make_run: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def mr_source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("mr") / f"{SENTINEL}_export"
     write_mr(folder)
-    data = DataConfig(kind="nifti", root=str(folder), modality="MR")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def mr_run(make_run: Callable[..., Path], mr_source: Path) -> Path:
+    data = DataConfig(kind="nifti", root=str(mr_source), modality="MR")
     preprocess = PreprocessConfig([8, 8, 8], [2.0] * 3, orientation="LAS", intensity="percentile", low=0, high=255)
     return make_run(data, preprocess)
 

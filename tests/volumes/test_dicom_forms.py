@@ -148,6 +148,10 @@ def test_a_form_that_cannot_hold_the_image_is_refused_before_anything_is_written
     got = " | ".join(fault.got for fault in caught.value.faults)
     assert "enhanced DX" in got and "Burned In Annotation YES" in got and "31 × 32" in got
     assert list(tmp_path.iterdir()) == []
+    unjudged = Provenance("GAN", "GAN", "0.1.0", 8.0, 1e-5, "patient", burned_in=None)
+    with pytest.raises(InputError, match="that nobody judged"):
+        write_dicom_series(volume_of("CT"), tmp_path / "s", SyntheticIdentity("SYN-1"), unjudged,
+                           form=DicomForm("enhanced"))  # fmt: skip
     for form in (("multi", "rle_lossless"), ("enhanced", "jpeg")):
         with pytest.raises(ValueError, match="Expected one of"):
             DicomForm(*form)
