@@ -25,12 +25,15 @@ class Rule:
     """One line of the table. ``items``: of a sequence, a number or the keyword that tells it; None elsewhere."""
 
     keyword: str
+    tag: int
+    representations: tuple[str, ...]
+    multiplicity: str  # Value Multiplicity, "1" or "2-n" say
     type: str
     values: tuple[str, ...] = ()  # () is any
     empty: bool = False
     items: str | None = None
     condition: str | None = None
-    inside: dict[str, Rule] = field(default_factory=dict)  # of a sequence's items
+    inside: dict[int, Rule] = field(default_factory=dict)  # of a sequence's items, by tag
 
 
 @dataclass(frozen=True)
@@ -43,17 +46,17 @@ class Broken:
 
 
 @functools.cache
-def rules_of(modules: tuple[str, ...]) -> dict[str, Rule]:
-    """The rules of an object, by keyword; what a later module says of an element replaces what an earlier one did."""
-    rules: dict[str, Rule] = {}
+def rules_of(modules: tuple[str, ...]) -> dict[int, Rule]:
+    """The rules of an object, by tag; what a later module says of an element replaces what an earlier one did."""
+    rules: dict[int, Rule] = {}
     for module in modules:
         levels = [rules]
         for line in MODULES[module].strip().splitlines():
-            deep, rule = _parse(line.strip())
+            deep, rule = parse_line(line.strip())
             level = levels[deep]
-            if rule.keyword in level:
-                rule.inside.update(level[rule.keyword].inside)
-            level[rule.keyword] = rule
+            if rule.tag in level:
+                rule.inside.update(level[rule.tag].inside)
+            level[rule.tag] = rule
             levels[deep + 1 :] = [rule.inside]
     return rules
 
@@ -78,26 +81,24 @@ def broken_file(dataset: FileDataset) -> Iterator[Broken]:
                 yield Broken(where, f"stack and position {place}", f"position {number} of stack 1, in both elements")
 
 
-def broken_rules(dataset: Dataset, rules: Mapping[str, Rule], where: str = "") -> Iterator[Broken]:
+def broken_rules(dataset: Dataset, rules: Mapping[int, Rule], where: str = "") -> Iterator[Broken]:
     """Every way in which ``dataset`` breaks ``rules``."""
-    for keyword, rule in rules.items():
-        tag = tag_for_keyword(keyword)
-        assert tag is not None, keyword
+    for tag, rule in rules.items():
         if tag in dataset:
-            yield from _element_faults(dataset, dataset[tag], rule, where + keyword)
+            yield from _element_faults(dataset, dataset[tag], rule, where + rule.keyword)
         elif rule.type in ("1", "2") or (rule.type == "1C" and _holds(rule.condition, dataset)):
-            yield Broken(where + keyword, "nothing", _expected(rule))
-    for element in dataset:
-        if element.tag.is_private:
-            yield Broken(f"{where}{element.tag}", "a private element", "none")
-        elif keyword_for_tag(element.tag) not in rules:
-            name = keyword_for_tag(element.tag) or str(element.tag)
+            yield Broken(where + rule.keyword, "nothing", _expected(rule))
+    for other in dataset.keys() - rules.keys():
+        if other.is_private:
+            yield Broken(f"{where}{other}", "a private element", "none")
+        else:
+            name = keyword_for_tag(other) or str(other)
             yield Broken(where + name, "an element that imgsynth does not write", "none but those it does")
 
 
 def _element_faults(dataset: Dataset, element: DataElement, rule: Rule, where: str) -> Iterator[Broken]:
-    if element.VR not in dictionary_VR(element.tag).split(" or "):
-        yield Broken(where, f"value representation {element.VR}", dictionary_VR(element.tag))
+    if element.VR not in rule.representations:
+        yield Broken(where, f"value representation {element.VR}", " or ".join(rule.representations))
         return
     if element.VR == "SQ":
         yield from _item_faults(dataset, element, rule, where)
@@ -109,8 +110,8 @@ def _element_faults(dataset: Dataset, element: DataElement, rule: Rule, where: s
         elif rule.type in ("1", "1C"):
             yield Broken(where, "an empty value", _expected(rule))
         return
-    if not _fits(count, dictionary_VM(element.tag)):
-        yield Broken(where, f"{count} values", f"{dictionary_VM(element.tag)} of them")
+    if not _fits(count, rule.multiplicity):
+        yield Broken(where, f"{count} values", f"{rule.multiplicity} of them")
     found = _text(element)
     if rule.values and found not in rule.values:
         yield Broken(where, repr(found), _expected(rule))
@@ -130,18 +131,20 @@ def _item_faults(dataset: Dataset, element: DataElement, rule: Rule, where: str)
         yield from broken_rules(item, rule.inside, f"{where}[{number}].")
 
 
-def _parse(line: str) -> tuple[int, Rule]:
+def parse_line(line: str) -> tuple[int, Rule]:
+    """How far down a line of the table is, and its rule."""
     found = LINE.fullmatch(line)
     assert found is not None, line
     keyword, value = found["keyword"], found["value"]
     tag = tag_for_keyword(keyword)
     assert tag is not None, line
     items = None
-    if dictionary_VR(tag) == "SQ":
+    representations = tuple(dictionary_VR(tag).split(" or "))
+    if representations == ("SQ",):
         items = "0" if value == "empty" else value.removesuffix(" items") or "1"
     values = tuple(value[1:].split("|")) if value.startswith("=") else ()
-    rule = Rule(keyword, found["type"], values, value == "empty", items, found["condition"])
-    return len(found["deep"]), rule
+    return len(found["deep"]), Rule(keyword, tag, representations, dictionary_VM(tag), found["type"], values,
+                                    value == "empty", items, found["condition"])  # fmt: skip
 
 
 def _holds(condition: str | None, dataset: Dataset) -> bool:

@@ -16,6 +16,7 @@ from pydicom.datadict import dictionary_VR, tag_for_keyword
 
 from imgsynth.release.dicom_rules import Rule, broken_file, rules_of
 from imgsynth.release.dicom_table import FILE_META, MODULES, OBJECTS
+from imgsynth.release.dicom_table_text import markdown
 from imgsynth.volumes.dicom_syntax import SYNTAXES
 from imgsynth.volumes.dicom_write import DicomForm, write_dicom_series
 from imgsynth.volumes.geometry import projection_affine
@@ -49,10 +50,10 @@ def test_what_is_written_breaks_no_rule(tmp_path, modality, kind, syntax):
 Path_ = tuple[str, ...]  # keywords down to a rule
 
 
-def all_rules(rules: Mapping[str, Rule], path: Path_ = ()) -> Iterator[tuple[Path_, Rule]]:
-    for keyword, rule in rules.items():
-        yield (*path, keyword), rule
-        yield from all_rules(rule.inside, (*path, keyword))
+def all_rules(rules: Mapping[int, Rule], path: Path_ = ()) -> Iterator[tuple[Path_, Rule]]:
+    for rule in rules.values():
+        yield (*path, rule.keyword), rule
+        yield from all_rules(rule.inside, (*path, rule.keyword))
 
 
 def parent(dataset: Dataset, path: Path_) -> Dataset:
@@ -93,22 +94,18 @@ def mutations(element: DataElement, rule: Rule, holder: Dataset) -> Iterator[tup
 @each_kind
 def test_each_line_of_the_table_is_caught_when_broken(tmp_path, modality, kind):
     sound = written(tmp_path, modality, kind)
-    meta = rules_of(FILE_META)
-    lines = [*all_rules(meta), *all_rules(rules_of(OBJECTS[sound.SOPClassUID]))]
+    meta = {rule.keyword for rule in rules_of(FILE_META).values()}
+    lines = [*all_rules(rules_of(FILE_META)), *all_rules(rules_of(OBJECTS[sound.SOPClassUID]))]
     tried: Counter[Path_] = Counter()
     for path, rule in lines:
-        for name in names_of_mutations(sound, path, rule):
+        original = parent(sound.file_meta if path[0] in meta else sound, path)
+        for name, _ in mutations(original[path[-1]], rule, original):
             dataset = copy.deepcopy(sound)
             holder = parent(dataset.file_meta if path[0] in meta else dataset, path)
             dict(mutations(holder[path[-1]], rule, holder))[name]()
             assert place(path) in broken(dataset), (path, name)
             tried[path] += 1
     assert set(tried) == {path for path, _ in lines}
-
-
-def names_of_mutations(sound: Dataset, path: Path_, rule: Rule) -> list[str]:
-    holder = parent(sound.file_meta if path[0] in rules_of(FILE_META) else sound, path)
-    return [name for name, _ in mutations(holder[path[-1]], rule, holder)]
 
 
 @each_kind
@@ -206,3 +203,8 @@ def test_no_line_is_looser_than_the_standard(tmp_path, iod):
 def test_every_module_is_of_some_object():
     used = {name for modules in OBJECTS.values() for name in modules} | set(FILE_META)
     assert used == set(MODULES)
+
+
+def test_the_page_for_people_is_what_the_table_says():
+    page = Path(__file__).parents[2] / "docs" / "dicom_attributes.md"
+    assert page.read_text(encoding="utf-8") == markdown(), "python -m imgsynth.release.dicom_table_text > that page"
