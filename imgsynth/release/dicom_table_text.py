@@ -1,4 +1,4 @@
-"""docs/dicom_attributes.md, the table for people: ``python -m imgsynth.release.dicom_table_text`` writes it to stdout."""
+"""docs/dicom_attributes.md, the table for people; ``python -m imgsynth.release.dicom_table_text`` prints it anew."""
 
 from __future__ import annotations
 
