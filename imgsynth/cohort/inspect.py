@@ -31,7 +31,7 @@ def inspect_cohort(
     ``preprocess``: they come from private headers, so they are there to be replaced by round numbers that would be
     chosen for any cohort of this kind. ``defaced`` is data.defaced.
     """
-    grid = grid_of(preprocess, manifest.modality)
+    grid = grid_of(preprocess, manifest.modality, manifest.structures)
     items = manifest.items
     per_patient = Counter(Counter(item.patient for item in items).values())
     intensities, broken = _intensities(manifest)

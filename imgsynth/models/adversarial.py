@@ -57,7 +57,8 @@ def known_as_fake(logit_B: Tensor) -> Tensor:
 
 
 class Discriminator(nn.Module):
-    """The private network, on images and the ``structures`` of their masks. ``logits(x_BC, y_B)`` are [B]; ``forward(x_BC, y_B, target_B)`` the losses [B].
+    """The private network, on images and the ``structures`` of their masks. ``logits(x_BC, y_B)`` are [B];
+    ``forward(x_BC, y_B, target_B)`` the losses [B].
 
     ``lipschitz``: no image's logit is further from another's of its class than the images are (``lipschitz.py``).
     """

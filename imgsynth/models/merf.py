@@ -31,9 +31,9 @@ VOXELS = 4096  # an image is averaged down to fewer before its features are take
 class FourierFeatures(nn.Module):
     """φ: x_BC [B, 1 + structures, *shape] to [B, 2 F], of length 1.
 
-    ``length_scales`` are in units of the square root of the number of voxels, in all channels, so that they mean the same difference of
-    intensity per voxel on every grid; each has an equal part of the ``frequencies``. Public: a function of the grid and
-    ``seed`` alone.
+    ``length_scales`` are in units of the square root of the number of voxels, in all channels, so that they mean the
+    same difference of intensity per voxel on every grid; each has an equal part of the ``frequencies``. Public: a
+    function of the grid and ``seed`` alone.
     """
 
     def __init__(

@@ -101,8 +101,8 @@ class Generator(nn.Module):
     """G: z_BL [B, inputs], y_B [B] to images [B, 1 + structures, *shape] in [-1, 1].
 
     The first ``latent`` of z set what is in the image, the others, one for each voxel, its texture: noise of an
-    amplitude that the network chooses for every place; a mask has none. A network that has none makes images smoother than real ones,
-    and a classifier that learns from them looks at what real images do not have.
+    amplitude that the network chooses for every place; a mask has none. A network that has none makes images smoother
+    than real ones, and a classifier that learns from them looks at what real images do not have.
     """
 
     def __init__(

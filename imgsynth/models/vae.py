@@ -47,9 +47,7 @@ class Encoder(nn.Module):
 
     FEATURE_NORM = 8.0
 
-    def __init__(
-        self, grids: list[tuple[int, ...]], channels: int, classes: int, latent: int, structures: int = 0
-    ):
+    def __init__(self, grids: list[tuple[int, ...]], channels: int, classes: int, latent: int, structures: int = 0):
         super().__init__()
         dims, halvings, features = len(grids[0]), len(grids) - 1, channels * voxels(grids[-1])
         self.classes = classes

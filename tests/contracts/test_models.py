@@ -45,7 +45,10 @@ MODELS = {
     "merf, masks": partial(MERF, latent=4, channels=4, widest=8, frequencies=50, images=12, structures=2),
     "pategan, masks": partial(PATEGAN, latent=4, channels=4, widest=8, images=8, structures=2),
     "evolution, masks": lambda shape, classes: Evolution(
-        shape, classes, {"_target_": "imgsynth.models.VAE", "latent": 4, "channels": 4, "widest": 8}, candidates=6,
+        shape,
+        classes,
+        {"_target_": "imgsynth.models.VAE", "latent": 4, "channels": 4, "widest": 8},
+        candidates=6,
         structures=2,
     ),
 }
