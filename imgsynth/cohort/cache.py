@@ -165,11 +165,8 @@ class _DiskCache(monai.data.PersistentDataset):
 
 def _key(item: Item) -> bytes:
     """An image by its content and its mask's, and by which frames of its file it is and where they lie."""
-    return (
-        hashlib.sha256(repr((item.digest, item.mask_digest, item.frames, item.affine, item.modality)).encode())
-        .hexdigest()
-        .encode()
-    )
+    content = item.digest, item.mask_digest, item.frames, item.affine, item.modality
+    return hashlib.sha256(repr(content).encode()).hexdigest().encode()
 
 
 class _Attempts(Dataset[Any]):

@@ -25,7 +25,7 @@ def generate(run: Run, labels_B: np.ndarray, random: torch.Generator) -> np.ndar
 def images_of(model: GenerativeModel, labels_B: np.ndarray, random: torch.Generator) -> np.ndarray:
     """Sample one image for each class index of ``labels_B``.
 
-    Returns float32 [B, 1, *spatial] in [-1, 1]. Sees no data: this is post-processing of the private training and costs
+    Returns float32 [B, C, *spatial], C = 1 and the structures of the masks, in [-1, 1]. Sees no data: this is post-processing of the private training and costs
     no privacy, however many images are drawn (Dwork and Roth 2014, proposition 2.1).
     """
     labels_B = np.asarray(labels_B, dtype=np.int64)
@@ -33,7 +33,7 @@ def images_of(model: GenerativeModel, labels_B: np.ndarray, random: torch.Genera
         raise ValueError(f"Expected class indices [B] below {model.classes}, got {labels_B!r}.")
     device = next(model.parameters()).device
     at_once = max(1, VOXELS_AT_ONCE // math.prod(model.shape))
-    batches = [np.empty((0, 1, *model.shape), np.float32)]
+    batches = [np.empty((0, model.image_channels, *model.shape), np.float32)]
     model.eval()
     with torch.no_grad():
         for start in range(0, len(labels_B), at_once):
