@@ -278,6 +278,6 @@ def test_what_the_model_is_told_otherwise_is_refused(masks: str, told: int) -> N
 
 
 def test_unfit_masks_and_transforms_are_reported_with_the_rest() -> None:
-    found = faults(*PAIRS, "data.masks=[a,a]", "trainer.steps=0",
-                   "preprocess.extra=[{_target_: monai.transforms.ToTensor}, {_target_: monai.transforms.RandFlip}]")  # fmt: skip
+    extra = "[{_target_: monai.transforms.ToTensor}, {_target_: monai.transforms.RandFlip}]"
+    found = faults(*PAIRS, "data.masks=[a,a]", "trainer.steps=0", f"preprocess.extra={extra}")
     assert set(found) == {"data.masks", "trainer.steps", "preprocess.extra[0]"}

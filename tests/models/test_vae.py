@@ -1,6 +1,7 @@
 """The VAE's losses against torch.distributions, and that it learns what images have in common and how they differ."""
 
 import torch
+import torch.nn.functional as F
 from torch.distributions import Laplace, Normal, kl_divergence
 
 from imgsynth.models import VAE

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from imgsynth.training.sheets import GAP, LINE, PANEL, save_png, sheet
-from imgsynth.types import Grid
+from imgsynth.training.sheets import GAP, LINE, OUTLINES, PANEL, save_png, sheet
+from imgsynth.types import Grid, Structure
 
 MARGIN = 64
 
