@@ -76,7 +76,7 @@ def load_pair(manifest: Manifest, item: Item) -> Pair:
             Fault(str(path), "no mask, or content that has changed since the manifest was made",
                   "the masks that were checked when the run was begun", "put them back, or start a new run")
         )  # fmt: skip
-    return Pair(load_volume(manifest, item), read_nifti(path))
+    return Pair(load_volume(manifest, item), read_file(path, item.modality))
 
 
 def is_nifti(path: Path) -> bool:

@@ -12,12 +12,13 @@ import pytest
 import torch
 from monai.transforms import RandAdjustContrast, RandFlip, RandGaussianNoise, RandRotate90
 from pair_cohort import AFFINE, MASKS, VALUES, pair_data, pair_preprocess, write_pairs
+from PIL import Image
 
 from imgsynth.cohort.build import build_manifest
 from imgsynth.cohort.dataset import PatientDataset
 from imgsynth.cohort.manifest import Manifest
 from imgsynth.cohort.masks import declaration_faults, label_map, structures_of
-from imgsynth.schema import DataConfig
+from imgsynth.schema import DataConfig, PreprocessConfig
 from imgsynth.types import InputError, Structure
 
 
@@ -36,7 +37,7 @@ def rewrite(path: Path, array: np.ndarray | None = None, affine: np.ndarray | No
                              image.affine if affine is None else affine), path)  # fmt: skip
 
 
-def labels(x_C: torch.Tensor) -> np.ndarray:
+def labels_of(x_C: torch.Tensor) -> np.ndarray:
     return np.array([0, *VALUES])[label_map(x_C[1:].numpy())]
 
 
@@ -64,10 +65,10 @@ def test_a_mask_is_looked_up_where_its_image_is(pairs: Path, spacing: tuple[floa
         assert x_C.shape == (3, 10, 14, 9) and set(x_C[1:].unique().tolist()) <= {-1.0, 1.0}
         expected = looked_up(np.asarray(nib.load(mask_of(pairs, patient)).dataobj), (10, 14, 9), np.array(spacing), 1.0)
         sure = expected >= 0
-        assert (labels(x_C)[sure] == expected[sure]).all() and (expected > 0).sum() > 20
+        assert (labels_of(x_C)[sure] == expected[sure]).all() and (expected > 0).sum() > 20
         if spacing == (2.0, 2.0, 2.5):  # no resampling: a structure is where its brightness is
             grey = (x_C[0].numpy() + 1) / 2 * 170
-            assert (grey[labels(x_C) == 4] > 115).all() and (grey[labels(x_C) == 0] < 55).all()
+            assert (grey[labels_of(x_C) == 4] > 115).all() and (grey[labels_of(x_C) == 0] < 55).all()
 
 
 def test_the_image_is_what_it_is_without_its_mask(pairs: Path) -> None:
@@ -90,7 +91,7 @@ def test_random_transforms_move_image_and_mask_together(pairs: Path) -> None:
     for _ in range(3):
         for patient, x_C, _ in data.all_images():
             grey = (x_C[0].numpy() + 1) / 2 * 170
-            assert (labels(x_C) == np.where(grey > 115, 4, np.where(grey > 55, 1, 0))).all()
+            assert (labels_of(x_C) == np.where(grey > 115, 4, np.where(grey > 55, 1, 0))).all()
             moved += not torch.equal(x_C, plain[patient])
     assert moved > 5
 
@@ -146,20 +147,20 @@ def test_every_unfit_mask_is_named_at_once(pairs: Path) -> None:
     bad = np.asarray(nib.load(mask_of(pairs, "case_001")).dataobj).copy()
     bad[0, 0, 0] = 3
     rewrite(mask_of(pairs, "case_001"), bad)
+    rewrite(mask_of(pairs, "case_006"), bad)
+    with pytest.raises(InputError, match=r"3 \(in 2\) masks, labelsTr/case_001.nii.gz, labelsTr/case_006.nii.gz"):
+        build_manifest(pair_data(pairs))
     moved = AFFINE.copy()
     moved[0, 3] += 0.5
     rewrite(mask_of(pairs, "case_002"), affine=moved)
     rewrite(mask_of(pairs, "case_003"), bad[:-1])
     mask_of(pairs, "case_004").write_bytes(b"no NIfTI")
+    mask_of(pairs, "case_005").unlink()
     with pytest.raises(InputError) as caught:
         build_manifest(pair_data(pairs))
-    said = {Path(f.where).name if "case" in f.where else f.where: str(f) for f in caught.value.faults}
+    said = {Path(f.where).name: str(f) for f in caught.value.faults}
     assert set(said) == {"case_002.nii.gz", "case_003.nii.gz", "case_004.nii.gz", "data.masks"}
-    assert "3 (in 1)" in said["data.masks"] and "case_001" in said["data.masks"]
-    assert "0.5 mm elsewhere" in said["case_002.nii.gz"] and "(9, 12, 9)" in said["case_003.nii.gz"]
-    mask_of(pairs, "case_005").unlink()
-    with pytest.raises(InputError, match="no mask beside 1 of 8 images: imagesTr/case_005"):
-        build_manifest(pair_data(pairs))
+    assert "no fit mask beside 4 of 8 images: imagesTr/case_002" in said["data.masks"]
 
 
 def test_fractional_values_are_no_labels(pairs: Path) -> None:
@@ -169,10 +170,26 @@ def test_fractional_values_are_no_labels(pairs: Path) -> None:
         build_manifest(pair_data(pairs))
 
 
-def test_masks_of_other_sources_are_refused(npz: Path) -> None:
+def test_a_source_without_masks_is_refused(npz: Path) -> None:
     data = DataConfig(kind="npz", root=str(npz), modality="DX", classes=["0", "1"], masks=["a"])
-    with pytest.raises(InputError, match=r"data\.kind=npz"):
+    with pytest.raises(InputError, match="no fit mask beside 12 of 12 images"):
         build_manifest(data)
+
+
+def test_pictures_have_masks_too(tmp_path: Path) -> None:
+    """2D, as nnU-Net lays it out: PNG images and PNG masks."""
+    for case in range(4):
+        labels = np.zeros((12, 10), np.uint8)
+        labels[3 + case : 7 + case, 2:5], labels[3 + case : 7 + case, 5:6] = 1, 4
+        for folder, array in (("imagesTr", 50 * labels), ("labelsTr", labels)):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            Image.fromarray(array).save(tmp_path / folder / f"case_{case}.png")
+    manifest, _ = build_manifest(DataConfig(kind="nifti", root=str(tmp_path), modality="DX", masks=MASKS))
+    data = PatientDataset(manifest, "train", PreprocessConfig(shape=[12, 10], fit="resize", low=0, high=255))
+    for patient, x_C, _ in data.all_images():
+        written = np.asarray(Image.open(tmp_path / "labelsTr" / f"{patient}.png"))
+        assert x_C.shape == (3, 12, 10) and (labels_of(x_C) == written).all()
+        np.testing.assert_allclose((x_C[0].numpy() + 1) / 2 * 255, 50 * written, atol=0.01)
 
 
 def test_a_mask_that_changed_since_is_refused(pairs: Path) -> None:
