@@ -30,7 +30,7 @@ def mask_faults(found: Found, data: DataConfig) -> list[Fault]:
     without = [scan.names[0] for scan in found.scans if scan.mask is None]
     if without:
         got = f"no fit mask beside {len(without)} of {len(found.scans)} images: {_shown(without)}"
-        return [Fault("data.masks", got, "a mask for each, on its image's grid: in labelsTr, or NAME_dseg, NAME_mask, …",
+        return [Fault("data.masks", got, "a mask for each, on its image's grid: labelsTr, or NAME_dseg, NAME_mask, …",
                       "add or mend them, or take these images out; data.masks=null uses none")]  # fmt: skip
     declared = {0, *(structure.value for structure in structures_of(data.masks))}
 
