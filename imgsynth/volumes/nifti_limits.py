@@ -54,6 +54,8 @@ def check_header(path: Path) -> None:
         for report in BatteryRunner(form._get_checks()).check_only(header):
             if report.problem_level >= _DOUBTFUL and "divisible" not in report.problem_msg:
                 raise _fault(path, f"a header with {report.problem_msg}", "unreadable")
+        if not float(header["vox_offset"]).is_integer():
+            raise _fault(path, f"data that begin at byte {header['vox_offset']}", "unreadable")
         if start[form.sizeof_hdr : form.sizeof_hdr + 1] not in (b"", b"\0"):
             _check_extensions(cast(BinaryIO, file), header, path)
 

@@ -1,4 +1,4 @@
-"""Broken files, of which benchmarks/fuzz.py reads thousands: here as many as take a few seconds."""
+"""Two thousand broken files: none crashes or hangs the readers or fills the memory, each refusal names its file."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from types import ModuleType
 import pytest
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-FEW = 330  # every damage and every bomb at least twice
+ALL = 2000
 
 
 @pytest.fixture(scope="module")
@@ -23,14 +23,14 @@ def fuzz() -> ModuleType:
         sys.path.remove(str(BENCHMARKS))
 
 
-def test_broken_files_are_refused_by_name_without_crash_or_hang(fuzz, tmp_path, monkeypatch):
+def test_broken_files_are_refused_by_name_without_crash_or_hang(fuzz, tmp_path):
     """Time is not asserted here, but for the minute after which a file counts as hung."""
-    outcomes = list(fuzz.read_all(range(FEW), tmp_path))
-    assert len(outcomes) == FEW
+    outcomes = list(fuzz.read_all(range(ALL), tmp_path))
+    assert len(outcomes) == ALL
     assert not [f"{o.name}: {o.what}" for o in outcomes if o.what not in ("read", "refused", "passed over")]
     assert max(outcome.memory for outcome in outcomes) < fuzz.MOST_BYTES
     refused = Counter("bomb" if "-bomb-" in o.name else "damage" for o in outcomes if o.what == "refused")
-    assert refused["damage"] > FEW // 3 and refused["bomb"] >= 2 * (len(fuzz.BOMBS) - 1)  # a long tail hurts nobody
+    assert refused["damage"] > ALL // 2 and refused["bomb"] >= 180  # a long tail hurts nobody
 
 
 def test_sound_files_of_every_kind_are_read(fuzz, tmp_path):
