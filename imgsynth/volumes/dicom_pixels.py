@@ -9,7 +9,7 @@ from pydicom import Dataset, dcmread, uid
 
 from imgsynth.types import Fault, InputError, IntensityUnit
 from imgsynth.volumes.archives import on_disk
-from imgsynth.volumes.dicom_codestream import check_frame_sizes
+from imgsynth.volumes.dicom_codestream import check_frames
 from imgsynth.volumes.dicom_element import BROKEN, element, items, number, refuse, text, whole
 from imgsynth.volumes.dicom_kind import ENHANCED
 from imgsynth.volumes.dicom_planes import functional_group, shared_groups
@@ -33,7 +33,7 @@ def read_frames(path: Path) -> tuple[np.ndarray, IntensityUnit]:
         if "TransferSyntaxUID" not in dataset.file_meta:
             dataset.file_meta.TransferSyntaxUID = _syntax(*dataset.original_encoding)
         if dataset.file_meta.TransferSyntaxUID.is_encapsulated:
-            check_frame_sizes(dataset, path)
+            check_frames(dataset, path)
         stored = dataset.pixel_array
     except BROKEN as error:
         raise InputError(Fault(str(path), f"{element('PixelData')} that cannot be decoded ({_first_line(error)})",
