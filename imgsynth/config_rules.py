@@ -13,7 +13,6 @@ from imgsynth.audit.policy import read_policy
 from imgsynth.audit.registry import settings_faults
 from imgsynth.cohort.build_dicomweb import date_range
 from imgsynth.cohort.dicomweb import url_fault
-from imgsynth.cohort.masks import declaration_faults
 from imgsynth.privacy.public import DECLARATION, is_declaration
 from imgsynth.schema import Config, DataConfig, InitConfig, PreprocessConfig, PrivacyConfig
 from imgsynth.types import Fault, InputError
@@ -124,6 +123,7 @@ RULES: tuple[Rule, ...] = (
     ("evaluate.n", *_at_least_one),
     ("evaluate.bootstrap", *_at_least_one),
     ("evaluate.classifier_seeds", *_at_least_one),
+    ("evaluate.shares", lambda v: all(0 < share <= 1 for share in v), "shares above 0, at most 1"),
     ("audit.n", *_at_least_one),
     ("audit.samples", *_at_least_one),
     ("audit.references", lambda v: v == 0 or (v >= 4 and v % 2 == 0), "0, or an even number of 4 or more"),
@@ -157,7 +157,6 @@ def range_faults(config: Config) -> list[Fault]:
         _source_faults(config.data),
         _choice_faults(config.data),
         _dicomweb_faults(config.data),
-        declaration_faults(config.data.masks),
         _grid_faults(config.preprocess),
         _init_faults(config.init),
         _privacy_faults(config.privacy),

@@ -68,9 +68,6 @@ class DataConfig:
     derivatives: str | None = None  # bids: take images from derivatives/<this>; null: from the dataset itself
     channel: str | None = None  # nnunet: which channel of several, by its name in dataset.json or its number
     classes: list[str] | None = None  # the public list of labels, in order; needed as soon as there is a label
-    # The public list of structures of the masks beside the images, in the order of their values 1, 2, …; or entries
-    # {name, value, code: [scheme, value, meaning]}, the code for DICOM. null: masks are not used.
-    masks: list[Any] | None = None
     modality: str | None = None  # for sources that do not say: CT, MR, DX, CR
     defaced: bool | None = None  # heads: faces removed or skulls stripped, as the custodian declares; null: nobody did
     images_per_patient: int = 1  # K: how many images of a patient one step uses at most
@@ -194,6 +191,8 @@ class EvaluateConfig:
     n: int = 512  # real and synthetic images used at most
     bootstrap: int = 200
     classifier_seeds: int = 3
+    rivals: bool = True  # a classifier trained by DP-SGD and noised class means, both at the run's ε, beside the rest
+    shares: list[float] = field(default_factory=lambda: [0.05, 0.1, 0.25, 1.0])  # of real patients, for the curve
     seed: int = 0
 
 

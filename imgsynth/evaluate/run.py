@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from imgsynth import console
-from imgsynth.evaluate.classifiers import ConvolutionalNetwork, LinearProbe
+from imgsynth.evaluate.classifiers import Boosted, ConvolutionalNetwork, LinearProbe, ResidualNetwork
 from imgsynth.evaluate.continuity import continuity
 from imgsynth.evaluate.diversity import ms_ssim_diversity
 from imgsynth.evaluate.fid import fid
@@ -18,9 +18,11 @@ from imgsynth.evaluate.intensity import histogram_json, intensity_distance
 from imgsynth.evaluate.kid import kernel_distance
 from imgsynth.evaluate.manifold import NOTES, manifold_metric
 from imgsynth.evaluate.metric import Comparison, Measurement, NotDone
+from imgsynth.evaluate.rivals import rivals_of
 from imgsynth.evaluate.slices import slice_frechet
 from imgsynth.evaluate.spectrum import spectrum_distance
-from imgsynth.evaluate.utility import utility
+from imgsynth.evaluate.subgroups import SMALLEST, Attributes, attributes_of, coverage_by_group, scores_by_group
+from imgsynth.evaluate.utility import Rivals, utility
 from imgsynth.files import write_json
 from imgsynth.measure.encoders import get_encoder
 from imgsynth.measure.images import Images
@@ -50,7 +52,10 @@ def metrics_for(c: Comparison) -> dict[str, Callable[[Comparison], Measurement]]
     return METRICS | (VOLUMES if c.grid.spatial_dims == 3 else {}) | (STANDARD if c.encoder.standard_fid else {})
 
 
-def evaluate(c: Comparison, class_names: Sequence[str], classifier_seeds: int) -> dict[str, Any]:
+def evaluate(
+    c: Comparison, class_names: Sequence[str], classifier_seeds: int, rivals: Rivals | None = None,
+    attributes: Attributes | None = None, shares: Sequence[float] = (),
+) -> dict[str, Any]:  # fmt: skip
     """Every metric, of all and of each class, and the utility test; what cannot be measured is listed with its reason.
     JSON-able."""
     metrics, not_done = _measured(c)
@@ -59,10 +64,16 @@ def evaluate(c: Comparison, class_names: Sequence[str], classifier_seeds: int) -
         for k, name in enumerate(console.track(class_names, "measuring by class")):
             found, left_out = _measured(c.of_class(k))
             per_class[name] = {"metrics": found, "not_done": left_out}
-    classifiers = [LinearProbe(c.encoder), ConvolutionalNetwork(classifier_seeds)]
+    classifiers = [ConvolutionalNetwork(classifier_seeds), ResidualNetwork(classifier_seeds),
+                   LinearProbe(c.encoder), Boosted(c.encoder, classifier_seeds)]  # fmt: skip
+    attributes = attributes or {}
     useful: dict[str, Any] = {}
+    by_group: list[dict[str, Any]] = []
     try:
-        useful = utility(c.train, c.test, c.synthetic, classifiers, class_names, c.bootstrap, c.seed)
+        useful, trained, test = utility(
+            c.train, c.test, c.synthetic, classifiers, class_names, c.bootstrap, c.seed, rivals, shares
+        )
+        by_group = scores_by_group(trained, test, attributes, c.bootstrap, c.seed)
     except NotDone as reason:
         not_done.append({"what": "utility (train on synthetic, test on real)", "why": str(reason)})
     return {
@@ -75,6 +86,11 @@ def evaluate(c: Comparison, class_names: Sequence[str], classifier_seeds: int) -
         "per_class": per_class,
         "histogram": histogram_json(c.test, c.synthetic, c.grid) if len(c.test) else None,
         "utility": useful,
+        "subgroups": {
+            "smallest": SMALLEST,
+            "coverage": coverage_by_group(c, attributes, class_names),
+            "utility": by_group,
+        },
         "not_done": not_done,
     }
 
@@ -126,7 +142,11 @@ def evaluate_run(run_dir: Path, cfg: Config, extra_transforms: Sequence[Any] = (
         bootstrap=settings.bootstrap,
         seed=settings.seed,
     )
-    result = evaluate(comparison, run.manifest.classes, settings.classifier_seeds)
+    result = evaluate(
+        comparison, run.manifest.classes, settings.classifier_seeds,
+        rivals_of(run, comparison, settings, extra_transforms) if settings.rivals else None,
+        attributes_of(run.manifest), settings.shares,
+    )  # fmt: skip
     header = {"format": FORMAT, "scope": SCOPE, "unit": run.manifest.unit, "cohort_notes": list(run.manifest.notes)}
     result = header | result
     write_json(run_dir / "evaluation.json", result)

@@ -1,51 +1,58 @@
-"""Utility: train on synthetic, test on real (Esteban et al. 2017, arXiv:1706.02633), beside the real-data ceiling.
+"""Utility: train on synthetic, test on real (Esteban et al. 2017, arXiv:1706.02633), beside what else could be done.
 
-A classifier is trained on synthetic images and tested on the test patients; the ceiling is the same classifier trained
-on the real train patients. Intervals resample test patients.
+Every classifier is trained on synthetic images, on the real train patients (the ceiling), on both, and on samples of
+the trivial generator at the same ε (``trivial.py``), and tested on the test patients; one more is trained on the
+patients by DP-SGD at the same ε (``dp_classifier.py``). How much synthetic images add to few real ones is a curve.
+Intervals resample test patients, and differences are of the same resamples (paired).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from imgsynth import console
 from imgsynth.evaluate.classifiers import Classifier
 from imgsynth.evaluate.metric import require
+from imgsynth.evaluate.scores import SCORES, macro_auc
 from imgsynth.measure.images import Images
 from imgsynth.measure.resampling import bootstrap_weights, percentile_interval
 
 MIN_PATIENTS = 5  # of each class, in each of train, test and synthetic
+SYNTHETIC, REAL, BOTH, TRIVIAL, DP_SGD = "synthetic", "real", "real + synthetic", "trivial generator", "real (DP-SGD)"
+SHARES = (0.05, 0.1, 0.25, 1.0)  # of the real train patients, for the curve
+
+Outcome = dict[str, np.ndarray]  # for each of SCORES [1 + R]: the test set itself, then its resamples
 
 
-def weighted_auc(scores_N: np.ndarray, positive_N: np.ndarray, weights_RN: np.ndarray) -> np.ndarray:
-    """[R] area under the ROC curve for each row of image weights; ties count half; NaN where a side has no weight."""
-    positives, negatives = scores_N[positive_N], scores_N[~positive_N]
-    wins = (positives[:, None] > negatives[None, :]) + 0.5 * (positives[:, None] == negatives[None, :])
-    w_pos, w_neg = weights_RN[:, positive_N], weights_RN[:, ~positive_N]
-    total = w_pos.sum(1) * w_neg.sum(1)
-    area = ((w_pos @ wins) * w_neg).sum(1)
-    return np.divide(area, total, out=np.full(len(total), np.nan), where=total > 0)
+@dataclass(frozen=True, eq=False)
+class Rivals:
+    """What a synthetic set must beat: samples of the trivial generator, as many as there are synthetic images, and the
+    probabilities [S, N, K] that S classifiers trained by DP-SGD give the test images, of all K classes."""
+
+    trivial: Images | None = None
+    dp_sgd: Callable[[Images], np.ndarray] | None = None
 
 
-def macro_auc(scores_NK: np.ndarray, y_N: np.ndarray, weights_RN: np.ndarray) -> np.ndarray:
-    """[R] mean over classes of one-versus-rest AUC (for two classes: the AUC)."""
-    classes = scores_NK.shape[1]
-    if classes == 2:
-        return weighted_auc(scores_NK[:, 1], y_N == 1, weights_RN)
-    return np.mean([weighted_auc(scores_NK[:, k], y_N == k, weights_RN) for k in range(classes)], axis=0)
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """One classifier on one training set: its probabilities [S, N, K] of the test images, for S seeds."""
 
+    classifier: str
+    encoder: str | None
+    trained_on: str
+    n_train: int
+    scores_SNK: np.ndarray
+    y_N: np.ndarray  # what the test images are
 
-def balanced_accuracy(scores_NK: np.ndarray, y_N: np.ndarray, weights_RN: np.ndarray) -> np.ndarray:
-    """[R] mean over classes of recall for each row of image weights; NaN where a class has no weight."""
-    hit_N = scores_NK.argmax(1) == y_N
-    recalls = []
-    for k in range(scores_NK.shape[1]):
-        total = weights_RN[:, y_N == k].sum(1)
-        hits = weights_RN[:, (y_N == k) & hit_N].sum(1)
-        recalls.append(np.divide(hits, total, out=np.full(len(total), np.nan), where=total > 0))
-    return np.mean(recalls, axis=0)
+    def outcome(self, weights_RN: np.ndarray) -> Outcome:
+        """Each score, averaged over the seeds, of the whole test set (first) and of its resamples."""
+        everyone_RN = np.vstack([np.ones(len(self.y_N)), weights_RN])
+        return {name: np.mean([score(s_NK, self.y_N, everyone_RN) for s_NK in self.scores_SNK], axis=0)
+                for name, score in SCORES.items()}  # fmt: skip
 
 
 def usable_classes(train: Images, test: Images, synthetic: Images) -> list[int]:
@@ -57,37 +64,21 @@ def usable_classes(train: Images, test: Images, synthetic: Images) -> list[int]:
     return [int(k) for k in np.unique(test.y_N) if all(enough(side, int(k)) for side in (train, test, synthetic))]
 
 
-def train_and_test(
-    classifier: Classifier, train: Images, test: Images, classes: int, weights_RN: np.ndarray
-) -> dict[str, np.ndarray]:
-    """For each metric [1 + R], the mean over seeds; entry 0 is the test set itself, the others its resamples."""
-    everyone_RN = np.vstack([np.ones(len(test)), weights_RN])
-    auc, accuracy = [], []
-    for seed in range(classifier.seeds):
-        scores_NK = classifier.scores(train.x_NC, train.y_N, test.x_NC, classes, seed)
-        auc.append(macro_auc(scores_NK, test.y_N, everyone_RN))
-        accuracy.append(balanced_accuracy(scores_NK, test.y_N, everyone_RN))
-    return {
-        "auc": np.mean(auc, axis=0),
-        "balanced_accuracy": np.mean(accuracy, axis=0),
-        "auc_by_seed": np.array([a[0] for a in auc]),
-    }
-
-
 def utility(
     train: Images, test: Images, synthetic: Images, classifiers: Sequence[Classifier], names: Sequence[str],
-    replicates: int, seed: int,
-) -> dict[str, Any]:  # fmt: skip
-    """Train on synthetic and on real, test on real. ``names`` are the public class names, by index.
+    replicates: int, seed: int, rivals: Rivals | None = None, shares: Sequence[float] = (),
+) -> tuple[dict[str, Any], list[Trained], Images]:  # fmt: skip
+    """``names`` are the public class names, by index; ``shares`` those of the curve.
 
-    Returns {"classes", "classes_left_out", "n_test_patients", "chance", "results": [{"classifier", "encoder",
-    "trained_on": "synthetic" | "real", "n_train", "seeds", "auc": {value, low, high, by_seed}, "balanced_accuracy":
-    {value, low, high}, "gap_to_real": {value, low, high} | None}]}; the gap is of the AUC, real minus synthetic, on
-    the same resamples.
+    Returns the JSON-able result, all classifiers by their probabilities, and the test images of the usable classes with
+    labels among those. The result: {"classes", "classes_left_out", "n_test_patients", "chance", "results":
+    [{"classifier", "encoder", "trained_on", "n_train", "seeds", a {value, low, high} for each of SCORES, "gap_to_real"
+    and "over_trivial": differences of AUC with a p-value, or None}], "curve", "sentences"}.
 
     Raises:
         NotDone: with fewer than two usable classes.
     """
+    rivals = rivals or Rivals()
     kept = usable_classes(train, test, synthetic)
     require(len(np.unique(test.y_N)) > 1, "the test patients have a single class: there is nothing to classify")
     require(
@@ -95,24 +86,122 @@ def utility(
         f"{len(kept)} class(es) have {MIN_PATIENTS} patients each in train, test and synthetic; it takes two",
     )
     train, test, synthetic = (_relabelled(side, kept) for side in (train, test, synthetic))
-    random = np.random.default_rng(seed)
-    weights_RN = bootstrap_weights(test.n_patients, replicates, random)[:, test.owner_N]
-    results = []
-    for classifier in classifiers:
-        real = train_and_test(classifier, train, test, len(kept), weights_RN)
-        made = train_and_test(classifier, synthetic, test, len(kept), weights_RN)
-        gap = _interval(real["auc"] - made["auc"])
-        results.append(_row(classifier, "synthetic", len(synthetic), made) | {"gap_to_real": gap})
-        results.append(_row(classifier, "real", len(train), real) | {"gap_to_real": None})
-    return {
+    sets = {SYNTHETIC: synthetic, REAL: train, BOTH: _joined(train, synthetic)}
+    if rivals.trivial is not None:
+        sets[TRIVIAL] = _relabelled(rivals.trivial, kept)
+    weights_RN = bootstrap_weights(test.n_patients, replicates, np.random.default_rng(seed))[:, test.owner_N]
+
+    trained = [
+        _fit(classifier, on, images, test, len(kept))
+        for classifier in console.each(classifiers, "training classifiers")
+        for on, images in sets.items()
+    ]
+    if rivals.dp_sgd is not None:
+        scores_SNK = rivals.dp_sgd(test)[:, :, kept]
+        total = scores_SNK.sum(2, keepdims=True)
+        trained.append(
+            Trained("small_cnn", None, DP_SGD, train.n_patients, scores_SNK / np.maximum(total, 1e-12), test.y_N)
+        )
+    outcomes = {(one.classifier, one.trained_on): one.outcome(weights_RN) for one in trained}
+    results = [_row(one, outcomes) for one in trained]
+    curve = _curve(classifiers, train, synthetic, test, len(kept), weights_RN, shares, seed)
+    found = {
         "classes": [names[k] for k in kept],
         "classes_left_out": [name for k, name in enumerate(names) if k not in kept],
         "n_test_patients": test.n_patients,
         "chance": {"auc": 0.5, "balanced_accuracy": 1 / len(kept)},
         "results": results,
+        "curve": curve,
+        "sentences": _sentences(results, curve),
         "note": "the best constant guess scores the values under chance; every classifier sees as many real as "
         "synthetic images only where n_train says so",
     }
+    return found, trained, test
+
+
+def _fit(classifier: Classifier, on: str, images: Images, test: Images, classes: int) -> Trained:
+    scores = [classifier.scores(images.x_NC, images.y_N, test.x_NC, classes, seed) for seed in range(classifier.seeds)]
+    return Trained(classifier.name, classifier.encoder, on, len(images), np.stack(scores), test.y_N)
+
+
+def _row(one: Trained, outcomes: dict[tuple[str, str], Outcome]) -> dict[str, Any]:
+    mine = outcomes[one.classifier, one.trained_on]
+    real, trivial = (outcomes.get((one.classifier, on)) for on in (REAL, TRIVIAL))
+    short = None if one.trained_on == REAL or real is None else _difference(real["auc"], mine["auc"])
+    over = None if one.trained_on != SYNTHETIC or trivial is None else _difference(mine["auc"], trivial["auc"])
+    return {
+        "classifier": one.classifier,
+        "encoder": one.encoder,
+        "trained_on": one.trained_on,
+        "n_train": one.n_train,
+        "seeds": len(one.scores_SNK),
+        **{name: _interval(values_R) for name, values_R in mine.items()},
+        "auc_by_seed": [float(macro_auc(s_NK, one.y_N, np.ones((1, len(one.y_N))))[0]) for s_NK in one.scores_SNK],
+        "gap_to_real": short,
+        "over_trivial": over,
+    }
+
+
+def _curve(
+    classifiers: Sequence[Classifier], train: Images, synthetic: Images, test: Images, classes: int,
+    weights_RN: np.ndarray, shares: Sequence[float], seed: int,
+) -> list[dict[str, Any]]:  # fmt: skip
+    """AUC of the first of ``classifiers`` on a share of the train patients, alone and with all synthetic images."""
+    rows: list[dict[str, Any]] = []
+    for share in shares if classifiers else ():
+        part = _share_of(train, share, classes, np.random.default_rng(seed))
+        if part is None:
+            rows.append({"share": share, "why_not": f"fewer than {MIN_PATIENTS} patients of some class"})
+            continue
+        alone, both = (
+            _fit(classifiers[0], on, images, test, classes).outcome(weights_RN)["auc"]
+            for on, images in ((REAL, part), (BOTH, _joined(part, synthetic)))
+        )
+        rows.append({"share": share, "n_patients": part.n_patients, "classifier": classifiers[0].name,
+                     "real": _interval(alone), "real_and_synthetic": _interval(both),
+                     "gain": _difference(both, alone)})  # fmt: skip
+    return rows
+
+
+def _share_of(train: Images, share: float, classes: int, random: np.random.Generator) -> Images | None:
+    """That share of each class's patients, at least MIN_PATIENTS; None where there are not so many."""
+    chosen: list[str] = []
+    for k in range(classes):
+        names = np.unique(train.patients_N[train.y_N == k])
+        if len(names) < MIN_PATIENTS:
+            return None
+        chosen += random.choice(names, max(MIN_PATIENTS, round(share * len(names))), replace=False).tolist()
+    return train.of_patients(np.array(chosen))
+
+
+def _sentences(results: Sequence[dict[str, Any]], curve: Sequence[dict[str, Any]]) -> list[str]:
+    """What the numbers come to, for people: does the synthetic set beat the trivial one and DP-SGD, does it add."""
+    said = []
+    for row in results:
+        over = row["over_trivial"]
+        if over is not None:
+            beats = "beats" if over["low"] > 0 else "does not beat"
+            said.append(
+                f"{row['classifier']}: the synthetic set {beats} noised class means at the same ε (AUC "
+                f"{over['value']:+.3f} [{over['low']:+.3f}, {over['high']:+.3f}])."
+            )
+    auc = {(row["classifier"], row["trained_on"]): row["auc"]["value"] for row in results}
+    for (name, on), direct in auc.items():
+        if on == DP_SGD and (name, SYNTHETIC) in auc:
+            said.append(
+                f"A {name} trained by DP-SGD on the patients at the same ε has AUC {direct:.3f}, trained on synthetic "
+                f"images {auc[name, SYNTHETIC]:.3f}."
+            )
+    helped = [f"{row['share']:.0%}" for row in curve if "gain" in row and row["gain"]["low"] > 0]
+    if curve:
+        said.append(f"Beside {', '.join(helped)} of the real patients synthetic images help." if helped else
+                    "Beside real patients, few or all, synthetic images were not seen to help.")  # fmt: skip
+    return said
+
+
+def _joined(a: Images, b: Images) -> Images:
+    x_NC = np.concatenate([a.x_NC, b.x_NC.astype(a.x_NC.dtype)])
+    return Images(x_NC, np.concatenate([a.y_N, b.y_N]), np.concatenate([a.patients_N, b.patients_N]))
 
 
 def _relabelled(images: Images, kept: list[int]) -> Images:
@@ -125,13 +214,9 @@ def _interval(values_R: np.ndarray) -> dict[str, float]:
     return {"value": float(values_R[0]), "low": low, "high": high}
 
 
-def _row(classifier: Classifier, trained_on: str, n_train: int, metrics: dict[str, np.ndarray]) -> dict[str, Any]:
-    return {
-        "classifier": classifier.name,
-        "encoder": classifier.encoder,
-        "trained_on": trained_on,
-        "n_train": n_train,
-        "seeds": classifier.seeds,
-        "auc": _interval(metrics["auc"]) | {"by_seed": metrics["auc_by_seed"].tolist()},
-        "balanced_accuracy": _interval(metrics["balanced_accuracy"]),
-    }
+def _difference(a_R: np.ndarray, b_R: np.ndarray) -> dict[str, float]:
+    """a − b on the same resamples, with the two-sided p-value of the bootstrap (Davison and Hinkley 1997, 4.2)."""
+    gap_R = a_R - b_R
+    known_R = gap_R[1:][np.isfinite(gap_R[1:])]
+    tail = min((known_R <= 0).sum(), (known_R >= 0).sum())
+    return _interval(gap_R) | {"p": float(min(1.0, 2 * (tail + 1) / (len(known_R) + 1)))}

@@ -1,4 +1,4 @@
-"""A small convolutional classifier in two or three dimensions. Its training is fixed: nothing is tuned on the data."""
+"""Small convolutional classifiers in two or three dimensions. Their training is fixed: nothing is tuned on the data."""
 
 from __future__ import annotations
 
@@ -33,6 +33,33 @@ class SmallCNN(nn.Module):
 
     def forward(self, x_BC: Tensor) -> Tensor:
         return self.head(self.pooled(x_BC))
+
+
+class Block(nn.Module):
+    """Two convolutions beside a 1×1 one (He et al. 2016, arXiv:1512.03385), with GroupNorm; the first has stride 2."""
+
+    def __init__(self, dims: int, before: int, after: int):
+        super().__init__()
+        conv = nn.Conv2d if dims == 2 else nn.Conv3d
+        self.first, self.norm1 = conv(before, after, 3, stride=2, padding=1), nn.GroupNorm(4, after)
+        self.second, self.norm2 = conv(after, after, 3, padding=1), nn.GroupNorm(4, after)
+        self.beside = conv(before, after, 1, stride=2)
+
+    def forward(self, x_BC: Tensor) -> Tensor:
+        h_BC = F.relu(self.norm1(self.first(x_BC)))
+        return F.relu(self.norm2(self.second(h_BC)) + self.beside(x_BC))
+
+
+class SmallResNet(nn.Module):
+    """Three residual blocks, mean over space, one linear layer; 2D or 3D."""
+
+    def __init__(self, dims: int, classes: int):
+        super().__init__()
+        self.blocks = nn.Sequential(*(Block(dims, a, b) for a, b in pairwise(CHANNELS)))
+        self.head = nn.Linear(CHANNELS[-1], classes)
+
+    def forward(self, x_BC: Tensor) -> Tensor:
+        return self.head(self.blocks(x_BC).flatten(2).mean(-1))
 
 
 def shrunk(x_NC: np.ndarray) -> Tensor:

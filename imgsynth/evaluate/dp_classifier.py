@@ -1,0 +1,64 @@
+"""The rival of every synthetic set: a classifier trained on the patients by DP-SGD, at the same ε, by the same plan.
+
+Whoever only wants that one classifier needs no images. It is measured on private data and stays local: nothing of it is
+released, so that nothing is added to what the run has spent; its noise comes from the operating system all the same.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from imgsynth import console
+from imgsynth.cohort.dataset import PatientDataset
+from imgsynth.measure.small_cnn import SmallCNN, shrunk
+from imgsynth.privacy.engines import get_engine
+from imgsynth.privacy.noise import NoiseSource
+from imgsynth.privacy.plan import PrivacyPlan, make_plan
+from imgsynth.privacy.sampling import PoissonPatients
+from imgsynth.privacy.step import private_step
+from imgsynth.schema import PrivacyConfig
+from imgsynth.types import PatientBatch
+
+STEPS, LEARNING_RATE, CLIPPING_NORM = 200, 4e-3, 1.0  # fixed: nothing is tuned on the data
+
+
+class Losses(nn.Module):
+    """Cross-entropy of each image."""
+
+    def __init__(self, network: SmallCNN):
+        super().__init__()
+        self.network = network
+
+    def forward(self, x_BC: Tensor, y_B: Tensor) -> Tensor:
+        return F.cross_entropy(self.network(x_BC), y_B, reduction="none")
+
+
+def classifier_plan(plan: PrivacyPlan, n: int, seed: int | None = None) -> PrivacyPlan:
+    """DP-SGD for STEPS steps at the ε, δ, n, unit and K of ``plan``, on a quarter of the ``n`` patients a step, at most
+    256. ``seed`` is for tests."""
+    batch = max(1, min(256, n // 4))
+    privacy = PrivacyConfig(mode=plan.mode, epsilon=plan.epsilon if plan.mode == "dp" else None, delta=plan.delta,
+                            clipping_norm=CLIPPING_NORM, batch_patients=batch, n=plan.n, seed=seed)  # fmt: skip
+    return make_plan(privacy, n=n, steps=STEPS, images_per_patient=plan.images_per_patient, unit=plan.unit)
+
+
+def train_privately(patients: PatientDataset, classes: int, plan: PrivacyPlan, seed: int | None = None) -> SmallCNN:
+    """The small CNN after all steps of ``plan`` (``classifier_plan``) on ``patients``. ``seed`` is that
+    of the plan."""
+    with torch.random.fork_rng(devices=[]):
+        if seed is not None:
+            torch.manual_seed(seed)
+        network = SmallCNN(patients.grid.spatial_dims, classes)
+    losses = Losses(network)
+    engine, noise, sampler = get_engine(plan.engine, "float32"), NoiseSource(seed), PoissonPatients(plan, seed)
+    adam = torch.optim.Adam(network.parameters(), LEARNING_RATE)
+    for _ in console.track(range(plan.steps), "training a classifier by DP-SGD", total=plan.steps):
+        batch = patients.batch(sampler.draw())
+        p, k = batch.y_PK.shape
+        x_PKC = shrunk(batch.x_PKC.flatten(0, 1).numpy())
+        x_PKC = x_PKC.view(p, k, *x_PKC.shape[1:])
+        private_step(plan, engine, losses, PatientBatch(x_PKC, batch.y_PK, batch.w_PK), (), None, noise)
+        adam.step()
+    return network.eval()

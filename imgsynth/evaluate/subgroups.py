@@ -1,0 +1,121 @@
+"""Whom the generator serves and whom it lost: scores of the classifiers and coverage by sex, age band, site and label.
+
+Synthetic images have no sex or age. So what is asked of a subgroup is whether a classifier trained on synthetic images
+does for its patients what one trained on real images does, and whether there are samples near its images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from imgsynth.cohort.manifest import Manifest
+from imgsynth.evaluate.manifold import MIN_PATIENTS as MIN_SIDE
+from imgsynth.evaluate.manifold import Balls, mean_with_interval, of_images
+from imgsynth.evaluate.metric import Comparison
+from imgsynth.evaluate.scores import macro_auc
+from imgsynth.evaluate.utility import REAL, SYNTHETIC, Trained
+from imgsynth.measure.images import Images
+from imgsynth.measure.resampling import bootstrap_weights, percentile_interval
+
+SMALLEST = 10  # patients; smaller groups are suppressed: their numbers would be about persons
+Attributes = Mapping[str, Mapping[str, str | None]]  # by attribute, each patient's value (None: unknown)
+
+
+def attributes_of(manifest: Manifest) -> dict[str, dict[str, str | None]]:
+    """Sex, age band and site of each patient, where the manifest has any; of several values the last study's."""
+    found = {
+        name: {patient: getattr(items[-1], name) for patient, items in manifest.by_patient.items()}
+        for name in ("sex", "age_band", "site")
+    }
+    return {name: values for name, values in found.items() if len(set(values.values())) > 1}
+
+
+def groups_of(images: Images, attributes: Attributes) -> list[tuple[str, str, np.ndarray]]:
+    """(attribute, value, mask of images [N]) of each subgroup there is."""
+    found = []
+    for attribute, by_patient in attributes.items():
+        values_N = np.array([by_patient.get(patient) or "unknown" for patient in images.patients_N])
+        found += [(attribute, str(value), values_N == value) for value in np.unique(values_N)]
+    return found
+
+
+def suppressed(images: Images, mask_N: np.ndarray) -> bool:
+    return len(np.unique(images.patients_N[mask_N])) < SMALLEST
+
+
+def scores_by_group(
+    trained: Sequence[Trained], test: Images, attributes: Attributes, replicates: int, seed: int
+) -> list[dict[str, Any]]:
+    """For each subgroup and classifier: AUC trained on real and on synthetic images, and the gap on the same resamples.
+
+    [{"attribute", "value", "n_patients" (None where suppressed),
+      "results": [{"classifier", "real", "synthetic", "gap"}]}]
+    """
+    pairs = [
+        (a.classifier, a, b)
+        for a in trained
+        for b in trained
+        if a.classifier == b.classifier and (a.trained_on, b.trained_on) == (REAL, SYNTHETIC)
+    ]
+    weights_RN = bootstrap_weights(test.n_patients, replicates, np.random.default_rng(seed))[:, test.owner_N]
+    weights_RN = np.vstack([np.ones(len(test)), weights_RN])
+    rows: list[dict[str, Any]] = []
+    for attribute, value, mask_N in groups_of(test, attributes):
+        row: dict[str, Any] = {"attribute": attribute, "value": value, "n_patients": None, "results": []}
+        rows.append(row)
+        if suppressed(test, mask_N):
+            row["why_not"] = f"fewer than {SMALLEST} patients"
+            continue
+        row["n_patients"] = len(np.unique(test.patients_N[mask_N]))
+        if len(np.unique(test.y_N[mask_N])) < test.y_N.max() + 1:
+            row["why_not"] = "not all classes are in it"
+            continue
+        for name, real, synthetic in pairs:
+            auc = [
+                np.mean(
+                    [macro_auc(s_NK[mask_N], test.y_N[mask_N], weights_RN[:, mask_N]) for s_NK in one.scores_SNK], 0
+                )
+                for one in (real, synthetic)
+            ]
+            row["results"].append({"classifier": name, "real": _interval(auc[0]), "synthetic": _interval(auc[1]),
+                                   "gap": _interval(auc[0] - auc[1])})  # fmt: skip
+    return rows
+
+
+def coverage_by_group(c: Comparison, attributes: Attributes, class_names: Sequence[str]) -> list[dict[str, Any]]:
+    """Share of each subgroup's test images that have a sample in their neighbourhood, beside the share that have a
+    train image there: a subgroup far below its floor is one that the generator lost.
+
+    [{"attribute", "value", "n_patients", "coverage", "floor", "lost"}]; empty where a side has too few patients.
+    """
+    n = min(c.train.n_patients, len(c.synthetic))
+    if min(n, c.test.n_patients) < MIN_SIDE:
+        return []
+    keep = np.isin(c.train.patients_N, c.train.draw_patients(n, c.random()).names_P)
+    samples = Balls.of(c.test_features, c.test, c.synthetic_features[:n], c.synthetic.select(np.arange(n)))
+    patients = Balls.of(c.test_features, c.test, c.train_features[keep], c.train.select(keep))
+    covered_N, floor_N = (of_images("coverage", balls)[0] for balls in (samples, patients))
+    groups = groups_of(c.test, attributes)
+    if len(class_names) > 1:
+        groups += [("label", class_names[k], c.test.y_N == k) for k in np.unique(c.test.y_N)]
+    rows: list[dict[str, Any]] = []
+    for attribute, value, mask_N in groups:
+        if suppressed(c.test, mask_N):
+            rows.append({"attribute": attribute, "value": value, "n_patients": None,
+                         "why_not": f"fewer than {SMALLEST} patients"})  # fmt: skip
+            continue
+        part = c.test.select(mask_N)
+        found, floor = (
+            mean_with_interval(of_N[mask_N], part, c.bootstrap, c.random()) for of_N in (covered_N, floor_N)
+        )
+        rows.append({"attribute": attribute, "value": value, "n_patients": part.n_patients, "coverage": vars(found),
+                     "floor": vars(floor), "lost": found.high < floor.low})  # fmt: skip
+    return rows
+
+
+def _interval(values_R: np.ndarray) -> dict[str, float]:
+    low, high = percentile_interval(values_R[1:])
+    return {"value": float(values_R[0]), "low": low, "high": high}

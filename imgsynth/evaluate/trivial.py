@@ -1,0 +1,69 @@
+"""The trivial generator: noised class means, and pixel noise around them. What does not beat it is not worth its ε.
+
+Each patient adds one vector u = Σ_k w_k e_{y_k} ⊗ (a x_k/√V, b) over his images, of length at most 1 as x is in
+[-1, 1]^V and a² + b² = 1. Their sum gets one Gaussian noise, at the whole ε of the run: the mean of a class is the
+first part over the second. Samples are that mean and noise of a public size. Nothing is learned.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from imgsynth.privacy.plan import PrivacyPlan, make_plan
+from imgsynth.schema import PrivacyConfig
+
+COUNT_SHARE = 0.3  # b, the part of the length that counts patients
+PIXEL_NOISE = 0.2  # standard deviation around the mean, of intensities in [-1, 1]
+
+
+@dataclass(frozen=True, eq=False)
+class ClassMeans:
+    """Noised means [K, 1, *spatial]."""
+
+    mean_KC: np.ndarray
+
+    def sample(self, y_N: np.ndarray, random: np.random.Generator) -> np.ndarray:
+        """Images [N, 1, *spatial] of the classes ``y_N``."""
+        noise = random.standard_normal((len(y_N), *self.mean_KC.shape[1:])).astype(np.float32)
+        return np.clip(self.mean_KC[y_N] + PIXEL_NOISE * noise, -1, 1)
+
+
+def one_release(plan: PrivacyPlan) -> float:
+    """σ of one noised sum over all patients at the ε and δ of ``plan``; 0 without privacy."""
+    if plan.mode == "none":
+        return 0.0
+    privacy = PrivacyConfig(epsilon=plan.epsilon, delta=plan.delta, sampling_rate=1.0, clipping_norm=1.0)
+    alone = make_plan(privacy, n=plan.n, steps=1, images_per_patient=plan.images_per_patient, unit=plan.unit)
+    return alone.noise_multiplier
+
+
+def patient_vector(x_KC: np.ndarray, y_K: np.ndarray, classes: int) -> np.ndarray:
+    """[classes, V + 1] u of a patient with the images ``x_KC`` of classes ``y_K``, equally weighted."""
+    voxels = math.prod(x_KC.shape[1:])
+    u = np.zeros((classes, voxels + 1))
+    a, b = math.sqrt(1 - COUNT_SHARE**2), COUNT_SHARE
+    for x_C, y in zip(x_KC, y_K, strict=True):
+        u[y, :-1] += a * np.clip(x_C, -1, 1).ravel() / math.sqrt(voxels) / len(x_KC)
+        u[y, -1] += b / len(x_KC)
+    return u
+
+
+def class_means(
+    patients: Iterable[tuple[np.ndarray, np.ndarray]], shape: tuple[int, ...], classes: int, sigma: float,
+    random: np.random.Generator,
+) -> ClassMeans:  # fmt: skip
+    """Noised means of the images of each patient (``x_KC``, ``y_K``). A class whose count does not stand out from its
+    noise by three standard deviations is grey."""
+    total = sum(
+        (patient_vector(x_KC, y_K, classes) for x_KC, y_K in patients), np.zeros((classes, math.prod(shape) + 1))
+    )
+    noised = total + sigma * random.standard_normal(total.shape)
+    count_K = noised[:, -1] / COUNT_SHARE
+    known_K = count_K > max(3 * sigma / COUNT_SHARE, 0.5)
+    scale = math.sqrt(math.prod(shape)) / math.sqrt(1 - COUNT_SHARE**2)
+    mean_KV = np.where(known_K[:, None], scale * noised[:, :-1] / np.where(known_K, count_K, 1.0)[:, None], 0.0)
+    return ClassMeans(np.clip(mean_KV, -1, 1).reshape(classes, 1, *shape).astype(np.float32))
