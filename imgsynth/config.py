@@ -33,6 +33,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+import imgsynth.models
+from imgsynth.cohort.transforms import acts_on
 from imgsynth.config_rules import is_train, range_faults
 from imgsynth.files import read_json, write_text
 from imgsynth.models.adapt import restrict
@@ -143,7 +145,7 @@ def check(raw: DictConfig | ListConfig | dict[str, Any]) -> Config:
     config = _build(Config, {str(k): v for k, v in plain.items()}, "", faults)
     unreadable = {fault.where for fault in faults}
     faults += [fault for fault in range_faults(config) if fault.where not in unreadable]
-    faults += model_faults(config)
+    faults += _mask_faults(config) or model_faults(config)
     faults += _transform_faults(config)
     if faults:
         raise InputError(*faults)
@@ -320,6 +322,38 @@ def model_faults(config: Config) -> list[Fault]:
     return []
 
 
+def _mask_faults(config: Config) -> list[Fault]:
+    """Tell the model how many structures ``data.masks`` has; faults where it can make none or was told otherwise."""
+    model, asked = config.model, len(config.data.masks or ())
+    if not isinstance(model, dict) or "_target_" not in model:
+        return []
+    told = model.get("structures", asked)
+    if told != asked:
+        return [Fault("model.structures", repr(told), f"{asked}, which data.masks says", "leave model.structures out")]
+    target = _model_class(model["_target_"])
+    if not asked or target is None:
+        return []
+    if not _makes_masks(target):
+        able = [name for name, found in vars(imgsynth.models).items() if inspect.isclass(found) and _makes_masks(found)]
+        return [Fault("data.masks", f"masks, with {target.__name__}, which makes images alone",
+                      f"a model that makes pairs: {', '.join(able)}", "model=vae, or data.masks=null")]  # fmt: skip
+    config.model = {**model, "structures": asked}
+    return []
+
+
+def _model_class(target: str) -> type | None:
+    """None for what is no model; ``model_faults`` says why."""
+    try:
+        found = _locate(target)
+    except ImportError:
+        return None
+    return found if inspect.isclass(found) and issubclass(found, GenerativeModel) else None
+
+
+def _makes_masks(found: type) -> bool:
+    return issubclass(found, GenerativeModel) and "structures" in inspect.signature(found).parameters
+
+
 def _transform_faults(config: Config) -> list[Fault]:
     faults = []
     for index, entry in enumerate(config.preprocess.extra):
@@ -329,7 +363,12 @@ def _transform_faults(config: Config) -> list[Fault]:
             continue
         try:
             arguments = {k: v for k, v in entry.items() if k != "_target_"}
-            inspect.signature(_locate(entry["_target_"])).bind(**arguments)
+            transform = _locate(entry["_target_"])
+            inspect.signature(transform).bind(**arguments)
+            if config.data.masks is not None and acts_on(transform) is None:
+                faults.append(Fault(where, f"{entry['_target_']}, with data.masks",
+                                    "MONAI's spatial or intensity transforms: of others it is not known how a mask "
+                                    "follows", "leave it out, or data.masks=null"))  # fmt: skip
         except (ImportError, TypeError) as error:
             faults.append(Fault(where, str(entry), "a MONAI transform and its arguments", str(error).splitlines()[0]))
     return faults

@@ -13,6 +13,7 @@ from imgsynth.audit.policy import read_policy
 from imgsynth.audit.registry import settings_faults
 from imgsynth.cohort.build_dicomweb import date_range
 from imgsynth.cohort.dicomweb import url_fault
+from imgsynth.cohort.masks import declaration_faults
 from imgsynth.privacy.public import DECLARATION, is_declaration
 from imgsynth.schema import Config, DataConfig, InitConfig, PreprocessConfig, PrivacyConfig
 from imgsynth.types import Fault, InputError
@@ -157,6 +158,7 @@ def range_faults(config: Config) -> list[Fault]:
         _source_faults(config.data),
         _choice_faults(config.data),
         _dicomweb_faults(config.data),
+        declaration_faults(config.data.masks),
         _grid_faults(config.preprocess),
         _init_faults(config.init),
         _privacy_faults(config.privacy),

@@ -20,9 +20,10 @@ from imgsynth.audit.leakage import search_again, source_strings
 from imgsynth.audit.leakage.sought import Sought
 from imgsynth.audit.policy import evidence_of, policy_faults, read_policy, release_faults
 from imgsynth.audit.run import audit_run
-from imgsynth.cohort.build import build_manifest
+from imgsynth.cohort.build import manifest_of, survey_source
 from imgsynth.cohort.inspect import inspect_cohort, is_flat, print_inspection
 from imgsynth.cohort.manifest import Manifest
+from imgsynth.cohort.preflight import preflight, print_preflight
 from imgsynth.evaluate.run import evaluate_run
 from imgsynth.files import read_json, write_json
 from imgsynth.privacy.chain import Broken
@@ -31,6 +32,7 @@ from imgsynth.privacy.overview import print_overview, print_runs
 from imgsynth.release.card import fresh_card, update_card
 from imgsynth.release.sample import sample_release
 from imgsynth.release.verify import checked, verify_release
+from imgsynth.report.inspection import PAGE, TABLE, write_inspection
 from imgsynth.report.write import write_report
 from imgsynth.schema import Config
 from imgsynth.show.server import ShowServer
@@ -51,13 +53,33 @@ def folder(config: Config) -> Path:
 
 
 def inspect(config: Config) -> Path:
-    """Look at the cohort and say what is wrong with it, and what ε it can attain. Trains nothing."""
+    """Look at the cohort and say what is wrong with it, and what ε it can attain. Trains nothing.
+
+    The report is written whatever is found. Then, raises InputError where the cohort cannot be used as configured, and
+    CheckFailed where there are findings of severity error all the same.
+    """
     refuse_several("inspect")
-    manifest, faults = build_manifest(config.data)
-    inspection = inspect_cohort(manifest, faults, config.preprocess, config.data.defaced)
-    print_inspection(inspection)
-    _propose(config, manifest, inspection)
-    return write_json(folder(config) / "inspect.json", inspection)
+    survey = survey_source(config.data)
+    found = preflight(survey, folder(config) / "local" / "looks.jsonl", config.data.defaced)
+    data = survey.data
+    inspection: dict[str, Any] = {"local_only": True, "kind": data.kind, "root": data.root, "modality": data.modality}
+    inspection["usable"] = not survey.faults
+    try:
+        if not survey.faults:
+            manifest = manifest_of(survey)
+            inspection |= inspect_cohort(manifest, found.looks, config.preprocess)
+            print_inspection(inspection)
+        print_preflight(found)
+        if not survey.faults:
+            _propose(config, manifest, inspection)
+    finally:
+        written = write_inspection(folder(config), inspection, found, survey.found.scans)
+        console.say(f"Report (local): {folder(config) / PAGE}, {folder(config) / TABLE}")
+    if survey.faults:
+        raise InputError(*survey.faults)
+    if errors := [one.as_fault() for one in found.findings if one.severity == "error"]:
+        raise CheckFailed(*errors)
+    return written
 
 
 GROUPS = {"CT": "ct", "MR": "mr", "DX": "radiograph", "CR": "radiograph"}  # of configs/preprocess, by modality

@@ -68,6 +68,9 @@ class DataConfig:
     derivatives: str | None = None  # bids: take images from derivatives/<this>; null: from the dataset itself
     channel: str | None = None  # nnunet: which channel of several, by its name in dataset.json or its number
     classes: list[str] | None = None  # the public list of labels, in order; needed as soon as there is a label
+    # The public list of structures of the masks beside the images, in the order of their values 1, 2, …; or entries
+    # {name, value, code: [scheme, value, meaning]}, the code for DICOM. null: masks are not used.
+    masks: list[Any] | None = None
     modality: str | None = None  # for sources that do not say: CT, MR, DX, CR
     defaced: bool | None = None  # heads: faces removed or skulls stripped, as the custodian declares; null: nobody did
     images_per_patient: int = 1  # K: how many images of a patient one step uses at most

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -64,6 +64,20 @@ class CheckFailed(ImgsynthError):
 
 
 @dataclass(frozen=True)
+class Structure:
+    """One structure of a segmentation mask, as the configuration declares it in public."""
+
+    name: str
+    value: int  # of its voxels in the masks of the source; a release numbers structures from 1, in their order
+    code: tuple[str, str, str] | None = None  # coding scheme, code value and meaning, for DICOM; None: none was given
+
+    @staticmethod
+    def from_json(entry: dict[str, Any]) -> Structure:
+        code = entry.get("code")
+        return Structure(entry["name"], entry["value"], tuple(code) if code else None)
+
+
+@dataclass(frozen=True)
 class Grid:
     """The public voxel grid and intensity scale that every image is brought to, and that releases are written in.
 
@@ -77,6 +91,12 @@ class Grid:
     unit: IntensityUnit
     low: float  # the intensity that becomes -1, in ``unit``
     high: float  # the intensity that becomes +1, in ``unit``
+    structures: tuple[Structure, ...] = ()  # of the mask beside each image, a channel each; none: no masks
+
+    @property
+    def channels(self) -> int:
+        """C: the image, and one for each structure."""
+        return 1 + len(self.structures)
 
     @property
     def spatial_dims(self) -> int:
@@ -91,7 +111,8 @@ class Grid:
 class PatientBatch:
     """P patients with up to K images each, padded with images of weight zero.
 
-    Shapes: ``x_PKC`` [P, K, C, *spatial] in [-1, 1]; ``y_PK`` [P, K] class indices; ``w_PK`` [P, K] weights that
+    Shapes: ``x_PKC`` [P, K, C, *spatial] in [-1, 1], the image and then, where there are masks, each structure (1
+    inside, -1 outside); ``y_PK`` [P, K] class indices; ``w_PK`` [P, K] weights that
     sum to 1 for each patient. P may be 0 (an empty Poisson batch), K is the same public number for every batch.
     """
 

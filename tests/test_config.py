@@ -249,3 +249,35 @@ def test_dicom_that_could_not_hold_the_images_is_refused_before_training(overrid
     assert where not in faults(overrides[0], "trainer.ema=1")
     fits = ["sample.dicom=enhanced", "sample.burned_in='NO'", "sample.transfer_syntax=jpeg2000_lossless"]
     assert where not in faults(*fits, "trainer.ema=1")
+
+
+PAIRS = ["data=nifti", "data.root=."]
+
+
+def test_masks_tell_the_model_how_many_structures_it_makes() -> None:
+    checked = config.from_overrides("train", [*PAIRS, "data.masks=[a,{name: b, value: 7}]"])
+    assert checked.model["structures"] == 2
+    again = config.check(dataclasses.asdict(checked))  # as a run's config.json has it
+    assert again.model == checked.model
+    assert "structures" not in config.from_overrides("train", PAIRS).model
+    evolved = config.from_overrides("train", [*PAIRS, "model=evolution", "data.masks=[a]"])
+    assert evolved.model["structures"] == 1
+
+
+def test_a_model_without_masks_is_refused_by_name() -> None:
+    found = faults(*PAIRS, "model=mepf", "data.masks=[a]")
+    assert "MEPF, which makes images alone" in found["data.masks"]
+    assert "Evolution, GAN, MERF, PATEGAN, VAE, VAEGAN" in found["data.masks"]
+
+
+@pytest.mark.parametrize(("masks", "told"), [("null", 1), ("[a,b]", 1)])
+def test_what_the_model_is_told_otherwise_is_refused(masks: str, told: int) -> None:
+    assert "leave model.structures out" in faults(*PAIRS, f"data.masks={masks}", f"model.structures={told}")[
+        "model.structures"
+    ]  # fmt: skip
+
+
+def test_unfit_masks_and_transforms_are_reported_with_the_rest() -> None:
+    extra = "[{_target_: monai.transforms.ToTensor}, {_target_: monai.transforms.RandFlip}]"
+    found = faults(*PAIRS, "data.masks=[a,a]", "trainer.steps=0", f"preprocess.extra={extra}")
+    assert set(found) == {"data.masks", "trainer.steps", "preprocess.extra[0]"}

@@ -69,12 +69,7 @@ def attribute_inference(attack: Attack, members: Images, nonmembers: Images, cla
 def guessed_right(attack: Attack, patients: Images, classes: int) -> np.ndarray:
     """[P'] whether the class with the highest score is the patient's own; of equals the lowest class is the guess."""
     pure_P = _pure(patients)
-    score_CP = np.array(
-        [
-            attack.scores(Images(patients.x_NC, np.full_like(patients.y_N, c), patients.patients_N))
-            for c in range(classes)
-        ]
-    )
+    score_CP = np.array([attack.scores(replace(patients, y_N=np.full_like(patients.y_N, c))) for c in range(classes)])
     return (score_CP.argmax(0) == _class_of(patients))[pure_P]
 
 

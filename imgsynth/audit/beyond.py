@@ -64,8 +64,8 @@ def _guessers(tools: Tools) -> list[Attack]:
 
 
 def _targets(members: Images, nonmembers: Images, tools: Tools) -> Images:
-    everybody = Images(
-        *(np.concatenate([getattr(members, f), getattr(nonmembers, f)]) for f in ("x_NC", "y_N", "patients_N"))
+    everybody = Images.of(
+        *(np.concatenate([getattr(members, f), getattr(nonmembers, f)]) for f in ("whole_NC", "y_N", "patients_N"))
     )
     first_P = np.unique(everybody.owner_N, return_index=True)[1]  # a patient's first image stands for the patient
     chosen = outlying(tools.encoder.encode(everybody.x_NC[first_P]), TARGETS)

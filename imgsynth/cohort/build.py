@@ -15,6 +15,7 @@ from imgsynth.cohort.build_dicom import find_dicom
 from imgsynth.cohort.build_dicomweb import find_dicomweb
 from imgsynth.cohort.build_images import find_images
 from imgsynth.cohort.build_listed import find_listed, listed_source
+from imgsynth.cohort.build_masks import mask_faults
 from imgsynth.cohort.build_nifti import find_nifti
 from imgsynth.cohort.build_nnunet import find_nnunet
 from imgsynth.cohort.build_npz import find_medmnist, find_npz
@@ -24,6 +25,7 @@ from imgsynth.cohort.build_table import join_table, read_table
 from imgsynth.cohort.ids import clean_id
 from imgsynth.cohort.labels import age_band_of, class_of, sex_of
 from imgsynth.cohort.manifest import Item, Manifest
+from imgsynth.cohort.masks import structures_of
 from imgsynth.cohort.splits import split_patients
 from imgsynth.console import warn
 from imgsynth.schema import DataConfig
@@ -77,7 +79,7 @@ def survey_source(data: DataConfig) -> Survey:
         remedy = f"check data.root and data.kind ({', '.join(SOURCES)})"
         nothing = Fault(str(data.root), "no usable image", f"images of kind {data.kind}", remedy, "no_image")
         return Survey(data, found, [nothing], [])
-    faults = _join(found, data) or cohort_faults(found, data)
+    faults = _join(found, data) or cohort_faults(found, data) + mask_faults(found, data)
     return Survey(data, found, faults, doubts(found, data) if not faults else [])
 
 
@@ -189,7 +191,8 @@ def _manifest(found: Found, data: DataConfig) -> Manifest:
     elif found.ids == "case":
         notes.append(CASE_NOTE)
     ids: Literal["patient", "case"] = "case" if CASE_NOTE in notes else "patient"
-    unsplit = Manifest(data.kind, str(found.root.resolve()), unit, classes, tuple(items), tuple(notes), ids=ids)
+    unsplit = Manifest(data.kind, str(found.root.resolve()), unit, classes, tuple(items), tuple(notes), ids=ids,
+                       structures=structures_of(data.masks))  # fmt: skip
     splits = split_patients(unsplit.patient_classes(), data.splits)
     placed = tuple(_placed(item, splits) for item in unsplit.items)
     return dataclasses.replace(unsplit, items=placed)
@@ -216,6 +219,7 @@ def _item(scan: Scan, unit: Unit, classes: tuple[str, ...]) -> Item:
         sex_of(scan.sex),
         age_band_of(scan.age),
         scan.mask,
+        mask_digest=scan.mask_digest,
         affine=scan.affine,
         frames=scan.frames,
     )

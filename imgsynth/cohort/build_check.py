@@ -39,7 +39,8 @@ def _same_person_faults(found: Found, data: DataConfig) -> list[Fault]:
     shown = "; ".join(" and ".join(group) for group in alike[:5]) + ("; …" if len(alike) > 5 else "")
     fault = Fault(
         "patient ids",
-        f"{len(alike)} groups of ids that differ only by letter case, leading zeros or invisible characters: {shown}",
+        f"{len(alike)} groups of ids that differ only by letter case, blanks, leading zeros or invisible characters: "
+        + shown,
         "one spelling for each patient, and ids that clearly differ for different patients",
         "write them alike in the source or table if they are one person, rename one if they are two",
         "lookalike_ids",

@@ -38,6 +38,7 @@ class Scan:
     array: str | None = None
     row: int | None = None
     mask: str | None = None
+    mask_digest: str = ""
     affine: tuple[float, ...] = ()  # 4×4 by rows, where files alone do not give it (DICOM)
     frames: tuple[int, ...] = ()  # of a multi-frame file, in the order of space
 

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 import imgsynth
-from imgsynth.cohort.load import load_volume
+from imgsynth.cohort.load import Pair, load_pair, load_volume
 from imgsynth.cohort.manifest import Item, Manifest
 from imgsynth.cohort.transforms import Pipeline
 from imgsynth.console import track
@@ -34,13 +34,13 @@ PADDING = -1  # the row of an image that is not there: zeros
 
 
 class Images(ABC):
-    """The images of a list of items, [1, *shape] each, by their row in that list."""
+    """The images of a list of items, [C, *shape] each, by their row in that list."""
 
     @abstractmethod
     def __getitem__(self, row: int) -> Tensor: ...
 
     def fill(self, rows_B: Tensor, out_BC: Tensor) -> None:
-        """Write the images of ``rows_B`` [B] to ``out_BC`` [B, 1, *shape], zeros where the row is ``PADDING``."""
+        """Write the images of ``rows_B`` [B] to ``out_BC`` [B, C, *shape], zeros where the row is ``PADDING``."""
         for row, out_C in zip(rows_B.tolist(), out_BC, strict=True):
             if row == PADDING:
                 out_C.zero_()
@@ -49,7 +49,7 @@ class Images(ABC):
 
 
 class InMemory(Images):
-    """One contiguous tensor [images + 1, 1, *shape], of which the last image is the padding; ``later`` are the
+    """One contiguous tensor [images + 1, C, *shape], of which the last image is the padding; ``later`` are the
     transforms from the first random one on. Without any, a batch is one call, whatever it holds."""
 
     def __init__(self, stack_NC: Tensor, later: Sequence[Callable[..., Any]]):
@@ -85,7 +85,8 @@ def cached(
     cache: str,
     folder: Path | None,
 ) -> Images:
-    """The images of ``items`` after ``steps`` (Volume to [1, *shape]); with a cache all are read here, in parallel.
+    """The images of ``items`` after ``steps`` (Volume, or Pair where there are masks, to ``shape``); with a cache all
+    are read here, in parallel.
 
     "memory" holds what the steps before the first random one make; "disk" the same as files in ``folder`` (MONAI
     PersistentDataset; readable by its owner alone: private data); "none" nothing. Raises InputError with the faults of
@@ -104,7 +105,7 @@ def cached(
         return OneByOne(images)
     first_random = whole.get_index_of_first(_runs_each_time)
     fixed = monai.data.Dataset(items, Pipeline(whole.transforms[:first_random]))
-    stack_NC = torch.zeros(len(items) + 1, 1, *shape)
+    stack_NC = torch.zeros(len(items) + 1, *shape)
     for row, array in enumerate(_read_all(_Attempts(fixed, keep=True))):
         stack_NC[row] = torch.from_numpy(array)
     return InMemory(stack_NC, whole.transforms[first_random:] if first_random is not None else ())
@@ -121,7 +122,8 @@ def cache_folder(
     if cache_dir is None:
         return None
     versions = [imgsynth.__version__, monai.__version__, torch.__version__, _source()]
-    made_by = [versions, manifest.fingerprint, manifest.modality, dataclasses.asdict(preprocess), [*map(_step, extra)]]
+    made_by = [versions, manifest.fingerprint, manifest.modality, dataclasses.asdict(preprocess), [*map(_step, extra)],
+               [dataclasses.asdict(structure) for structure in manifest.structures]]  # fmt: skip
     return cache_dir / hashlib.sha256(json.dumps(made_by, default=repr).encode()).hexdigest()[:32]
 
 
@@ -143,13 +145,13 @@ def _step(step: Any) -> list[str]:
 
 
 class _Load(Transform):
-    """Item -> Volume, as the first step of a MONAI pipeline."""
+    """Item -> Volume, or Pair where masks are used, as the first step of a MONAI pipeline."""
 
     def __init__(self, manifest: Manifest):
         self.manifest = dataclasses.replace(manifest, items=())  # worker processes need no list of patients
 
-    def __call__(self, item: Item) -> Volume:
-        return load_volume(self.manifest, item)
+    def __call__(self, item: Item) -> Volume | Pair:
+        return load_pair(self.manifest, item) if self.manifest.structures else load_volume(self.manifest, item)
 
 
 class _DiskCache(monai.data.PersistentDataset):
@@ -162,8 +164,9 @@ class _DiskCache(monai.data.PersistentDataset):
 
 
 def _key(item: Item) -> bytes:
-    """An image by its content, and by which frames of its file it is and where they lie."""
-    return hashlib.sha256(repr((item.digest, item.frames, item.affine, item.modality)).encode()).hexdigest().encode()
+    """An image by its content and its mask's, and by which frames of its file it is and where they lie."""
+    content = item.digest, item.mask_digest, item.frames, item.affine, item.modality
+    return hashlib.sha256(repr(content).encode()).hexdigest().encode()
 
 
 class _Attempts(Dataset[Any]):

@@ -23,9 +23,9 @@ from imgsynth.types import PatientBatch, Split
 class PatientDataset(Dataset[tuple[Tensor, Tensor, Tensor]]):
     """The patients of one split, preprocessed.
 
-    ``dataset[i]`` is ``(x_KC [K, 1, *shape], y_K [K], w_K [K])``: K images drawn without replacement where the patient
-    has more; where fewer, padding of weight 0; the weights of a patient sum to 1. Which images are drawn is decided by
-    the operating system's entropy, or by ``generator`` for a repeatable (not releasable) run.
+    ``dataset[i]`` is ``(x_KC [K, C, *shape], y_K [K], w_K [K])``: K images, with their masks, drawn without replacement
+    where the patient has more; where fewer, padding of weight 0; the weights of a patient sum to 1. Which images are
+    drawn is decided by the operating system's entropy, or by ``generator`` for a repeatable (not releasable) run.
 
     With ``copies`` M above 1 (augmentation multiplicity, De et al. 2022, arXiv 2204.13650) each image comes M times in
     a row, with random transforms drawn anew for every copy, and each copy has an M-th of the image's weight: K below
@@ -56,7 +56,7 @@ class PatientDataset(Dataset[tuple[Tensor, Tensor, Tensor]]):
         part: tuple[int, int] = (0, 1),
     ):
         self.manifest = manifest
-        self.grid = grid_of(preprocess, manifest.modality)
+        self.grid = grid_of(preprocess, manifest.modality, manifest.structures)
         self.images_per_patient = images_per_patient
         self.generator = generator
         self.copies = copies
@@ -70,7 +70,8 @@ class PatientDataset(Dataset[tuple[Tensor, Tensor, Tensor]]):
         self._starts = np.cumsum(self._counts) - self._counts
         self._classes = torch.tensor([*(manifest.class_index(item) for item in self._items), 0])  # the last: padding
         self._images = cached(
-            manifest, self._items, build_transforms(preprocess, self.grid, extra).transforms, self.grid.shape, cache,
+            manifest, self._items, build_transforms(preprocess, self.grid, extra).transforms,
+            (self.grid.channels, *self.grid.shape), cache,
             cache_folder(manifest, preprocess, extra, cache_dir),
         )  # fmt: skip
 
@@ -91,21 +92,21 @@ class PatientDataset(Dataset[tuple[Tensor, Tensor, Tensor]]):
     def batch(self, indices: Sequence[int], buffer_BC: Tensor | None = None) -> PatientBatch:
         """The patients at ``indices`` as one batch; no indices give a batch of 0 patients with the usual other axes.
 
-        Its images are put into ``buffer_BC`` [at least ``rows(P)``, 1, *shape] where that is given, and stay there.
+        Its images are put into ``buffer_BC`` [at least ``rows(P)``, C, *shape] where that is given, and stay there.
         """
         patients = np.asarray(indices, dtype=np.int64)
         rows_PK, w_PK = self._draw(patients)
         rows_PK, w_PK = rows_PK.repeat(self.copies, axis=1), w_PK.repeat(self.copies, axis=1) / self.copies
         rows_B = torch.from_numpy(rows_PK.reshape(-1))
         if buffer_BC is None:
-            buffer_BC = torch.empty(len(rows_B), 1, *self.grid.shape)
+            buffer_BC = torch.empty(len(rows_B), self.grid.channels, *self.grid.shape)
         x_BC = buffer_BC[: len(rows_B)]
         self._images.fill(rows_B, x_BC)
-        x_PKC = x_BC.view(*rows_PK.shape, 1, *self.grid.shape)
+        x_PKC = x_BC.view(*rows_PK.shape, *x_BC.shape[1:])
         return PatientBatch(x_PKC, self._classes[rows_B].view(rows_PK.shape), torch.from_numpy(w_PK).float())
 
     def all_images(self) -> Iterator[tuple[str, Tensor, int]]:
-        """Every image of every patient once, as (patient id, x_C [1, *shape], class index), patients in order."""
+        """Every image of every patient once, as (patient id, x_C [C, *shape], class index), patients in order."""
         for patient, start, count in zip(self._patients, self._starts.tolist(), self._counts.tolist(), strict=True):
             for image in range(start, start + count):
                 yield patient, self._images[image], int(self._classes[image])

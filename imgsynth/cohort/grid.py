@@ -8,7 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from imgsynth.schema import PreprocessConfig
-from imgsynth.types import Fault, Grid, InputError, IntensityUnit
+from imgsynth.types import Fault, Grid, InputError, IntensityUnit, Structure
 from imgsynth.volumes.volume import Volume
 
 NOMINAL_MM = 1.0  # voxel size of a grid without a physical one, and thickness of a 2D image
@@ -21,8 +21,9 @@ _TOWARD = {"R": (1, 0, 0), "L": (-1, 0, 0), "A": (0, 1, 0), "P": (0, -1, 0), "S"
 _DEFAULT = PreprocessConfig().orientation
 
 
-def grid_of(preprocess: PreprocessConfig, modality: str) -> Grid:
-    """The grid that images of ``modality`` are brought to; nothing in it is read from the data.
+def grid_of(preprocess: PreprocessConfig, modality: str, structures: tuple[Structure, ...] = ()) -> Grid:
+    """The grid that images of ``modality`` are brought to, their masks' ``structures`` included; nothing in it is read
+    from the data.
 
     Three axes: ``preprocess.orientation`` as it stands. Two axes: a two-letter code says where rows and columns run;
     where the configuration leaves the three-letter default, images are upright as they are read on a screen, "IL" for
@@ -47,7 +48,8 @@ def grid_of(preprocess: PreprocessConfig, modality: str) -> Grid:
             )
         )
     unit: IntensityUnit = "HU" if modality == "CT" and preprocess.intensity == "window" else "a.u."
-    return Grid(shape, spacing, orientation, modality, unit, float(preprocess.low), float(preprocess.high))
+    low, high = float(preprocess.low), float(preprocess.high)
+    return Grid(shape, spacing, orientation, modality, unit, low, high, structures)
 
 
 def display_plane(modality: str) -> str:

@@ -3,38 +3,35 @@
 from __future__ import annotations
 
 import math
-from collections import Counter, defaultdict
-from collections.abc import Callable, Hashable, Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from imgsynth.cohort.grid import grid_of
-from imgsynth.cohort.load import load_volume
+from imgsynth.cohort.look import Look
 from imgsynth.cohort.manifest import Item, Manifest
-from imgsynth.cohort.visible import visible_risks
-from imgsynth.console import say, table, warn
+from imgsynth.console import say, table
 from imgsynth.schema import PreprocessConfig
-from imgsynth.types import SPLITS, Fault, Grid, InputError
+from imgsynth.types import SPLITS, Grid
 
-SAMPLED = 8  # images whose intensities are looked at
+SAMPLED = 8  # images whose intensities are shown
 _CUT = 0.1  # an image counts as cropped when more than this share of its field of view is lost along an axis
 _ROUND_MM = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 12.0, 15.0, 20.0, 25.0, 30.0)
 
 
-def inspect_cohort(
-    manifest: Manifest, faults: Sequence[Fault], preprocess: PreprocessConfig, defaced: bool | None = None
-) -> dict[str, Any]:
-    """Everything that ``imgsynth inspect`` says about the data, ready for JSON.
+def inspect_cohort(manifest: Manifest, looks: Sequence[Look], preprocess: PreprocessConfig) -> dict[str, Any]:
+    """What ``imgsynth inspect`` says about the cohort beside its findings, ready for JSON.
 
     Counts under "patients" are of patients (each once); under "images" of images. "suggested" are overrides for
     ``preprocess``: they come from private headers, so they are there to be replaced by round numbers that would be
-    chosen for any cohort of this kind. ``defaced`` is data.defaced.
+    chosen for any cohort of this kind. ``looks`` are those of the preflight, one for each item of the manifest.
     """
-    grid = grid_of(preprocess, manifest.modality)
+    grid = grid_of(preprocess, manifest.modality, manifest.structures)
     items = manifest.items
     per_patient = Counter(Counter(item.patient for item in items).values())
-    intensities, broken = _intensities(manifest)
+    intensities = _intensities(manifest, looks)
     return {
         "local_only": True,
         "kind": manifest.kind, "root": manifest.root, "unit": manifest.unit, "modality": manifest.modality,
@@ -56,8 +53,6 @@ def inspect_cohort(
         "orientations": dict(Counter(item.orientation for item in items).most_common()),
         "dtypes": dict(Counter(item.dtype for item in items if item.dtype).most_common()),
         "intensities": intensities,
-        "faults": _grouped([*faults, *broken]),
-        "visible": visible_risks(manifest, defaced),
         "grid": {"shape": list(grid.shape), "spacing_mm": list(grid.spacing), "orientation": grid.orientation,
                  "unit": grid.unit, "images_cropped": _cropped(items, grid, preprocess)},
         "suggested": _suggested(manifest, intensities, grid),
@@ -84,14 +79,6 @@ def print_inspection(found: dict[str, Any]) -> None:
     table("Intensities of some images", ("image", *names), [
         (entry["where"], *(f"{entry[name]:.4g}" for name in names)) for entry in found["intensities"]
     ])  # fmt: skip
-    if found["faults"]:
-        table("Left out or doubtful", ("times", "got", "expected", "try", "for instance"), [
-            (group["count"], group["got"], group["expected"], group["remedy"], group["where"])
-            for group in found["faults"]
-        ])  # fmt: skip
-    for risk in found["visible"].values():
-        if risk["warning"] is not None:
-            warn(risk["warning"])
     for note in found["notes"]:
         say(f"Note: {note}.")
     cropped, grid = found["grid"]["images_cropped"], found["grid"]
@@ -118,31 +105,15 @@ def _spread(rows: Sequence[tuple[float, ...]]) -> dict[str, list[float]]:
             (("min", np.min), ("median", np.median), ("max", np.max))}  # fmt: skip
 
 
-def _intensities(manifest: Manifest) -> tuple[list[dict[str, Any]], list[Fault]]:
-    """Percentiles of a few images, evenly spread over the patients; faults of those that cannot be read."""
-    ordered = [items[0] for items in manifest.by_patient.values()]
-    chosen = ordered[:: max(1, len(ordered) // SAMPLED)][:SAMPLED]
-    rows: list[dict[str, Any]] = []
-    faults: list[Fault] = []
-    for item in chosen:
-        try:
-            values = load_volume(manifest, item).array
-        except InputError as error:
-            faults += error.faults
-            continue
-        points = np.percentile(values, (0, 0.5, 50, 99.5, 100)).tolist()
-        rows.append({"where": item.where, **dict(zip(("min", "p0.5", "median", "p99.5", "max"), points, strict=True))})
-    return rows, faults
-
-
-def _grouped(faults: Sequence[Fault]) -> list[dict[str, Any]]:
-    """Faults that ask for the same thing as one entry, the most frequent first."""
-    groups: dict[Hashable, list[Fault]] = defaultdict(list)
-    for fault in faults:
-        groups[fault.expected, fault.remedy].append(fault)
-    return [{"count": len(group), "where": group[0].where, "got": group[0].got, "expected": group[0].expected,
-             "remedy": group[0].remedy}
-            for group in sorted(groups.values(), key=len, reverse=True)]  # fmt: skip
+def _intensities(manifest: Manifest, looks: Sequence[Look]) -> list[dict[str, Any]]:
+    """Percentiles of a few images, evenly spread over the patients."""
+    names = ("min", "p0.5", "median", "p99.5", "max")
+    first: dict[str, dict[str, Any]] = {}
+    for item, look in zip(manifest.items, looks, strict=True):
+        if look.points:
+            first.setdefault(item.patient, {"where": item.where, **dict(zip(names, look.points, strict=True))})
+    rows = [first[patient] for patient in sorted(first)]
+    return rows[:: max(1, len(rows) // SAMPLED)][:SAMPLED]
 
 
 def _extents(item: Item, axes: str) -> np.ndarray:

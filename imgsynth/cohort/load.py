@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +58,25 @@ def load_volume(manifest: Manifest, item: Item) -> Volume:
     if item.affine:
         return _finite(read_dicom_series(series_of(root, item)), root / item.where)
     return read_file(root / item.files[0], item.modality)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """An image and its mask on the same voxels."""
+
+    image: Volume
+    mask: Volume
+
+
+def load_pair(manifest: Manifest, item: Item) -> Pair:
+    """Read one image and the mask beside it. Raises InputError as ``load_volume`` does, for either."""
+    path = Path(manifest.root) / str(item.mask)
+    if item.mask is None or not path.is_file() or sha256(path) != item.mask_digest:
+        raise InputError(
+            Fault(str(path), "no mask, or content that has changed since the manifest was made",
+                  "the masks that were checked when the run was begun", "put them back, or start a new run")
+        )  # fmt: skip
+    return Pair(load_volume(manifest, item), read_file(path, item.modality))
 
 
 def is_nifti(path: Path) -> bool:

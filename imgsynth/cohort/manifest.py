@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from imgsynth.files import read_json, write_json
-from imgsynth.types import SPLITS, Fault, InputError, Split, Unit
+from imgsynth.types import SPLITS, Fault, InputError, Split, Structure, Unit
 
 FORMAT = "imgsynth-manifest-1"
 
@@ -41,6 +41,7 @@ class Item:
     sex: str | None = None  # M, F or O
     age_band: str | None = None  # "60-69"; "90+" above
     mask: str | None = None  # segmentation that lies beside the image, relative to root
+    mask_digest: str = ""  # SHA-256 of that file, where masks are used
     split: Split = "train"
     affine: tuple[float, ...] = ()  # DICOM: 4×4 by rows, voxel indices to RAS+ mm, as the stack was indexed
     frames: tuple[int, ...] = ()  # DICOM: of a multi-frame file, in the order of space
@@ -65,6 +66,7 @@ class Manifest:
     fingerprint: str = field(default="")
     # "case": the source has only case ids (file names), so that two "patients" may be one person
     ids: Literal["patient", "case"] = "patient"
+    structures: tuple[Structure, ...] = ()  # the public list of the masks' structures; none: masks are not used
 
     def __post_init__(self) -> None:
         if not self.fingerprint:
@@ -141,11 +143,14 @@ class Manifest:
             tuple(value["notes"]),
             value["fingerprint"],
             value.get("ids", "case"),  # a manifest of before the field was there: claim no more than it can show
+            tuple(Structure.from_json(entry) for entry in value.get("structures", ())),
         )
 
 
 def content_fingerprint(items: Iterable[Item]) -> str:
     """SHA-256 over (content, patient, label) of every image; the order of items and the names of files do not matter.
+
+    Masks are left out: with them or without, the cohort is the same patients, and has one account in the ledger.
 
     LOCAL ONLY: a hash of private data confirms a guess of that data (with an id or a voxel unknown, all values can be
     tried), so it must never be released.

@@ -14,6 +14,7 @@ from typing import Any
 
 from pydicom import Dataset, dcmread, uid
 
+from imgsynth.cohort.build_scan import Scan
 from imgsynth.cohort.manifest import Item, Manifest
 from imgsynth.volumes.dicom_element import BROKEN
 
@@ -51,7 +52,7 @@ def heads(headers: list[tuple[Item, Dataset]], defaced: bool | None) -> dict[str
     return {**found, "warning": warning}
 
 
-def head_because(item: Item, header: Dataset) -> str | None:
+def head_because(item: Item | Scan, header: Dataset) -> str | None:
     """Why the image is thought to be a volume of a head; None where it is not."""
     extent = [n * mm for n, mm in zip(item.shape, item.spacing, strict=True)]
     if len(extent) < 3 or min(item.shape) < 8:  # a few slices are no face

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-# Shape legend: N images, P patients, C = 1 channel, * the two or three spatial axes.
+# Shape legend: N images, P patients, C = 1 channel, M structures of a mask, * the two or three spatial axes.
 
 HALF_FROM = 1 << 28  # voxels in a set of synthetic images; from 1 GiB on it is stored in half precision
 
@@ -24,6 +24,9 @@ def stored_as(n: int, shape: tuple[int, ...]) -> type:
 class Images:
     """``x_NC`` [N, 1, *spatial] in [-1, 1]; ``y_N`` class indices; ``patients_N`` whose image each one is.
 
+    ``masks_NM`` [N, m, *spatial] are their masks where the run has them, on the scale of ``types.PatientBatch``; else
+    None. Measurements are of the images, unless they say that they look at masks.
+
     Single precision, or half where there are many synthetic images (``stored_as``).
     A synthetic image counts as a patient of its own: given the generator, the samples are independent.
     """
@@ -31,6 +34,17 @@ class Images:
     x_NC: np.ndarray
     y_N: np.ndarray
     patients_N: np.ndarray
+    masks_NM: np.ndarray | None = None
+
+    @staticmethod
+    def of(whole_NC: np.ndarray, y_N: np.ndarray, patients_N: np.ndarray) -> Images:
+        """From images [N, 1 + m, *spatial] with their masks as further channels."""
+        return Images(whole_NC[:, :1], y_N, patients_N, whole_NC[:, 1:] if whole_NC.shape[1] > 1 else None)
+
+    @property
+    def whole_NC(self) -> np.ndarray:
+        """[N, 1 + m, *spatial]: what the model was trained on, and makes."""
+        return self.x_NC if self.masks_NM is None else np.concatenate([self.x_NC, self.masks_NM], axis=1)
 
     def __post_init__(self) -> None:
         if not len(self.x_NC) == len(self.y_N) == len(self.patients_N):
@@ -58,7 +72,8 @@ class Images:
 
     def select(self, keep_N: np.ndarray) -> Images:
         """The images that an index array or a mask picks."""
-        return Images(self.x_NC[keep_N], self.y_N[keep_N], self.patients_N[keep_N])
+        masks = None if self.masks_NM is None else self.masks_NM[keep_N]
+        return Images(self.x_NC[keep_N], self.y_N[keep_N], self.patients_N[keep_N], masks)
 
     def of_patients(self, names: np.ndarray) -> Images:
         """All images of the patients in ``names``."""
@@ -70,9 +85,9 @@ class Images:
         return self if n >= len(names) else self.of_patients(random.choice(names, n, replace=False))
 
     def with_images(self, x_NC: np.ndarray) -> Images:
-        return Images(x_NC, self.y_N, self.patients_N)
+        return Images(x_NC, self.y_N, self.patients_N, self.masks_NM)
 
 
-def synthetic_images(x_NC: np.ndarray, y_N: np.ndarray) -> Images:
-    """Generated images, each of them its own patient."""
-    return Images(x_NC, y_N, np.array([f"synthetic-{i:06d}" for i in range(len(x_NC))]))
+def synthetic_images(whole_NC: np.ndarray, y_N: np.ndarray) -> Images:
+    """Generated images [N, 1 + m, *spatial], each of them its own patient."""
+    return Images.of(whole_NC, y_N, np.array([f"synthetic-{i:06d}" for i in range(len(whole_NC))]))

@@ -41,13 +41,15 @@ def real_images(run: Run, split: Split, n: int, seed: int, extra_transforms: Seq
         images += len(of_patient[patient])
     grid = run.grid
     if not kept:
-        return Images(np.empty((0, 1, *grid.shape), np.float32), np.empty(0, np.int64), np.empty(0, dtype=str))
+        none = np.empty((0, grid.channels, *grid.shape), np.float32)
+        return Images.of(none, np.empty(0, np.int64), np.empty(0, dtype=str))
     subset = replace(run.manifest, items=tuple(item for p in sorted(kept) for item in of_patient[p]))
     dataset = PatientDataset(
         subset, split, run.config.preprocess, images_per_patient=1, cache="memory", extra=extra_transforms
     )
     patients, x, y = zip(*dataset.all_images(), strict=True)
-    return Images(np.stack([np.asarray(image) for image in x]), np.array(y, dtype=np.int64), np.array(patients))
+    whole_NC = np.stack([np.asarray(image) for image in x])
+    return Images.of(whole_NC, np.array(y, dtype=np.int64), np.array(patients))
 
 
 def class_mix(counts: list[int], n: int, random: np.random.Generator) -> np.ndarray:
@@ -66,7 +68,8 @@ def fresh_samples(run: Run, n: int, seed: int) -> Images:
     """
     labels_N = class_mix(run.manifest.class_counts("train"), n, np.random.default_rng(seed))
     random = torch.Generator().manual_seed(seed)
-    x_NC: np.ndarray = np.empty((n, 1, *run.grid.shape), dtype=stored_as(n, run.grid.shape))
+    shape = run.grid.channels, *run.grid.shape
+    x_NC: np.ndarray = np.empty((n, *shape), dtype=stored_as(n, shape))
     for i in range(0, n, AT_ONCE):
         x_NC[i : i + AT_ONCE] = generate(run, labels_N[i : i + AT_ONCE], random)
     return synthetic_images(x_NC, labels_N)

@@ -57,7 +57,8 @@ def known_as_fake(logit_B: Tensor) -> Tensor:
 
 
 class Discriminator(nn.Module):
-    """The private network. ``logits(x_BC, y_B)`` are [B]; ``forward(x_BC, y_B, target_B)`` the losses [B].
+    """The private network, on images and the ``structures`` of their masks. ``logits(x_BC, y_B)`` are [B];
+    ``forward(x_BC, y_B, target_B)`` the losses [B].
 
     ``lipschitz``: no image's logit is further from another's of its class than the images are (``lipschitz.py``).
     """
@@ -69,9 +70,10 @@ class Discriminator(nn.Module):
         classes: int,
         loss: str = "non_saturating",
         lipschitz: bool = False,
+        structures: int = 0,
     ):
         super().__init__()
-        dims, ins = len(grids[0]), [1, *width[:-1]]
+        dims, ins = len(grids[0]), [1 + structures, *width[:-1]]
         self.classes, self.loss = classes, loss
         block, head = (halve_lipschitz, ProjectionHead) if lipschitz else (halve, nn.Linear)
         self.trunk = nn.Sequential(*(block(dims, i, o) for i, o in zip(ins, width, strict=True)), nn.Flatten())

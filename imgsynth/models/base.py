@@ -174,11 +174,19 @@ def the_private(objectives: Sequence[Objective]) -> Private:
 class GenerativeModel(nn.Module, ABC):
     """A conditional image generator, in 2D and 3D from the same code. Subclasses are final: no model inherits another.
 
-    Constructed with ``shape`` (spatial, two or three axes) and ``classes`` (the number of public classes, at least 1).
+    Constructed with ``shape`` (spatial, two or three axes) and ``classes`` (the number of public classes, at least 1);
+    with ``structures`` too where it can make a mask beside each image, of so many structures. An image then has a
+    channel more for each (``blocks.in_range``).
     """
 
     shape: tuple[int, ...]
     classes: int
+    structures: int = 0
+
+    @property
+    def image_channels(self) -> int:
+        """C: the image's own channel, and one for each structure of its mask."""
+        return 1 + self.structures
 
     @abstractmethod
     def objectives(self) -> Sequence[Objective]:
@@ -191,7 +199,7 @@ class GenerativeModel(nn.Module, ABC):
 
     @abstractmethod
     def sample(self, y_B: Tensor, random: torch.Generator) -> Tensor:
-        """Images [B, 1, *shape] in [-1, 1] for the class indices ``y_B``, from the generator alone."""
+        """Images [B, C, *shape] in [-1, 1] for the class indices ``y_B``, from the generator alone."""
 
     @property
     def public_part(self) -> GenerativeModel:

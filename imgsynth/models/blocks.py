@@ -87,13 +87,27 @@ def double(dims: int, inputs: int, outputs: int) -> nn.Module:
     )
 
 
-def to_image(dims: int, inputs: int) -> nn.Module:
-    """The last doubling, to one channel: [B, inputs, *s] to [B, 1, *2s].
+def to_image(dims: int, inputs: int, outputs: int = 1) -> nn.Module:
+    """The last doubling, to the channels of an image: [B, inputs, *s] to [B, outputs, *2s].
 
     A transposed convolution, because convolutions on the full grid would take most of a step's time. Its output is
     averaged with its neighbours (weights 1 2 1 along each axis), which takes away the checkerboard of period two that
     noisy weights would leave in every image (blur pooling, Zhang 2019, arXiv:1904.11486).
     """
-    conv = Conv["convtrans", dims](inputs, 1, kernel_size=4, stride=2, padding=1)
+    conv = Conv["convtrans", dims](inputs, outputs, kernel_size=4, stride=2, padding=1)
     average = Pool["avg", dims](kernel_size=2, stride=1)
     return nn.Sequential(conv, Pad["replicationpad", dims](1), average, average)
+
+
+def in_range(h_BC: Tensor) -> Tensor:
+    """What a network says of an image and its mask, [B, 1 + m, *], brought to [-1, 1].
+
+    The image is tanh of the first channel. The others are logits of the m structures beside that of the background,
+    which is 0: a voxel belongs to one of them or to none. Their channels are 2 p - 1, p the structure's probability, on
+    the scale on which a real mask is 1 inside a structure and -1 outside.
+    """
+    image_BC = torch.tanh(h_BC[:, :1])
+    if h_BC.shape[1] == 1:
+        return image_BC
+    p_BC = torch.softmax(torch.cat([torch.zeros_like(image_BC), h_BC[:, 1:]], dim=1), dim=1)
+    return torch.cat([image_BC, 2 * p_BC[:, 1:] - 1], dim=1)

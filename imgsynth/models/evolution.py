@@ -94,6 +94,7 @@ class Evolution(GenerativeModel):
         step: s of the first round; it falls to ``last_step`` in the last, which samples are at from their parents.
         last_step: see ``step``.
         frequencies, length_scales, seed: of φ, see ``merf.MERF``.
+        structures: of the mask that each image comes with.
     """
 
     def __init__(
@@ -108,11 +109,13 @@ class Evolution(GenerativeModel):
         frequencies: int = 1000,
         length_scales: Sequence[float] = (0.15, 0.3, 0.6),
         seed: int = 0,
+        structures: int = 0,
     ):
         super().__init__()
         self.shape, self.classes, self.rounds, self.first_step = tuple(shape), classes, rounds, step
-        self.source = self._public_generator(source)
-        features = FourierFeatures(self.shape, frequencies, length_scales, seed)
+        self.structures = structures
+        self.source = self._public_generator({**source, "structures": structures} if structures else source)
+        features = FourierFeatures(self.shape, frequencies, length_scales, seed, structures)
         self.population = Population(self.source.generator, self._latent.size, classes, candidates, last_step)
         self.votes = Votes(features, classes, candidates)
         self.register_buffer("round", torch.zeros((), dtype=torch.long))

@@ -6,7 +6,7 @@ the generator, more as training goes on (``pace.py``), and generated images join
 discriminator, which knows the class by projection, are in ``adversarial.py``.
 
 Symbols
-    x_BC   images [B, 1, *shape] in [-1, 1], real or generated      y_B       class indices [B], public
+    x_BC   images [B, C, *shape] in [-1, 1], real or generated      y_B       class indices [B], public
     z_BL   latent vectors [B, latent], N(0, 1)                      target_B  1 for real, 0 for generated
     G(z, y) the generator   D(x, y) the discriminator's logit       n_D       private steps per step of the generator
 """
@@ -28,26 +28,26 @@ from imgsynth.models.adversarial import (
     raise_faults,
 )
 from imgsynth.models.base import FakeSource, GenerativeModel, PostProcessing, Private
-from imgsynth.models.blocks import double, one_hot, pyramid, to_image, voxels, widths
+from imgsynth.models.blocks import double, in_range, one_hot, pyramid, to_image, voxels, widths
 from imgsynth.models.pace import Pace, pace_faults
 from imgsynth.models.white_box import LatentMap, WhiteBox
 
 
 class Generator(nn.Module):
-    """G: z_BL [B, latent], y_B [B] to images [B, 1, *shape] in [-1, 1]."""
+    """G: z_BL [B, latent], y_B [B] to images [B, 1 + structures, *shape] in [-1, 1]."""
 
-    def __init__(self, grids: list[tuple[int, ...]], width: list[int], classes: int, latent: int):
+    def __init__(self, grids: list[tuple[int, ...]], width: list[int], classes: int, latent: int, structures: int = 0):
         super().__init__()
         dims, coarse, up = len(grids[0]), grids[-1], width[::-1]
         self.classes = classes
         self.stem = nn.Linear(latent + classes, up[0] * voxels(coarse))
         self.unflatten = nn.Unflatten(1, (up[0], *coarse))
         self.trunk = nn.Sequential(*(double(dims, i, o) for i, o in pairwise(up)))
-        self.head = to_image(dims, up[-1])
+        self.head = to_image(dims, up[-1], 1 + structures)
 
     def forward(self, z_BL: Tensor, y_B: Tensor) -> Tensor:
         h_BC = self.unflatten(self.stem(torch.cat([z_BL, one_hot(y_B, self.classes)], dim=1)))
-        return torch.tanh(self.head(self.trunk(h_BC)))
+        return in_range(self.head(self.trunk(h_BC)))
 
 
 class GAN(GenerativeModel):
@@ -66,6 +66,7 @@ class GAN(GenerativeModel):
         critic: "plain"; "lipschitz", of layers that are never steeper than 1; or "penalty", on slopes other than 1.
         penalty: λ of that penalty.
         levels: how often the grid is halved; default: as often as it goes.
+        structures: of the mask that each image comes with.
     """
 
     def __init__(
@@ -82,15 +83,16 @@ class GAN(GenerativeModel):
         critic: str = "plain",
         penalty: float = 10.0,
         levels: int | None = None,
+        structures: int = 0,
     ):
         super().__init__()
         raise_faults([*loss_faults(loss, critic), *pace_faults(every, adaptive, patience, loss)])
-        self.shape, self.classes, self.latent = tuple(shape), classes, latent
+        self.shape, self.classes, self.latent, self.structures = tuple(shape), classes, latent, structures
         self.loss, self.critic, self.penalty = loss, critic, penalty
         grids = pyramid(self.shape, levels)
         width = widths(channels, widest, grids)
-        self.G = Generator(grids, width, classes, latent)
-        self.D = Discriminator(grids, width, classes, loss, lipschitz=critic == "lipschitz")
+        self.G = Generator(grids, width, classes, latent, structures)
+        self.D = Discriminator(grids, width, classes, loss, lipschitz=critic == "lipschitz", structures=structures)
         self.every = Pace(every, patience) if adaptive else every
 
     def objectives(self) -> Sequence[Private | PostProcessing]:

@@ -29,21 +29,23 @@ VOXELS = 4096  # an image is averaged down to fewer before its features are take
 
 
 class FourierFeatures(nn.Module):
-    """φ: x_BC [B, 1, *shape] to [B, 2 F], of length 1.
+    """φ: x_BC [B, 1 + structures, *shape] to [B, 2 F], of length 1.
 
-    ``length_scales`` are in units of the square root of the number of voxels, so that they mean the same difference of
-    intensity per voxel on every grid; each has an equal part of the ``frequencies``. Public: a function of the grid and
-    ``seed`` alone.
+    ``length_scales`` are in units of the square root of the number of voxels, in all channels, so that they mean the
+    same difference of intensity per voxel on every grid; each has an equal part of the ``frequencies``. Public: a
+    function of the grid and ``seed`` alone.
     """
 
-    def __init__(self, shape: tuple[int, ...], frequencies: int, length_scales: Sequence[float], seed: int):
+    def __init__(
+        self, shape: tuple[int, ...], frequencies: int, length_scales: Sequence[float], seed: int, structures: int = 0
+    ):
         super().__init__()
         factor = 1
         while math.prod(max(1, side // factor) for side in shape) > VOXELS:
             factor += 1
         self.grid = tuple(max(1, side // factor) for side in shape)
         self.pool = Pool["adaptiveavg", len(shape)](self.grid)
-        size = math.prod(self.grid)
+        size = (1 + structures) * math.prod(self.grid)
         random = torch.Generator().manual_seed(seed)
         omega_FD = torch.randn(frequencies, size, generator=random)
         scale_F = torch.tensor([length_scales[f % len(length_scales)] for f in range(frequencies)])
@@ -68,6 +70,7 @@ class MERF(GenerativeModel):
         length_scales: ℓ of the kernels that are averaged, in units of √voxels with intensities in [-1, 1].
         images: generated images that one step of the generator takes.
         seed: of the frequencies; public.
+        structures: of the mask that each image comes with.
     """
 
     def __init__(
@@ -81,12 +84,13 @@ class MERF(GenerativeModel):
         length_scales: Sequence[float] = (0.15, 0.3, 0.6),
         images: int = 200,
         seed: int = 0,
+        structures: int = 0,
     ):
         super().__init__()
-        self.shape, self.classes, self.images = tuple(shape), classes, images
-        features = FourierFeatures(self.shape, frequencies, length_scales, seed)
+        self.shape, self.classes, self.images, self.structures = tuple(shape), classes, images, structures
+        features = FourierFeatures(self.shape, frequencies, length_scales, seed, structures)
         self.embedding = MeanEmbedding(features, features.width, classes)
-        self.G = Generator(self.shape, classes, latent, channels, widest)
+        self.G = Generator(self.shape, classes, latent, channels, widest, structures)
 
     def objectives(self) -> Sequence[Objective]:
         return [

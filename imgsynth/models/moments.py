@@ -1,7 +1,7 @@
 """What the moment-matching generators are made of: a mean embedding that patients enter, and what learns from it.
 
 Symbols
-    x_BC   images [B, 1, *shape] in [-1, 1]          y_B   class indices [B], public
+    x_BC   images [B, C, *shape] in [-1, 1]          y_B   class indices [B], public
     φ(x)   public features of an image [B, D], of length at most 1: nothing in them is learned from patients
     m_CD   the mean embedding [C, D]: the mean over patients of e_y φ(x)', a matrix with one row that is not zero
     w_CD   m_CD as it was released, with noise of the same standard deviation τ in every entry
@@ -18,7 +18,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from imgsynth.models.blocks import double, one_hot, pyramid, to_image, voxels, widths
+from imgsynth.models.blocks import double, in_range, one_hot, pyramid, to_image, voxels, widths
 
 SILENT = 256  # entries of every row that no image reaches: what is released there is noise alone, and tells τ
 SHARE = 0.1  # of an image's squared length that says of which class it is
@@ -98,14 +98,16 @@ def matching_loss(phi_BD: Tensor, released: Released) -> Tensor:
 
 
 class Generator(nn.Module):
-    """G: z_BL [B, inputs], y_B [B] to images [B, 1, *shape] in [-1, 1].
+    """G: z_BL [B, inputs], y_B [B] to images [B, 1 + structures, *shape] in [-1, 1].
 
     The first ``latent`` of z set what is in the image, the others, one for each voxel, its texture: noise of an
-    amplitude that the network chooses for every place. A network that has none makes images smoother than real ones,
-    and a classifier that learns from them looks at what real images do not have.
+    amplitude that the network chooses for every place; a mask has none. A network that has none makes images smoother
+    than real ones, and a classifier that learns from them looks at what real images do not have.
     """
 
-    def __init__(self, shape: tuple[int, ...], classes: int, latent: int, channels: int, widest: int):
+    def __init__(
+        self, shape: tuple[int, ...], classes: int, latent: int, channels: int, widest: int, structures: int = 0
+    ):
         super().__init__()
         grids = pyramid(shape)
         dims, coarse, up = len(shape), grids[-1], widths(channels, widest, grids)[::-1]
@@ -113,12 +115,14 @@ class Generator(nn.Module):
         self.stem = nn.Linear(latent + classes, up[0] * voxels(coarse))
         self.unflatten = nn.Unflatten(1, (up[0], *coarse))
         self.trunk = nn.Sequential(*(double(dims, i, o) for i, o in pairwise(up)))
-        self.head, self.texture = to_image(dims, up[-1]), to_image(dims, up[-1])
+        self.head, self.texture = to_image(dims, up[-1], 1 + structures), to_image(dims, up[-1])
 
     def forward(self, z_BL: Tensor, y_B: Tensor) -> Tensor:
         content_BL, noise_BC = z_BL[:, : self.latent], z_BL[:, self.latent :].unflatten(1, (1, *self.shape))
         h_BC = self.trunk(self.unflatten(self.stem(torch.cat([content_BL, one_hot(y_B, self.classes)], dim=1))))
-        return torch.tanh(self.head(h_BC) + (self.texture(h_BC) - 2).exp() * noise_BC)
+        said_BC = self.head(h_BC)
+        image_BC = said_BC[:, :1] + (self.texture(h_BC) - 2).exp() * noise_BC
+        return in_range(torch.cat([image_BC, said_BC[:, 1:]], dim=1))
 
     def draw(self, n: int, random: torch.Generator) -> Tensor:
         """z of n images."""

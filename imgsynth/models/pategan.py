@@ -7,7 +7,7 @@ images are real; only the number of their votes leaves, with noise. The student,
 generated images with these labels, and the generator against the student: neither is ever shown a real image.
 
 Symbols
-    x_BC   images [B, 1, *shape] in [-1, 1], real or generated      y_B       class indices [B]; generated ones' public
+    x_BC   images [B, C, *shape] in [-1, 1], real or generated      y_B       class indices [B]; generated ones' public
     z_BL   latent vectors [B, latent], N(0, 1)                      target_B  1 for real or so labelled, 0 for generated
     G(z, y) the generator   S(x, y) the student's logit             k, m      teachers; images that one step asks about
 
@@ -70,6 +70,7 @@ class PATEGAN(GenerativeModel):
         student_batch: images in such a step, drawn from those of the last votes.
         remembered: votes that the student is still trained on.
         diversity: weight of the generator's reward for images of one class that differ.
+        structures: of the mask that each image comes with.
     """
 
     def __init__(
@@ -89,16 +90,17 @@ class PATEGAN(GenerativeModel):
         student_batch: int = 256,
         remembered: int = 16,
         diversity: float = 0.05,
+        structures: int = 0,
     ):
         super().__init__()
         self.shape, self.classes, self.latent, self.images = tuple(shape), classes, latent, images
-        self.diversity = diversity
+        self.diversity, self.structures = diversity, structures
         grids = pyramid(self.shape)
         width, few = widths(channels, widest, grids), widths(teacher_channels, 2 * teacher_channels, grids)
-        self.G = Generator(grids, width, classes, latent)
-        self.S = Discriminator(grids, width, classes)
+        self.G = Generator(grids, width, classes, latent, structures)
+        self.S = Discriminator(grids, width, classes, structures=structures)
         self._votes = Votes(
-            teacher=lambda: Discriminator(grids, few, classes),
+            teacher=lambda: Discriminator(grids, few, classes, structures=structures),
             choose=more_real,
             fakes=FakeSource(self._draw, lambda y_B, z_BL: (self.G(z_BL, y_B), y_B)),
             teachers=teachers,

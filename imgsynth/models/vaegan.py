@@ -66,6 +66,7 @@ class VAEGAN(GenerativeModel):
         gamma: γ, of the discriminator's loss.
         every: private steps for each adversarial step of the decoder.
         levels: how often the grid is halved; default: as often as it goes.
+        structures: of the mask that each image comes with.
     """
 
     def __init__(
@@ -80,16 +81,20 @@ class VAEGAN(GenerativeModel):
         gamma: float = 0.3,
         every: int = 1,
         levels: int | None = None,
+        structures: int = 0,
     ):
         super().__init__()
         raise_faults(pace_faults(every))
         self.shape, self.classes, self.latent, self.every = tuple(shape), classes, latent, every
+        self.structures = structures
         grids = pyramid(self.shape, levels)
         width, judge = widths(channels, widest, grids), [encoder_channels] * (len(grids) - 1)
         elbo = NegativeELBO(
-            Encoder(grids, encoder_channels, classes, latent), Decoder(grids, width, classes, latent), beta
+            Encoder(grids, encoder_channels, classes, latent, structures),
+            Decoder(grids, width, classes, latent, structures=structures),
+            beta,
         )
-        self.networks = Networks(elbo, Discriminator(grids, judge, classes), gamma)
+        self.networks = Networks(elbo, Discriminator(grids, judge, classes, structures=structures), gamma)
 
     def objectives(self) -> Sequence[Private | PostProcessing]:
         def draw(n: int, random: torch.Generator) -> tuple[Tensor, ...]:

@@ -30,7 +30,7 @@ class Posterior:
 
 @dataclass(frozen=True)
 class LatentMap:
-    """``image(z_BL, y_B)``: the images [B, 1, *shape] of latent vectors of ``size`` L, whose prior is N(0, 1).
+    """``image(z_BL, y_B)``: the images [B, C, *shape] of latent vectors of ``size`` L, whose prior is N(0, 1).
 
     The same map that ``sample`` uses; differentiable in z, and every image follows its own z alone.
     """

@@ -25,15 +25,16 @@ def generate(run: Run, labels_B: np.ndarray, random: torch.Generator) -> np.ndar
 def images_of(model: GenerativeModel, labels_B: np.ndarray, random: torch.Generator) -> np.ndarray:
     """Sample one image for each class index of ``labels_B``.
 
-    Returns float32 [B, 1, *spatial] in [-1, 1]. Sees no data: this is post-processing of the private training and costs
-    no privacy, however many images are drawn (Dwork and Roth 2014, proposition 2.1).
+    Returns float32 [B, C, *spatial] in [-1, 1], a channel for each structure of a mask after the image's. Sees no data:
+    this is post-processing of the private training and costs no privacy, however many images are drawn (Dwork and Roth
+    2014, proposition 2.1).
     """
     labels_B = np.asarray(labels_B, dtype=np.int64)
     if labels_B.ndim != 1 or (len(labels_B) and not 0 <= labels_B.min() <= labels_B.max() < model.classes):
         raise ValueError(f"Expected class indices [B] below {model.classes}, got {labels_B!r}.")
     device = next(model.parameters()).device
     at_once = max(1, VOXELS_AT_ONCE // math.prod(model.shape))
-    batches = [np.empty((0, 1, *model.shape), np.float32)]
+    batches = [np.empty((0, model.image_channels, *model.shape), np.float32)]
     model.eval()
     with torch.no_grad():
         for start in range(0, len(labels_B), at_once):

@@ -73,7 +73,7 @@ class Feed:
         if self._copied[0] is not None:
             self._copied[0].synchronize()
         if len(self._buffers[0]) < rows:
-            shape = rows + rows // 4, 1, *self._dataset.grid.shape
+            shape = rows + rows // 4, self._dataset.grid.channels, *self._dataset.grid.shape
             self._buffers[0] = torch.empty(shape, pin_memory=self._device.type == "cuda")
         self._buffers.reverse()
         self._copied.reverse()

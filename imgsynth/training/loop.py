@@ -62,7 +62,7 @@ def train(
         folder = team.tell(lambda: _claim(claims, cfg, run_dir))
         manifest, plan, initial = team.tell(lambda: settle(folder, cfg, model_factory))
         steps = cfg.trainer.all_steps
-        grid = grid_of(cfg.preprocess, manifest.modality)
+        grid = grid_of(cfg.preprocess, manifest.modality, manifest.structures)
         state = _initial_state(cfg, plan, lambda *of: begun(model_factory(*of), initial), grid, manifest, team)
 
         # Record the whole spend before the data are touched.
@@ -172,6 +172,11 @@ def _initial_state(
     if seed is not None:
         make_repeatable(seed)
     model = model_factory(grid.shape, len(manifest.classes))
+    if model.structures != len(grid.structures):
+        raise InputError(
+            Fault("model.structures", f"{model.structures}", f"{len(grid.structures)}, as data.masks has",
+                  "make the configuration by imgsynth.config, which sets it")
+        )  # fmt: skip
     refuse_misfit(model.objectives(), cfg.privacy, cfg.trainer)
     if team.size > 1 and plan.teachers is not None:
         raise InputError(

@@ -78,6 +78,7 @@ def _differences(run: Run, cfg: Config, manifest: Manifest) -> Iterator[Fault]:
     for where, got, theirs in (
         ("preprocess.shape", list(model.shape), list(run.grid.shape)),
         ("data.classes", list(manifest.classes), list(run.manifest.classes)),
+        ("data.masks", [s.name for s in manifest.structures], [s.name for s in run.manifest.structures]),
     ):
         if got != theirs:
             yield Fault(where, f"{got}", f"{theirs}, {same}", f"{where}=[{','.join(map(str, theirs))}]")

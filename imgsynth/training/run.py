@@ -67,7 +67,7 @@ def load_run(run_dir: Path) -> Run:
         raise InputError(*faults)
     cfg = read_config(folder.config)
     manifest = Manifest.load(folder.manifest)
-    grid = grid_of(cfg.preprocess, manifest.modality)
+    grid = grid_of(cfg.preprocess, manifest.modality, manifest.structures)
     content = load_checkpoint(folder.checkpoint)
     model = model_factory(content["model"])(grid.shape, len(manifest.classes))
     restrict(model, cfg.init.train, cfg.init.rank)

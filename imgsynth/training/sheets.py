@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from imgsynth.cohort.masks import label_map
 from imgsynth.files import atomic_path
 from imgsynth.types import Grid
 
@@ -19,10 +20,12 @@ PANEL = 112  # pixels of the longest side of a panel
 GAP = 6  # pixels between panels
 LINE = 16  # pixels of a line of text
 INK, PAPER = 235, 0  # grey levels of text and background
+OUTLINES = ((255, 176, 0), (0, 200, 255), (255, 80, 160), (120, 230, 90), (180, 140, 255), (255, 255, 120))  # in turn
 
 
 def sheet(images_BC: Tensor | np.ndarray, titles: Sequence[str], grid: Grid, columns: int = 8) -> Image.Image:
-    """Draw images [B, 1, *grid.shape] with values in [-1, 1] (beyond is clamped), each under its title.
+    """Draw images [B, 1, *grid.shape] with values in [-1, 1] (beyond is clamped), each under its title; those of
+    ``grid.channels`` with the outlines of their masks, a colour for each structure.
 
     A volume is a column of three central slices (axial, coronal, sagittal), reoriented from ``grid.orientation`` and
     hung in radiological convention: the patient's right on the left of the picture, anterior up (axial) or left
@@ -30,11 +33,13 @@ def sheet(images_BC: Tensor | np.ndarray, titles: Sequence[str], grid: Grid, col
     that are not cubes are drawn in proportion to their mm.
     """
     array_BC = images_BC.detach().cpu().float().numpy() if isinstance(images_BC, Tensor) else np.asarray(images_BC)
-    if array_BC.shape[1:] != (1, *grid.shape):
-        raise ValueError(f"Expected images [B, 1, {', '.join(map(str, grid.shape))}], got {list(array_BC.shape)}.")
+    if array_BC.shape[2:] != grid.shape or array_BC.shape[1] not in (1, grid.channels):
+        channels = f"1 or {grid.channels}" if grid.structures else "1"
+        wanted = ", ".join(map(str, grid.shape))
+        raise ValueError(f"Expected images [B, {channels}, {wanted}], got {list(array_BC.shape)}.")
     if len(titles) != len(array_BC):
         raise ValueError(f"Expected one title for each of {len(array_BC)} images, got {len(titles)}.")
-    cells = [[_panel(*view) for view in _views(image_C[0], grid)] for image_C in array_BC]
+    cells = [_cell(image_C, grid) for image_C in array_BC]
     return _arrange(cells, titles, PLANES if grid.spatial_dims == 3 else ("",), columns)
 
 
@@ -46,6 +51,27 @@ def save_png(picture: Image.Image, path: Path) -> Path:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
+
+
+def _cell(image_C: np.ndarray, grid: Grid) -> list[Image.Image]:
+    """The panels of one image, one for each plane."""
+    panels = [_panel(*view) for view in _views(image_C[0], grid)]
+    if len(image_C) == 1:
+        return panels
+    masks = [pixels for pixels, *_ in _views(label_map(image_C[1:]), grid)]
+    return [_outlined(panel, mask) for panel, mask in zip(panels, masks, strict=True)]
+
+
+def _outlined(panel: Image.Image, labels: np.ndarray) -> Image.Image:
+    """``panel`` in colour, with a line of one pixel just inside each structure of ``labels`` [row, column]."""
+    large = np.asarray(Image.fromarray(np.ascontiguousarray(labels)).resize(panel.size, Image.Resampling.NEAREST))
+    padded = np.pad(large, 1)
+    shifts = [padded[1 + r : r + 1 + large.shape[0], 1 + c : c + 1 + large.shape[1]]
+              for r, c in ((-1, 0), (1, 0), (0, -1), (0, 1))]  # fmt: skip
+    edge = (large > 0) & np.any([shifted != large for shifted in shifts], axis=0)
+    coloured = np.array(panel.convert("RGB"))
+    coloured[edge] = np.array(OUTLINES, dtype=np.uint8)[(large[edge] - 1) % len(OUTLINES)]
+    return Image.fromarray(coloured)
 
 
 def _views(image: np.ndarray, grid: Grid) -> list[tuple[np.ndarray, float, float]]:
@@ -94,16 +120,20 @@ def _arrange(cells: list[list[Image.Image]], titles: Sequence[str], planes: Sequ
     heights = [max((cell[p].height for cell in cells), default=PANEL) for p in range(len(planes))]
     cell_height = LINE + sum(height + GAP for height in heights)
     size = margin + columns * (PANEL + GAP), GAP + math.ceil(len(cells) / columns) * cell_height
+    coloured = any(panel.mode == "RGB" for cell in cells for panel in cell)
     paper = Image.new("L", size, PAPER)
+    if coloured:
+        paper = paper.convert("RGB")
+    ink = (INK, INK, INK) if coloured else INK
     draw, font = ImageDraw.Draw(paper), ImageFont.load_default(size=11)
     for index, (cell, title) in enumerate(zip(cells, titles, strict=True)):
         x, y = margin + index % columns * (PANEL + GAP), GAP + index // columns * cell_height
-        draw.text((x, y), _fitting(title, font), fill=INK, font=font)
+        draw.text((x, y), _fitting(title, font), fill=ink, font=font)
         y += LINE
         for panel, plane, height in zip(cell, planes, heights, strict=True):
             paper.paste(panel, (x + (PANEL - panel.width) // 2, y + (height - panel.height) // 2))
             if index % columns == 0:
-                draw.text((GAP, y + height // 2 - 6), plane, fill=INK, font=font)
+                draw.text((GAP, y + height // 2 - 6), plane, fill=ink, font=font)
             y += height + GAP
     return paper
 

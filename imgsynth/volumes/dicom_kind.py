@@ -25,7 +25,7 @@ def check_kind(dataset: Source, sop_class: UID, path: Path) -> None:
     if sop_class not in known:
         got = f"{sop_class.name} {sop_class}" if sop_class else "nothing"
         refuse(path, "SOPClassUID", got, "CT, MR, enhanced CT or MR, CR, DX, MG, US or SC image", "leave the file out",
-               "other_object")  # fmt: skip
+               "other_object" if sop_class else "broken_header")  # fmt: skip
     modality = text(dataset, "Modality", path).upper()
     if sop_class == uid.SecondaryCaptureImageStorage and modality in ("CT", "MR"):
         refuse(path, "SOPClassUID", f"{sop_class.name} of modality {modality}", "an image as it was measured",
@@ -33,7 +33,7 @@ def check_kind(dataset: Source, sop_class: UID, path: Path) -> None:
     colour = text(dataset, "PhotometricInterpretation", path)
     if colour not in ("MONOCHROME1", "MONOCHROME2"):
         refuse(path, "PhotometricInterpretation", colour or "nothing", "MONOCHROME1 or MONOCHROME2",
-               "leave colour images out", "colour_image")  # fmt: skip
+               "leave colour images out", "colour_image" if colour else "broken_header")  # fmt: skip
     if sop_class in ENHANCED:
         if text(dataset, "PixelPresentation", path).upper() == "COLOR":
             refuse(path, "PixelPresentation", "COLOR (a supplemental palette)", "MONOCHROME", "leave colour maps out",

@@ -9,6 +9,7 @@ from pydicom import Dataset, dcmread, uid
 
 from imgsynth.types import Fault, InputError, IntensityUnit
 from imgsynth.volumes.archives import on_disk
+from imgsynth.volumes.dicom_codestream import check_frames
 from imgsynth.volumes.dicom_element import BROKEN, element, items, number, refuse, text, whole
 from imgsynth.volumes.dicom_kind import ENHANCED
 from imgsynth.volumes.dicom_planes import functional_group, shared_groups
@@ -16,6 +17,8 @@ from imgsynth.volumes.dicom_planes import functional_group, shared_groups
 # The lowest value of the CT scale. Field-of-view padding (declared or not: -2000, -2048, -3024 are all in use) is
 # outside of it and becomes air's end of the scale, as every release is written in [-1024, 3071] HU.
 CT_FLOOR = -1024.0
+
+_ROWS = 1024  # that are scaled at a time
 
 HOUNSFIELD = ("HU", "HOUNSFIELD", "HOUNSFIELD UNIT", "HOUNSFIELD UNITS", "HOUNDSFIELD UNIT", "HOUNDSFIELD UNITS")
 
@@ -29,6 +32,8 @@ def read_frames(path: Path) -> tuple[np.ndarray, IntensityUnit]:
         dataset = dcmread(on_disk(path), force=True)
         if "TransferSyntaxUID" not in dataset.file_meta:
             dataset.file_meta.TransferSyntaxUID = _syntax(*dataset.original_encoding)
+        if dataset.file_meta.TransferSyntaxUID.is_encapsulated:
+            check_frames(dataset, path)
         stored = dataset.pixel_array
     except BROKEN as error:
         raise InputError(Fault(str(path), f"{element('PixelData')} that cannot be decoded ({_first_line(error)})",
@@ -79,13 +84,18 @@ def _intensities(dataset: Dataset, scale: Dataset, stored: np.ndarray, unit: Int
     if slope == 0:
         refuse(path, "RescaleSlope", "0", "a slope that keeps the image", "export the series again", "no_scale")
     padding = _padding(dataset, stored, path)
-    values = stored.astype(np.float64)
+    sign, offset = 1.0, 0.0
     if unit != "HU" and text(dataset, "PhotometricInterpretation", path) == "MONOCHROME1":
-        low, high = _stored_range(dataset, path)
-        values = (low + high) - values
-    values = values * (1.0 if slope is None else slope) + (intercept or 0.0)
+        sign, offset = -1.0, float(sum(_stored_range(dataset, path)))
+    values = np.empty(stored.shape, dtype=np.float32)
+    rows, flat = stored.reshape(-1, stored.shape[-1]), values.reshape(-1, stored.shape[-1])
+    for start in range(0, len(rows), _ROWS):  # in double precision, of which a whole image would take much room
+        part = slice(start, start + _ROWS)
+        flat[part] = (offset + sign * rows[part].astype(np.float64)) * (1.0 if slope is None else slope) + (
+            intercept or 0.0
+        )
     values[padding] = np.nan
-    return values.astype(np.float32)
+    return values
 
 
 def _padding(dataset: Dataset, stored: np.ndarray, path: Path) -> np.ndarray:

@@ -172,7 +172,8 @@ def _stack(headers: list[Header]) -> Series | Fault:
     positions = np.concatenate([h.planes.positions for h in headers if h.planes.positions is not None])
     stack = stack_slices(positions, planes.orientation, float(planes.spacing.min()))
     if isinstance(stack, Uneven):
-        where = f"{first.path.parent} series {uid} ({len(headers)} file(s))"
+        several = f"{first.path.parent} series {uid} ({len(headers)} files)"
+        where = several if len(headers) > 1 else str(first.path)
         varies = f"; its frames differ in {', '.join(planes.varies)}" if planes.varies else ""
         return Fault(where, f"{element('ImagePositionPatient')}: {stack.got}{varies}", stack.expected, stack.remedy,
                      stack.code, tuple(str(header.path) for header in headers))  # fmt: skip

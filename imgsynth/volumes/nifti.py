@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 import zlib
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,13 @@ from nibabel.spatialimages import HeaderDataError, SpatialImage
 from imgsynth.files import atomic_path, write_json
 from imgsynth.types import Fault, InputError, IntensityUnit
 from imgsynth.volumes.geometry import is_square
+from imgsynth.volumes.nifti_limits import check_header, check_reach
 from imgsynth.volumes.volume import Volume
 
 MILLIMETRES = {"mm": 1.0, "unknown": 1.0, "meter": 1000.0, "micron": 0.001}
-BROKEN = (ImageFileError, HeaderDataError, OSError, EOFError, ValueError,
-          TypeError, OverflowError, MemoryError, zlib.error)  # fmt: skip
+BROKEN = (ImageFileError, HeaderDataError, OSError, EOFError, ValueError, TypeError, OverflowError, MemoryError,
+          IndexError, KeyError, AttributeError, AssertionError, RuntimeError, ZeroDivisionError, struct.error,
+          zlib.error)  # fmt: skip
 
 
 def sidecar_path(path: Path) -> Path:
@@ -38,18 +41,19 @@ def read_nifti(path: Path, modality: str | None = None, unit: IntensityUnit | No
     """
     path = Path(path)
     try:
+        check_header(path)
         image = nib.load(path)
         if not isinstance(image, nib.Nifti1Pair):
             raise _fault(path, type(image).__name__, "NIfTI", "convert it")
         kind = image.get_data_dtype()
         if kind.fields is not None or kind.kind not in "iuf":
             raise _fault(path, f"datatype {kind}", "real numbers", "convert it to a scalar image")
+        check_reach(path, image.shape, kind.itemsize, image.dataobj.offset)
         array = np.asarray(image.dataobj, dtype=np.float32)
         affine = _affine(image, path)
     except BROKEN as error:
-        raise _fault(
-            path, f"unreadable NIfTI ({error})", "a whole NIfTI-1 or NIfTI-2 file", "export it again"
-        ) from error
+        raise _fault(path, f"unreadable NIfTI ({error})", "a whole NIfTI-1 or NIfTI-2 file", "export it again",
+                     "unreadable") from error  # fmt: skip
     while array.ndim > 3 and array.shape[-1] == 1:
         array = array[..., 0]
     if array.ndim == 2:
@@ -135,7 +139,9 @@ def _says(path: Path, modality: str | None, unit: IntensityUnit | None) -> tuple
     if beside.is_file():
         try:
             told = json.loads(beside.read_text(encoding="utf-8"))
-        except ValueError as error:
+            if not isinstance(told, dict):
+                raise ValueError(f"{type(told).__name__}")
+        except (ValueError, RecursionError) as error:
             raise _fault(beside, f"unreadable JSON ({error})", "a JSON object", "repair the sidecar") from error
     found_modality, found_unit = told.get("Modality"), told.get("IntensityUnit")
     if modality and found_modality and modality != found_modality:

@@ -167,7 +167,7 @@ def test_ids_that_only_look_like_two_patients(npz: Path, tmp_path: Path, written
     np.savez(path, images=np.load(npz)["images"], patient_ids=np.array([*written, *others]))
     data = DataConfig(kind="npz", root=str(path), modality="DX")
     assert (
-        f"1 groups of ids that differ only by letter case, leading zeros or invisible characters: {alike};"
+        f"1 groups of ids that differ only by letter case, blanks, leading zeros or invisible characters: {alike};"
         in (faults_of(data)["patient ids"])
     )
     np.savez(path, images=np.load(npz)["images"], patient_ids=np.array(["other", "another", *others]))

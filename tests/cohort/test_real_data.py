@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from scipy.ndimage import zoom
 
-from imgsynth.cohort.build import build_manifest
+from imgsynth.cohort.build import build_manifest, manifest_of, survey_source
 from imgsynth.cohort.dataset import PatientDataset
 from imgsynth.cohort.grid import grid_of
 from imgsynth.cohort.inspect import inspect_cohort
+from imgsynth.cohort.preflight import preflight
 from imgsynth.cohort.transforms import build_transforms
 from imgsynth.schema import DataConfig, PreprocessConfig, SplitsConfig
 from imgsynth.types import InputError
@@ -36,11 +37,13 @@ def likeness(x: np.ndarray, y: np.ndarray) -> float:
 
 def test_msd_hippocampus(real_data: Path) -> None:
     data = DataConfig(kind="nifti", root=str(real_data / "msd_hippocampus"), modality="MR")
-    manifest, faults = build_manifest(data)
-    assert (len(manifest.items), faults) == (180, [])
+    survey = survey_source(data)
+    manifest, found = manifest_of(survey), preflight(survey)
+    assert (len(manifest.items), survey.found.skipped) == (180, [])
+    assert found.codes("error") == set()
     assert all(item.mask and item.mask.startswith("labelsTr/") for item in manifest.items)
-    found = inspect_cohort(manifest, faults, MR)
-    assert found["dtypes"].keys() == {"uint8", "float32"}
+    shown = inspect_cohort(manifest, found.looks, MR)
+    assert shown["dtypes"].keys() == {"uint8", "float32"}
     assert any("case ids" in note for note in manifest.notes)
     test = PatientDataset(manifest, "test", MR)
     x = test.batch(range(len(test))).x_PKC

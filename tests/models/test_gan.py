@@ -71,6 +71,7 @@ def test_n_d_is_handed_to_the_trainer():
 
 
 def test_the_pace_is_told_the_share_of_fakes_that_the_discriminator_knows():
+    torch.manual_seed(0)
     model = GAN((16, 16), 2, latent=4, adaptive=True)
     private, post = parts(model)
     x_BC, y_B, _ = fakes(private, 50, seeded(3))

@@ -1,10 +1,11 @@
 """The VAE's losses against torch.distributions, and that it learns what images have in common and how they differ."""
 
 import torch
+import torch.nn.functional as F
 from torch.distributions import Laplace, Normal, kl_divergence
 
 from imgsynth.models import VAE
-from imgsynth.models.vae import kl_to_prior, reconstruction
+from imgsynth.models.vae import cross_entropy, kl_to_prior, reconstruction
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -84,3 +85,27 @@ def test_it_learns_where_each_class_is_bright_and_that_brightness_varies():
         assert abs(bright_BC.mean() - 0.5) < 0.25
         assert abs(dark_BC.mean() + 1) < 0.1
         assert 0.15 < bright_BC.mean((1, 2, 3)).std() < 0.5  # uniform on [0, 1]: 0.29
+
+
+def test_a_masks_error_is_its_cross_entropy_by_torch_on_labels():
+    label_B = torch.randint(3, (4, 5, 6), generator=seeded(1))
+    x_BM = torch.stack([(label_B == k) * 2.0 - 1 for k in (1, 2)], dim=1)
+    logit_BM = torch.randn(4, 2, 5, 6, generator=seeded(2))
+    with_background = torch.cat([torch.zeros(4, 1, 5, 6), logit_BM], dim=1)
+    expected_B = F.cross_entropy(with_background, label_B, reduction="none").flatten(1).mean(1)
+    torch.testing.assert_close(cross_entropy(x_BM, logit_BM), expected_B)
+    assert torch.equal(cross_entropy(x_BM[:, :0], logit_BM[:, :0]), torch.zeros(4))
+
+
+def test_the_error_of_a_pair_is_that_of_the_image_and_that_of_the_mask():
+    model = VAE((16, 16), 1, latent=2, structures=1)
+    elbo = model.objectives()[0].module
+    with torch.no_grad():
+        x_BC = model.sample(torch.zeros(3, dtype=torch.long), seeded(1))
+        x_BC[:, 1] = torch.where(x_BC[:, 1] > x_BC[:, 1].median(), 1.0, -1.0)
+        y_B, eps_BL = torch.zeros(3, dtype=torch.long), torch.randn(3, 2, generator=seeded(3))
+        rebuilt_BC, error_B, _ = elbo.rebuilt(x_BC, y_B, eps_BL)
+        p_B = (rebuilt_BC[:, 1] + 1) / 2
+        inside_B = x_BC[:, 1] > 0
+        nats_B = -torch.where(inside_B, p_B, 1 - p_B).log().flatten(1).mean(1)
+    torch.testing.assert_close(error_B, reconstruction(x_BC[:, :1], rebuilt_BC[:, :1]) + nats_B)

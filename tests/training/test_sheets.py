@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from imgsynth.training.sheets import GAP, LINE, PANEL, save_png, sheet
-from imgsynth.types import Grid
+from imgsynth.training.sheets import GAP, LINE, OUTLINES, PANEL, save_png, sheet
+from imgsynth.types import Grid, Structure
 
 MARGIN = 64
 
@@ -104,3 +105,23 @@ def test_wrong_shapes_are_refused() -> None:
         sheet(torch.zeros(2, 8, 8), ["a", "b"], grid((8, 8), "IL"))
     with pytest.raises(ValueError, match="one title"):
         sheet(torch.zeros(2, 1, 8, 8), ["a"], grid((8, 8), "IL"))
+
+
+def test_a_mask_is_an_outline_in_colour_where_it_is() -> None:
+    """A box that reaches from the middle to the patient's left, front and top corner, of the second structure."""
+    two = dataclasses.replace(grid((16, 16, 16), "RAS"), structures=(Structure("a", 1), Structure("b", 2)))
+    x_BC = -torch.ones(1, 3, 16, 16, 16)
+    x_BC[0, 2, 2:8, 8:14, 8:14] = 1
+    picture = sheet(x_BC, ["x"], two)
+    assert picture.mode == "RGB"
+    pixels = np.asarray(picture).astype(int)
+    blue = (pixels == OUTLINES[1]).all(-1)
+    assert blue.any() and not (pixels == OUTLINES[0]).all(-1).any()
+    axial = blue[LINE + GAP : LINE + GAP + PANEL, 64 : 64 + PANEL]
+    rows, columns = np.nonzero(axial)
+    # Left of the patient (index 2:8 of R) is right in the picture, front is up; 7 pixels a voxel.
+    assert (rows.min(), rows.max()) == (2 * 7, 8 * 7 - 1) and (columns.min(), columns.max()) == (8 * 7, 14 * 7 - 1)
+    assert not axial[rows.min() + 1 : rows.max(), columns.min() + 1 : columns.max()].any()  # a line, not an area
+    assert sheet(x_BC[:, :1], ["x"], two).mode == "L"  # the image alone is as ever
+    with pytest.raises(ValueError, match="1 or 3"):
+        sheet(x_BC[:, :2], ["x"], two)

@@ -70,7 +70,8 @@ def objective(x_BC: Tensor, image_BC: Tensor, z_BL: Tensor) -> Tensor:
 def nearest_starts(latent: LatentMap, images: Images, z_ML: Tensor, restarts: int) -> Tensor:
     """[N, R, L]: for each image, the ``restarts`` latent vectors of ``z_ML`` with the smallest objective."""
     penalty_M = REGULARISER * (z_ML.square().sum(1) - latent.size).square().numpy()
-    voxels = math.prod(images.x_NC.shape[1:])
+    whole_NC = images.whole_NC
+    voxels = math.prod(whole_NC.shape[1:])
     at_once = max(1, VOXELS_AT_ONCE // voxels)
     chosen_NR = np.empty((len(images), restarts), dtype=np.int64)
     for label in np.unique(images.y_N):
@@ -79,7 +80,7 @@ def nearest_starts(latent: LatentMap, images: Images, z_ML: Tensor, restarts: in
         for start in range(0, len(z_ML), at_once):
             z_BL = z_ML[start : start + at_once]
             image_BD = latent.image(z_BL, torch.full((len(z_BL),), int(label))).flatten(1).numpy()
-            costs.append(distances(images.x_NC[mine].reshape(len(mine), -1), image_BD) ** 2 / voxels)
+            costs.append(distances(whole_NC[mine].reshape(len(mine), -1), image_BD) ** 2 / voxels)
         cost_NM = np.concatenate(costs, axis=1) + penalty_M
         chosen_NR[mine] = np.argsort(cost_NM, axis=1, kind="stable")[:, :restarts]
     return z_ML[torch.from_numpy(chosen_NR)]

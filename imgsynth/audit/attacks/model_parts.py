@@ -28,15 +28,16 @@ def parts_as_trained(released: Released) -> WhiteBox:
 
 
 def per_image(ask: Callable[..., Tensor], images: Images, *more_N: Tensor, copies: int = 1) -> np.ndarray:
-    """[N, …] of ``ask(x_BC, y_B, *more_B)`` [B, …], which answers for each image by itself; float64.
+    """[N, …] of ``ask(x_BC, y_B, *more_B)`` [B, …], which answers for each image by itself, its mask included; float64.
 
     ``copies``: how many images ``ask`` makes of one; it shrinks the batch, never the result.
     """
-    at_once = max(1, VOXELS_AT_ONCE // (copies * math.prod(images.x_NC.shape[1:])))
+    whole_NC = images.whole_NC
+    at_once = max(1, VOXELS_AT_ONCE // (copies * math.prod(whole_NC.shape[1:])))
     answers = []
     for start in range(0, len(images), at_once):
         rows = slice(start, start + at_once)
-        x_BC = torch.from_numpy(np.ascontiguousarray(images.x_NC[rows], dtype=np.float32))
+        x_BC = torch.from_numpy(np.ascontiguousarray(whole_NC[rows], dtype=np.float32))
         y_B = torch.from_numpy(np.asarray(images.y_N[rows], dtype=np.int64))
         answers.append(ask(x_BC, y_B, *(m[rows] for m in more_N)).double().numpy())
     return np.concatenate(answers) if answers else np.zeros(0)

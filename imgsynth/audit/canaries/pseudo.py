@@ -39,7 +39,7 @@ class WithCanaries:
                                                dtype=torch.long)]  # fmt: skip
         images = self.rows(1)
         if buffer_BC is None:
-            buffer_BC = torch.empty(self.rows(len(indices)), 1, *self.grid.shape)
+            buffer_BC = torch.empty(self.rows(len(indices)), self.grid.channels, *self.grid.shape)
         batch = self._patients.batch(real, buffer_BC)
         x_BC = buffer_BC[: self.rows(len(indices))]
         x_BC[self.rows(len(real)) :] = self._image_MC[canary_Q].repeat_interleave(images, 0)

@@ -43,6 +43,7 @@ class Audited(GenerativeModel):
     ):  # fmt: skip
         super().__init__()
         self.shape, self.classes, self.model = model.shape, model.classes, model
+        self.structures = model.structures
         objectives = model.objectives()
         self.private = the_private(objectives)
         later = [] if strings is not None else queries_of(objectives, "after")
@@ -75,6 +76,11 @@ def _made(
     return RandomSign(private, classes, canaries)
 
 
+def beside_empty_masks(image_MC: Tensor, structures: int) -> Tensor:
+    """[M, 1 + structures, *shape] of canaries' images [M, 1, *shape]: what is in them is in no structure."""
+    return torch.cat([image_MC, *[torch.full_like(image_MC, -1.0)] * structures], dim=1)
+
+
 def noiseless(plan: PrivacyPlan) -> PrivacyPlan:
     """``plan`` with σ = 0, in its queries as well."""
     queries = tuple(replace(query, noise_multiplier=0.0) for query in plan.queries)
@@ -103,7 +109,7 @@ class Twin:
         random = np.random.default_rng(seed)
         audited = Audited(model, kind, len(coins_M), plan, random, strings)
         self.canaries = audited.canaries
-        image_MC = self.canaries.images(audited.shape, random)
+        image_MC = beside_empty_masks(self.canaries.images(audited.shape, random), audited.structures)
         self._patients = patients
         included = np.flatnonzero(coins_M).tolist()
         self._data = WithCanaries(patients, audited.classes, included, image_MC)

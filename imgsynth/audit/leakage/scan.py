@@ -27,7 +27,8 @@ from imgsynth.release.folder import list_files
 from imgsynth.schema import Config
 
 # What holds ids, paths or measurements of patients by design, and stays (docs/privacy.md). All else is searched.
-LOCAL = ("manifest.json", "config.json", "config.yaml", "evaluation.json", "audit.json", "report.html", "inspect.json")
+LOCAL = ("manifest.json", "config.json", "config.yaml", "evaluation.json", "audit.json", "report.html", "inspect.json",
+         "inspect.html", "excluded.csv")  # fmt: skip
 LOCAL_FOLDERS = ("local",)
 SHOWN = 100  # findings in audit.json; the local file has them all
 TEXT_SHOWN = "looked for in UTF-8, Latin-1, UTF-16 and UTF-32, whatever the case"
