@@ -140,6 +140,13 @@ def test_masks_go_to_their_own_image(bids: Path, write_nifti: Callable[..., Path
     assert any("sub-05_label-left_mask.nii.gz, sub-05_label-right_mask.nii.gz" in line for line in told)
 
 
+def test_a_mask_of_another_space_is_no_mask(bids: Path) -> None:
+    anat = bids / "derivatives" / "prepared" / "sub-04" / "anat"
+    (anat / f"sub-04_space-{MNI}_desc-brain_mask.nii.gz").rename(anat / "sub-04_desc-brain_mask.nii.gz")
+    manifest, _ = build_manifest(ask(bids, derivatives="prepared"))
+    assert manifest.by_patient["sub-04"][0].mask is None and manifest.by_patient["sub-03"][0].mask
+
+
 def test_names_that_are_not_of_bids_are_left_out_by_name(bids: Path, write_nifti: Callable[..., Path]) -> None:
     for name in ("sub-01/anat/sub-01_weird.nii.gz", "sub-01/anat/brain.nii.gz", "extra/sub-02_T1w.nii.gz"):
         write_nifti(bids / name, 90)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import os
 import shutil
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pydicom
 import pytest
+import requests
 from between import Answer, between
 from orthanc import Orthanc, running
 from pydicom.uid import RLELossless
@@ -97,7 +99,15 @@ def test_a_server_that_ignores_filters_and_pages_does_not_widen_the_cohort(
 ) -> None:
     orthanc.upload_folder(source)
     whole, _ = build_manifest(DataConfig(kind="dicom", root=str(source)))
-    import requests
+    dates = {i.study: pydicom.dcmread(source / i.files[0]).StudyDate for i in whole.items}
+    some = whole.patients()[:4]
+    date = sorted(dates[item.study] for item in whole.items if item.patient in some)[-2]
+    other = pydicom.dcmread(source / next(i for i in whole.by_patient[some[0]] if dates[i.study] <= date).files[0])
+    other.Modality, other.SeriesInstanceUID, other.SOPInstanceUID = "MR", "1.2.3.4", "1.2.3.5"
+    other.file_meta.MediaStorageSOPInstanceUID = other.SOPInstanceUID
+    buffer = io.BytesIO()
+    other.save_as(buffer)
+    orthanc.upload(buffer.getvalue())
 
     def deaf(path: str, times: int, answer: Answer) -> Answer:
         bare, _, query = path.partition("?")
@@ -106,13 +116,15 @@ def test_a_server_that_ignores_filters_and_pages_does_not_widen_the_cohort(
         real = requests.get(f"{orthanc.url}{bare}", timeout=60)  # every result, whatever was asked, on every page
         return Answer(real.status_code, real.headers["Content-Type"], real.content)
 
-    some = whole.patients()[:3]
     (tmp_path / "ids").write_text("\n".join([*some, "*", "PHANTOM*"]))
     with between(orthanc.url, deaf) as wire:
-        data = ask(f"{wire.url}/dicom-web", tmp_path / "f", patients=str(tmp_path / "ids"))
-        manifest, faults = build_manifest(dataclasses.replace(data, modality="CT"))
-    assert manifest.patients() == some
-    assert [fault.where.rpartition(" ")[2] for fault in faults] == ["*", "PHANTOM*"]
+        data = ask(f"{wire.url}/dicom-web", tmp_path / "f", patients=str(tmp_path / "ids"), study_date=f"-{date}")
+        found = build_dicomweb.find_dicomweb(dataclasses.replace(data, modality="CT"))
+    wanted = {i.study for i in whole.items if i.patient in some and dates[i.study] <= date}
+    assert {scan.study for scan in found.scans} == wanted
+    assert len(wanted) == len({i.study for i in whole.items if i.patient in some}) - 1
+    assert set(digests(tmp_path / "f")) < set(digests(source))  # the MR was not fetched
+    assert {"*", "PHANTOM*"} <= {fault.where.rpartition(" ")[2] for fault in found.skipped}
 
 
 def test_long_lists_come_page_by_page(orthanc: Orthanc, source: Path, tmp_path: Path, monkeypatch) -> None:
@@ -178,9 +190,7 @@ def test_passing_faults_are_ridden_out(orthanc: Orthanc, source: Path, tmp_path:
             None,
             dataclasses.replace(answer, body=answer.body[:-100], length=len(answer.body)),  # the connection breaks
             dataclasses.replace(answer, body=answer.body[:-100]),  # a message without its end
-            dataclasses.replace(
-                answer, body=answer.body[: len(answer.body) // 2] + answer.body[-60:]
-            ),  # pixels missing
+            dataclasses.replace(answer, body=answer.body[:-10]),  # nothing is missing but a part of the end mark
             Answer(200, "application/dicom", b"<html>log in</html>"),
         ][which]
 
@@ -189,6 +199,20 @@ def test_passing_faults_are_ridden_out(orthanc: Orthanc, source: Path, tmp_path:
         assert len({sum(path.encode()) % 6 for path in wire.asked if "/instances/" in path}) == 6
     assert digests(Path(manifest.root)) == digests(source)
     assert faults == []
+
+
+def test_pixels_that_are_cut_on_the_way_are_asked_for_again(orthanc: Orthanc, source: Path, tmp_path: Path) -> None:
+    orthanc.upload_folder(source)
+
+    def cut(path: str, times: int, answer: Answer) -> Answer:
+        if "/instances/" not in path or times > 1:
+            return answer
+        end = answer.body.rfind(b"\r\n--")  # the message is whole, what is in it is not
+        return dataclasses.replace(answer, body=answer.body[: end * 9 // 10] + answer.body[end:])
+
+    with between(orthanc.url, cut) as wire:
+        manifest, faults = build_manifest(ask(f"{wire.url}/dicom-web", tmp_path / "f"))
+    assert (digests(Path(manifest.root)), faults) == (digests(source), [])
 
 
 def test_an_instance_that_never_comes_right_is_named_and_the_rest_is_kept(
