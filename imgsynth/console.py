@@ -44,7 +44,7 @@ def warn(text: str) -> None:
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     grid = Table(title=title, title_justify="left")
     for column in columns:
-        grid.add_column(column)
+        grid.add_column(column, overflow="fold")  # a path that is cut off cannot be found
     for row in rows:
         grid.add_row(*(escape(str(cell)) for cell in row))
     out.print(grid)

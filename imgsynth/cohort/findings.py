@@ -49,11 +49,17 @@ class Finding:
     def severity(self) -> Severity:
         return self.kind.severity
 
+    @property
+    def remedy(self) -> str:
+        """What the places themselves say, else what is said of the kind."""
+        text = "; ".join(self.remedies[:3]) or self.kind.remedy
+        return text[:1].upper() + text[1:]
+
     def to_json(self) -> dict[str, Any]:
         kind = self.kind
         return {
             "code": self.code, "severity": kind.severity, "title": kind.title, "effect": kind.effect,
-            "remedy": "; ".join(self.remedies[:3]) or kind.remedy, "count": self.count,
+            "remedy": self.remedy, "count": self.count,
             "examples": [{"where": place, "detail": detail} for place, detail in self.examples()],
             "files_excluded": len(self.excludes),
         }  # fmt: skip
@@ -63,7 +69,7 @@ class Finding:
         (where, detail), *_ = self.examples()
         more = f" ({self.count} times)" if self.count > 1 else ""
         got = f"{self.kind.title}{more}" + (f": {detail}" if detail else "")
-        return Fault(where, got, "none", "; ".join(self.remedies[:3]) or self.kind.remedy, self.code)
+        return Fault(where, got, "none", self.remedy, self.code)
 
     def examples(self) -> list[tuple[str, str]]:
         """The first places with what was found there."""

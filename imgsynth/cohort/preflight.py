@@ -26,6 +26,7 @@ from imgsynth.console import say, table, track
 from imgsynth.types import Fault
 from imgsynth.volumes.dicom_element import quietly
 
+WORKERS = 8  # images in memory at once
 TEXT = 500  # images in which text is looked for, besides those whose headers speak for it
 
 
@@ -85,7 +86,10 @@ def _look_at_all(survey: Survey, store: LookStore) -> tuple[list[Look], dict[int
             store.put(key, look, lines)
         return look, lines
 
-    with quietly(), ThreadPoolExecutor(os.cpu_count()) as pool:  # decoding and hashing run outside the lock
+    with (
+        quietly(),
+        ThreadPoolExecutor(min(WORKERS, os.cpu_count() or 1)) as pool,
+    ):  # decoding and hashing run outside the lock
         both = list(track(pool.map(one, range(len(scans))), "Looking at images", total=len(scans)))
     store.save()
     return [look for look, _ in both], {n: lines for n, (_, lines) in enumerate(both) if lines is not None}
