@@ -124,6 +124,7 @@ RULES: tuple[Rule, ...] = (
     ("evaluate.n", *_at_least_one),
     ("evaluate.bootstrap", *_at_least_one),
     ("evaluate.classifier_seeds", *_at_least_one),
+    ("evaluate.readers", lambda v: v >= 0, "0 or more"),
     ("evaluate.shares", lambda v: all(0 < share <= 1 for share in v), "shares above 0, at most 1"),
     ("audit.n", *_at_least_one),
     ("audit.samples", *_at_least_one),

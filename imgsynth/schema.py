@@ -195,6 +195,7 @@ class EvaluateConfig:
     bootstrap: int = 200
     classifier_seeds: int = 3
     rivals: bool = True  # a classifier trained by DP-SGD and noised class means, both at the run's ε, beside the rest
+    readers: int = 0  # images of each kind in a blinded folder for a reader study, local/readers; 0: not made
     shares: list[float] = field(default_factory=lambda: [0.05, 0.1, 0.25, 1.0])  # of real patients, for the curve
     seed: int = 0
 

@@ -11,6 +11,7 @@ import numpy as np
 from imgsynth import console
 from imgsynth.evaluate.classifiers import Boosted, ConvolutionalNetwork, LinearProbe, ResidualNetwork
 from imgsynth.evaluate.continuity import continuity
+from imgsynth.evaluate.detect import detectability
 from imgsynth.evaluate.diversity import ms_ssim_diversity
 from imgsynth.evaluate.fid import fid
 from imgsynth.evaluate.frechet import frechet_distance
@@ -18,6 +19,7 @@ from imgsynth.evaluate.intensity import histogram_json, intensity_distance
 from imgsynth.evaluate.kid import kernel_distance
 from imgsynth.evaluate.manifold import NOTES, manifold_metric
 from imgsynth.evaluate.metric import Comparison, Measurement, NotDone
+from imgsynth.evaluate.reader_study import key_of, write_kit
 from imgsynth.evaluate.rivals import rivals_of
 from imgsynth.evaluate.slices import slice_frechet
 from imgsynth.evaluate.spectrum import spectrum_distance
@@ -76,6 +78,11 @@ def evaluate(
         by_group = scores_by_group(trained, test, attributes, c.bootstrap, c.seed)
     except NotDone as reason:
         not_done.append({"what": "utility (train on synthetic, test on real)", "why": str(reason)})
+    detected: dict[str, Any] | None = None
+    try:
+        detected = detectability(c, [classifiers[0], classifiers[2]])
+    except NotDone as reason:
+        not_done.append({"what": "detectability (synthetic or real)", "why": str(reason)})
     return {
         "encoder": c.encoder.name,
         "n_real_patients": {"train": c.train.n_patients, "test": c.test.n_patients},
@@ -86,6 +93,7 @@ def evaluate(
         "per_class": per_class,
         "histogram": histogram_json(c.test, c.synthetic, c.grid) if len(c.test) else None,
         "utility": useful,
+        "detectability": detected,
         "subgroups": {
             "smallest": SMALLEST,
             "coverage": coverage_by_group(c, attributes, class_names),
@@ -147,6 +155,9 @@ def evaluate_run(run_dir: Path, cfg: Config, extra_transforms: Sequence[Any] = (
         rivals_of(run, comparison, settings, extra_transforms) if settings.rivals else None,
         attributes_of(run.manifest), settings.shares,
     )  # fmt: skip
+    if settings.readers:
+        kit = write_kit(run_dir / "local" / "readers", comparison.test, comparison.synthetic, settings.readers)
+        console.say(f"Reader study: {kit}; what is what: {key_of(kit)}; then python scripts/score_readers.py FORM KEY")
     header = {"format": FORMAT, "scope": SCOPE, "unit": run.manifest.unit, "cohort_notes": list(run.manifest.notes)}
     result = header | result
     write_json(run_dir / "evaluation.json", result)

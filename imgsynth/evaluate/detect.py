@@ -1,0 +1,126 @@
+"""Can synthetic images be told from real ones, and by what.
+
+A classifier two-sample test (Lopez-Paz and Oquab 2017, arXiv:1610.06545), two-fold across patients, on the test
+patients and as many samples.
+
+Each image is scored by the classifier that was trained on the other half. The AUC of these scores is ½ where nothing
+tells the two apart. Its floor is the same with train patients in the samples' place. What the classifier uses is seen
+by taking it away from all images, in training and in testing: fine texture, coarse structure, or grey values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from scipy.ndimage import gaussian_filter
+
+from imgsynth import console
+from imgsynth.evaluate.classifiers import Classifier
+from imgsynth.evaluate.metric import Comparison, require
+from imgsynth.evaluate.scores import weighted_auc
+from imgsynth.measure.images import Images
+from imgsynth.measure.resampling import bootstrap_weights, percentile_interval
+
+MIN_PATIENTS = 20
+BLUR = 1.5  # voxels, standard deviation: what is finer is texture
+
+
+def without_texture(x_NC: np.ndarray) -> np.ndarray:
+    """Blurred: only coarse structure is left."""
+    return gaussian_filter(x_NC.astype(np.float32), (0, 0, *[BLUR] * (x_NC.ndim - 2)))
+
+
+def without_structure(x_NC: np.ndarray) -> np.ndarray:
+    """What the blur takes away: only texture and edges are left."""
+    return x_NC.astype(np.float32) - without_texture(x_NC)
+
+
+def without_grey_values(x_NC: np.ndarray) -> np.ndarray:
+    """Each image's voxels by their rank, equal ones at their mean rank, spread over [-1, 1]: all histograms alike."""
+    flat = x_NC.reshape(len(x_NC), -1)
+    out = np.empty(flat.shape, dtype=np.float32)
+    for row, values in zip(out, flat, strict=True):
+        _, place, count = np.unique(values, return_inverse=True, return_counts=True)
+        rank = np.cumsum(count) - (count + 1) / 2  # mean rank, from 0
+        row[:] = 2 * rank[place] / max(1, len(values) - 1) - 1
+    return out.reshape(x_NC.shape)
+
+
+ABLATIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "fine texture": without_texture,
+    "coarse structure": without_structure,
+    "grey values": without_grey_values,
+}
+
+
+def halves(images: Images, random: np.random.Generator) -> np.ndarray:
+    """[N] 0 or 1: which half each image's patient is in."""
+    order = random.permutation(images.n_patients)
+    return (np.argsort(order) % 2)[images.owner_N]
+
+
+def told_apart(
+    real: Images, other: Images, classifier: Classifier, replicates: int, random: np.random.Generator
+) -> dict[str, float]:  # fmt: skip
+    """AUC of telling ``other`` from ``real``, with its interval over the patients of both."""
+    sides = np.repeat([0, 1], [len(real), len(other)])
+    half_N = np.concatenate([halves(real, random), halves(other, random)])
+    x_NC = np.concatenate([real.x_NC, other.x_NC.astype(real.x_NC.dtype)])
+    scores_N = np.zeros(len(x_NC))
+    for half in (0, 1):
+        fit, ask = half_N != half, half_N == half
+        seeds = range(classifier.seeds)
+        found = [classifier.scores(x_NC[fit], sides[fit], x_NC[ask], 2, seed)[:, 1] for seed in seeds]
+        scores_N[ask] = np.mean(found, axis=0)
+    weights = [
+        np.vstack([np.ones(side.n_patients), bootstrap_weights(side.n_patients, replicates, random)])[:, side.owner_N]
+        for side in (real, other)
+    ]
+    weights_RN = np.hstack(weights)
+    # Within a half: scores of two classifiers are on two scales.
+    parts = [half_N == half for half in (0, 1)]
+    auc_R = np.mean([weighted_auc(scores_N[p], sides[p] == 1, weights_RN[:, p]) for p in parts], axis=0)
+    low, high = percentile_interval(auc_R[1:])
+    return {"value": float(auc_R[0]), "low": low, "high": high}
+
+
+def detectability(c: Comparison, classifiers: Sequence[Classifier]) -> dict[str, Any]:
+    """{"n_real", "n_synthetic", "results": [{"classifier", "auc", "floor", "without": {what: auc}}], "sentence"}.
+
+    Raises NotDone with fewer than MIN_PATIENTS on a side.
+    """
+    n = min(c.test.n_patients, c.train.n_patients, len(c.synthetic))
+    require(n >= MIN_PATIENTS, f"{n} patients on the smallest side; it takes {MIN_PATIENTS}")
+    test = c.test.draw_patients(n, c.random())
+    made, train = c.synthetic.select(np.arange(n)), c.train.draw_patients(n, c.random())
+    results = []
+    for classifier in console.each(classifiers, "telling synthetic from real"):
+        without = {
+            what: told_apart(_taken(test, take), _taken(made, take), classifier, c.bootstrap, c.random())
+            for what, take in ABLATIONS.items()
+        }
+        results.append({
+            "classifier": classifier.name,
+            "encoder": classifier.encoder,
+            "auc": told_apart(test, made, classifier, c.bootstrap, c.random()),
+            "floor": told_apart(test, train, classifier, c.bootstrap, c.random()),
+            "without": without,
+        })  # fmt: skip
+    return {"n_real": test.n_patients, "n_synthetic": n, "results": results, "sentence": _sentence(results)}
+
+
+def _taken(images: Images, take: Callable[[np.ndarray], np.ndarray]) -> Images:
+    return images.with_images(take(images.x_NC))
+
+
+def _sentence(results: Sequence[dict[str, Any]]) -> str:
+    best = max(results, key=lambda row: row["auc"]["value"])
+    if best["auc"]["low"] <= max(0.5, best["floor"]["high"]):
+        return "No classifier told synthetic images from real ones with certainty; larger samples may."
+    least = min(best["without"], key=lambda what: best["without"][what]["value"])
+    now, then = best["auc"]["value"], best["without"][least]["value"]
+    if now - then > 0.05:
+        return f"{best['classifier']} tells them apart (AUC {now:.2f}), most by {least}: without, {then:.2f}."
+    return f"{best['classifier']} tells them apart (AUC {now:.2f}), whichever of {', '.join(ABLATIONS)} is taken away."
