@@ -6,7 +6,7 @@ import json
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,6 +54,29 @@ class Orthanc:
         for content in contents:
             self.upload(content)
         return len(contents)
+
+    def stow(self, contents: Iterable[bytes]) -> None:
+        """Store DICOM files by STOW-RS (PS3.18 10.5), in one request; raises unless every one is taken."""
+        contents = list(contents)
+        body = b"".join(b"--B\r\nContent-Type: application/dicom\r\n\r\n" + one + b"\r\n" for one in contents)
+        headers = {"Content-Type": 'multipart/related; type="application/dicom"; boundary=B',
+                   "Accept": "application/dicom+json"}  # fmt: skip
+        answer = requests.post(f"{self.dicomweb}/studies", body + b"--B--\r\n", headers=headers, auth=self.auth,
+                               timeout=STARTS_WITHIN)  # fmt: skip
+        answer.raise_for_status()
+        said = answer.json()
+        taken, refused = (said.get(tag, {}).get("Value") or [] for tag in ("00081199", "00081198"))
+        assert len(taken) == len(contents) and not refused, said
+
+    def wado(self, study: str) -> list[bytes]:
+        """The DICOM files of a study by WADO-RS (PS3.18 10.4), each in the transfer syntax that it was stored in."""
+        accept = 'multipart/related; type="application/dicom"; transfer-syntax=*'
+        answer = requests.get(f"{self.dicomweb}/studies/{study}", headers={"Accept": accept}, auth=self.auth,
+                              timeout=STARTS_WITHIN)  # fmt: skip
+        answer.raise_for_status()
+        boundary = answer.headers["Content-Type"].partition("boundary=")[2].partition(";")[0].strip('"')
+        parts = answer.content.split(b"--" + boundary.encode())[1:-1]
+        return [part.partition(b"\r\n\r\n")[2].removesuffix(b"\r\n") for part in parts]
 
     def instances(self) -> list[str]:
         """Ids of what is stored; ``/instances/<id>/file`` is one as it was received."""

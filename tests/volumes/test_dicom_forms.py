@@ -115,6 +115,25 @@ def test_gdcm_decodes_every_bit(tmp_path, modality, kind, syntax):
     assert np.array_equal(np.concatenate(planes).transpose(2, 1, 0), volume.array)
 
 
+@each_form
+def test_the_same_uids_give_the_same_bytes(tmp_path, modality, kind, syntax):
+    once, again = (write(tmp_path / name, modality, kind, syntax) for name in ("a", "b"))
+    assert [path.read_bytes() for path in once] == [path.read_bytes() for path in again]
+
+
+def test_orthanc_takes_every_form_and_gives_it_back_to_the_bit(tmp_path, orthanc):
+    files = []
+    for number, form in enumerate(FORMS):
+        who = SyntheticIdentity(f"SYN-{number:06d}")
+        folder = tmp_path / str(number)
+        files += write_dicom_series(volume_of(form[0]), folder, who, MADE, (0.0, 400.0), DicomForm(*form[1:]))
+    studies = {dcmread(path).StudyInstanceUID for path in files}
+    contents = sorted(path.read_bytes() for path in files)
+    orthanc.stow(contents)
+    assert len(studies) == len(FORMS) == 18
+    assert sorted(part for study in studies for part in orthanc.wado(study)) == contents
+
+
 @pytest.mark.parametrize("syntax", SYNTAXES)
 def test_mr_on_a_scale_of_its_own_comes_back_in_every_form(tmp_path, syntax):
     volume = volume_of("MR")
