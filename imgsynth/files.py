@@ -12,19 +12,23 @@ from typing import Any
 
 
 @contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
+def atomic_path(path: Path, durable: bool = True) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; when the block ends well, flush it to disk and rename it into place.
 
     When the block raises (disk full, killed by a signal that Python sees), the temporary file is removed and an
-    older ``path`` stays as it was.
+    older ``path`` stays as it was. Not ``durable``: nothing is flushed; what is written is then the
+    caller's to bring to disk.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         yield partial
-        with partial.open("rb+") as handle:
-            os.fsync(handle.fileno())
-        rename(partial, path)
+        if durable:
+            with partial.open("rb+") as handle:
+                os.fsync(handle.fileno())
+            rename(partial, path)
+        else:
+            partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
 
@@ -35,8 +39,8 @@ def rename(path: Path, to: Path) -> None:
     _sync_directory(to.parent)
 
 
-def write_text(path: Path, text: str) -> Path:
-    with atomic_path(path) as partial:
+def write_text(path: Path, text: str, durable: bool = True) -> Path:
+    with atomic_path(path, durable) as partial:
         partial.write_text(text, encoding="utf-8")
     return path
 
@@ -48,9 +52,9 @@ def write_bytes(path: Path, content: bytes) -> Path:
     return path
 
 
-def write_json(path: Path, value: Any) -> Path:
+def write_json(path: Path, value: Any, durable: bool = True) -> Path:
     """Write strict JSON: a NaN or an infinity is a bug of the caller, not a token that other readers refuse."""
-    return write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    return write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n", durable)
 
 
 def read_json(path: Path) -> Any:

@@ -78,7 +78,9 @@ def write_patient(
         dicom = write_dicom_series(volume, series, SyntheticIdentity(name, new_uid), made, window, form)
     if "nifti" in formats:
         path = release / "nifti" / (bids_path(number, suffix) if suffix else f"{name}.nii.gz")
-        nifti = [write_nifti(volume, path, description_of(made), sidecar(name, label, made, suffix))]
+        # Flushing file by file takes longer than writing: a release is flushed as a whole, before it gets its name.
+        facts = sidecar(name, label, made, suffix)
+        nifti = [write_nifti(volume, path, description_of(made), facts, False)]
 
     def relative(paths: list[Path]) -> tuple[str, ...]:
         return tuple(path.relative_to(release).as_posix() for path in paths)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from imgsynth.types import Fault, Grid, InputError
 from imgsynth.volumes.dicom_element import BROKEN
 from imgsynth.volumes.dicom_modules import burned_in_annotation
 from imgsynth.volumes.dicom_read import read_dicom_series
+from imgsynth.volumes.parallel import in_chunks
 from imgsynth.volumes.volume import Volume
 
 REMEDY = "do not use this file; get the release again from whoever published it"
@@ -31,30 +33,50 @@ def dicom_faults(
     ``burned_in`` is what the card says of Burned In Annotation.
     """
     uids: Counter[str] = Counter()
-    for patient in patients:
-        if not patient.dicom:
-            continue
-        datasets = {}
-        for name in patient.dicom:
-            try:
-                datasets[name] = pydicom.dcmread(folder / name)
-            except (InvalidDicomError, OSError, ValueError, EOFError) as error:
-                yield Fault(name, f"unreadable ({error})", "a DICOM file", REMEDY)
-        for name, dataset in datasets.items():
-            try:
-                yield from header_faults(name, dataset, patient.id, grid.modality, burned_in)
-            except BROKEN as error:
-                yield Fault(name, f"unreadable ({error})", "elements that can be read", REMEDY)
-            uids[str(dataset.get("SOPInstanceUID", ""))] += 1
-        for keyword in ("StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID"):
-            values = {str(dataset[keyword].value) for dataset in datasets.values() if keyword in dataset}
-            if len(values) > 1:
-                yield Fault(patient.id, f"{len(values)} values of {keyword}", "one series of one study", REMEDY)
-            uids.update(values)
-        if len(datasets) == len(patient.dicom):
-            yield from _series_faults(folder, patient, grid)
+    examined = [patient for patient in patients if patient.dicom]
+    files_each = max((len(patient.dicom) for patient in examined), default=1)
+    for _, chunk in in_chunks(partial(_examine, folder, grid, burned_in), examined, files_each):
+        for faults, found in chunk:
+            yield from faults
+            uids.update(found)
     for uid in sorted(uid for uid, count in uids.items() if count > 1):
         yield Fault("dicom", f"UID {uid} more than once", "UIDs that are unique over the release", REMEDY)
+
+
+def _examine(
+    folder: Path, grid: Grid, burned_in: str | None, patients: Sequence[SyntheticPatient]
+) -> list[tuple[list[Fault], list[str]]]:
+    """The faults of each patient's files, and the UIDs in them that nothing else in the release may have."""
+    found = []
+    for patient in patients:
+        uids: list[str] = []
+        found.append((list(_patient_faults(folder, patient, grid, burned_in, uids)), uids))
+    return found
+
+
+def _patient_faults(
+    folder: Path, patient: SyntheticPatient, grid: Grid, burned_in: str | None, uids: list[str]
+) -> Iterator[Fault]:
+    """Faults of one patient's files; their UIDs are added to ``uids``."""
+    datasets = {}
+    for name in patient.dicom:
+        try:
+            datasets[name] = pydicom.dcmread(folder / name)
+        except (InvalidDicomError, OSError, ValueError, EOFError) as error:
+            yield Fault(name, f"unreadable ({error})", "a DICOM file", REMEDY)
+    for name, dataset in datasets.items():
+        try:
+            yield from header_faults(name, dataset, patient.id, grid.modality, burned_in)
+        except BROKEN as error:
+            yield Fault(name, f"unreadable ({error})", "elements that can be read", REMEDY)
+        uids.append(str(dataset.get("SOPInstanceUID", "")))
+    for keyword in ("StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID"):
+        values = {str(dataset[keyword].value) for dataset in datasets.values() if keyword in dataset}
+        if len(values) > 1:
+            yield Fault(patient.id, f"{len(values)} values of {keyword}", "one series of one study", REMEDY)
+        uids.extend(values)
+    if len(datasets) == len(patient.dicom):
+        yield from _series_faults(folder, patient, grid)
 
 
 def header_faults(

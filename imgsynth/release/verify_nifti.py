@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import nibabel as nib
@@ -12,25 +13,33 @@ from imgsynth.release.patients import SyntheticPatient
 from imgsynth.release.verify_dicom import volume_faults
 from imgsynth.types import Fault, Grid, InputError
 from imgsynth.volumes.nifti import read_nifti, sidecar_path
+from imgsynth.volumes.parallel import in_chunks
 
 REMEDY = "do not use this file; get the release again from whoever published it"
 
 
 def nifti_faults(folder: Path, patients: Sequence[SyntheticPatient], grid: Grid) -> Iterator[Fault]:
     """Faults of all NIfTI files that ``patients`` list."""
-    for patient in patients:
-        for name in patient.nifti:
-            path = folder / name
-            try:
-                volume = read_nifti(path)
-                header = nib.load(path).header
-            except InputError as error:
-                yield from (Fault(name, fault.got, fault.expected, REMEDY) for fault in error.faults)
-                continue
-            yield from header_faults(name, header)
-            yield from volume_faults(name, volume, grid)
-            if volume.modality != grid.modality or not sidecar_path(path).is_file():
-                yield Fault(name, f"modality {volume.modality} in its sidecar", grid.modality, REMEDY)
+    for _, faults in in_chunks(partial(_examine, folder, grid), [p for p in patients if p.nifti]):
+        yield from faults
+
+
+def _examine(folder: Path, grid: Grid, patients: Sequence[SyntheticPatient]) -> list[Fault]:
+    return [fault for patient in patients for name in patient.nifti for fault in _file_faults(folder, name, grid)]
+
+
+def _file_faults(folder: Path, name: str, grid: Grid) -> Iterator[Fault]:
+    path = folder / name
+    try:
+        volume = read_nifti(path)
+        header = nib.load(path).header
+    except InputError as error:
+        yield from (Fault(name, fault.got, fault.expected, REMEDY) for fault in error.faults)
+        return
+    yield from header_faults(name, header)
+    yield from volume_faults(name, volume, grid)
+    if volume.modality != grid.modality or not sidecar_path(path).is_file():
+        yield Fault(name, f"modality {volume.modality} in its sidecar", grid.modality, REMEDY)
 
 
 def header_faults(name: str, header: nib.Nifti1Header) -> Iterator[Fault]:

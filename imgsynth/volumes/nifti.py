@@ -67,12 +67,16 @@ def read_nifti(path: Path, modality: str | None = None, unit: IntensityUnit | No
     return Volume(array, affine, *_says(path, modality, unit))
 
 
-def write_nifti(volume: Volume, path: Path, description: str = "", sidecar: dict[str, Any] | None = None) -> Path:
+def write_nifti(
+    volume: Volume, path: Path, description: str = "", sidecar: dict[str, Any] | None = None, durable: bool = True
+) -> Path:
     """Write ``volume`` and its sidecar, each whole or not at all; array, affine and unit read back the same.
 
     qform and sform are equal with code 1 (scanner), units mm; int16 when every value is a whole number in its range,
     else float32, without scaling. ``description`` (at most 79 bytes) is the header's only text: no extension, no file
-    name. Raises InputError before anything is written: no finite values, a sheared affine (a qform cannot carry it).
+    name. ``durable``: whole after a power cut too.
+
+    Raises InputError before anything is written: no finite values, a sheared affine (a qform cannot carry it).
     """
     path = Path(path)
     if faults := _faults(volume, path, description):
@@ -85,11 +89,11 @@ def write_nifti(volume: Volume, path: Path, description: str = "", sidecar: dict
     image.header.set_slope_inter(1, 0)
     image.header["descrip"] = description.encode()
     facts = {**(sidecar or {}), "Modality": volume.modality, "IntensityUnit": volume.unit}
-    with atomic_path(path) as partial:
+    with atomic_path(path, durable) as partial:
         # gzip would store the temporary name and the clock: write the stream ourselves, with neither.
         data = image.to_bytes()
         partial.write_bytes(_gzip(data) if path.suffix == ".gz" else data)
-    write_json(sidecar_path(path), facts)
+    write_json(sidecar_path(path), facts, durable)
     return path
 
 

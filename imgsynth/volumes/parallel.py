@@ -18,15 +18,19 @@ CHUNK = 128
 PARALLEL_FROM = 512  # files; below, starting processes costs more than it saves
 
 
-def in_chunks(work: Callable[[Sequence[T]], R], tasks: Sequence[T]) -> Iterator[tuple[Sequence[T], R]]:
+def in_chunks(
+    work: Callable[[Sequence[T]], R], tasks: Sequence[T], files_each: int = 1
+) -> Iterator[tuple[Sequence[T], R]]:
     """Yield chunks of ``tasks`` in their order, with what ``work`` makes of each.
 
     Headers are parsed in Python, which threads would do one at a time: so these are processes. What a consumer has been
     given is done; where it stops, the rest is dropped. ``work`` must be a function of a module, or a partial of one.
+    ``files_each``: how many files a task is, where it is more than one.
     """
-    chunks = [tasks[n : n + CHUNK] for n in range(0, len(tasks), CHUNK)]
+    size = max(1, CHUNK // files_each)
+    chunks = [tasks[n : n + size] for n in range(0, len(tasks), size)]
     workers = min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, 16)
-    if len(tasks) < PARALLEL_FROM or workers == 1 or multiprocessing.current_process().daemon:
+    if len(tasks) * files_each < PARALLEL_FROM or workers == 1 or multiprocessing.current_process().daemon:
         for chunk in chunks:
             yield chunk, work(chunk)
         return

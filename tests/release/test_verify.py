@@ -22,6 +22,7 @@ from imgsynth.release.verify import checked, verify_release
 from imgsynth.release.verify_card import card_faults
 from imgsynth.training.run import load_run
 from imgsynth.types import CheckFailed, InputError
+from imgsynth.volumes import parallel
 
 
 def faults(folder: Path, sums: bool = True) -> str:
@@ -291,3 +292,18 @@ def test_a_card_of_before_there_were_queries_is_no_forgery(ct_release: Path) -> 
     assert not card_faults(ct_release, card)
     card["plan"]["queries"] = [{"name": "means", "clipping_norm": 1.0, "noise_multiplier": 0.5}]
     assert card_faults(ct_release, card)  # a query that the stated ε does not pay for
+
+
+def test_a_large_release_is_verified_by_several_processes_with_the_same_findings(
+    tampered: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    patients = read_json(tampered / "synthetic_cohort.json")["patients"]
+    series = [patient["dicom"][0] for patient in patients]
+    for name, other in ((series[0], series[1]), (series[2], series[3])):  # UIDs twice, in what two processes look at
+        (tampered / name).write_bytes((tampered / other).read_bytes())
+    (tampered / patients[1]["nifti"][0]).write_bytes(b"torn")
+    alone = faults(tampered)
+    assert alone.count("more than once") >= 2 and "unreadable NIfTI" in alone
+    monkeypatch.setattr(parallel, "PARALLEL_FROM", 1)
+    monkeypatch.setattr(parallel, "CHUNK", 1)
+    assert faults(tampered) == alone
