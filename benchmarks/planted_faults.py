@@ -437,6 +437,12 @@ def two_sexes_under_one_id(root: Path) -> None:
         change(series(root, several(root), study), PatientSex=sex)
 
 
+@fault("demographic_clash", **TABLE)
+def two_sexes_behind_a_table_that_has_one(root: Path) -> None:
+    _table(root, lambda rows: rows)
+    two_sexes_under_one_id(root)
+
+
 @fault("demographic_clash")
 def two_years_of_birth_under_one_id(root: Path) -> None:
     for study, age in ((0, "031Y"), (1, "064Y")):
@@ -556,6 +562,11 @@ def another_unit_of_mr(root: Path) -> None:
 @fault("image_two_patients", base="mr")
 def float_copy_under_another_id(root: Path) -> None:
     write_nifti(root / "p9.nii", np.asarray(nib.load(root / "p3.nii").dataobj, dtype=np.float32))
+
+
+@fault("image_twice", base="mr", unit="image", pattern=None)
+def copy_where_the_unit_is_the_image(root: Path) -> None:
+    float_copy_under_another_id(root)
 
 
 @fault("unmatched_path", base="mr")

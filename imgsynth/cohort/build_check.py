@@ -26,7 +26,7 @@ def cohort_faults(found: Found, data: DataConfig) -> list[Fault]:
 
 def doubts(found: Found, data: DataConfig) -> list[Fault]:
     """What does not stop a run, but may break what its guarantee means, where each image is protected on its own."""
-    return _shared_images(found) if data.unit == "image" else []
+    return _shared_images(found, data) if data.unit == "image" else []
 
 
 def _same_person_faults(found: Found, data: DataConfig) -> list[Fault]:
@@ -35,7 +35,7 @@ def _same_person_faults(found: Found, data: DataConfig) -> list[Fault]:
         return []
     alike = lookalikes(scan.patient for scan in found.scans if scan.patient)
     if not alike:
-        return _shared_images(found)
+        return _shared_images(found, data)
     shown = "; ".join(" and ".join(group) for group in alike[:5]) + ("; …" if len(alike) > 5 else "")
     fault = Fault(
         "patient ids",
@@ -45,10 +45,10 @@ def _same_person_faults(found: Found, data: DataConfig) -> list[Fault]:
         "write them alike in the source or table if they are one person, rename one if they are two",
         "lookalike_ids",
     )
-    return [fault, *_shared_images(found)]
+    return [fault, *_shared_images(found, data)]
 
 
-def _shared_images(found: Found) -> list[Fault]:
+def _shared_images(found: Found, data: DataConfig) -> list[Fault]:
     """Images of equal content (``Item.digest``: files byte by byte, rows of an array value by value) under two ids."""
     owners: dict[str, set[str]] = defaultdict(set)
     for scan in found.scans:
@@ -56,6 +56,7 @@ def _shared_images(found: Found) -> list[Fault]:
     shared = [sorted(patients) for patients in owners.values() if len(patients) > 1]
     if not shared:
         return []
+    code = "image_two_patients" if data.unit == "patient" else "image_twice"
     shown = "; ".join(" and ".join(ids[:3]) for ids in shared[:5]) + ("; …" if len(shared) > 5 else "")
     return [
         Fault(
@@ -63,7 +64,7 @@ def _shared_images(found: Found) -> list[Fault]:
             f"{len(shared)} images that occur under more than one id: {shown}",
             "each image under one id",
             "remove one of them, or give both the same id: who is in the cohort twice is protected less",
-            "image_two_patients",
+            code,
         )
     ]
 

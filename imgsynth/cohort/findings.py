@@ -182,6 +182,9 @@ KINDS: dict[str, Kind] = {
                           "Write them alike if they are one person, rename one if they are two."),
     "image_two_patients": Kind("error", "The same pixels under two ids", _TWICE,
                                "Remove one copy, or give both the same id."),
+    "image_twice": Kind("warning", "The same pixels in two images, where the unit is the image",
+                        "Who is in the cohort twice has the weaker guarantee of two images (about 2ε), and may be in "
+                        "training and in test.", "Remove one of them."),
     "uids_two_patients": Kind("error", "A study, series or instance UID under two patient ids", _TWICE,
                               "Find out whose it is, and give it one id."),
     "same_name_and_birth": Kind("warning", "Two ids with the same name and date of birth", _TWICE,

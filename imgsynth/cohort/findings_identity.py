@@ -21,26 +21,26 @@ def identity_findings(looked: Looked, by_image: bool = False) -> list[Finding]:
         return scan.names[0] if by_image else scan.patient or scan.names[0]
 
     return [
-        *_same_pixels(looked, owner),
-        *_same_slices(looked, owner),
+        *_same_pixels(looked, owner, "image_twice" if by_image else "image_two_patients"),
+        *_same_slices(looked, owner, "image_twice" if by_image else "image_two_patients"),
         *_same_uids(looked, owner),
         *([] if by_image else _same_person(looked)),
         *([] if by_image else _clashes(looked)),
     ]
 
 
-def _same_pixels(looked: Looked, owner: Callable[[Scan], str]) -> list[Finding]:
+def _same_pixels(looked: Looked, owner: Callable[[Scan], str], code: str) -> list[Finding]:
     """Images whose decoded pixels are equal: a copy in another compression is one too, one that lost some is not."""
     groups = _groups((look.pixels, scan) for scan, look in looked if look.pixels and not look.empty)
     across = [group for group in groups if len({owner(scan) for scan in group}) > 1]
     within = [group for group in groups if len({owner(scan) for scan in group}) == 1]
     return [
-        *finding("image_two_patients", ((_names(group), _ids(map(owner, group))) for group in across)),
+        *finding(code, ((_names(group), _ids(map(owner, group))) for group in across)),
         *finding("duplicate_image", ((_names(group), _ids(map(owner, group))) for group in within)),
     ]
 
 
-def _same_slices(looked: Looked, owner: Callable[[Scan], str]) -> list[Finding]:
+def _same_slices(looked: Looked, owner: Callable[[Scan], str], code: str) -> list[Finding]:
     """Different images that have planes in common: a series and a part or an extension of it."""
     holders: dict[str, list[int]] = defaultdict(list)
     for number, (_, look) in enumerate(looked):
@@ -56,7 +56,7 @@ def _same_slices(looked: Looked, owner: Callable[[Scan], str]) -> list[Finding]:
         pair = [looked[first][0], looked[second][0]]
         owners = [owner(scan) for scan in pair]
         places[owners[0] == owners[1]].append((_names(pair), f"{count} slices in common; {_ids(owners)}"))
-    return [*finding("image_two_patients", places[False]), *finding("shared_slices", places[True])]
+    return [*finding(code, places[False]), *finding("shared_slices", places[True])]
 
 
 def _same_uids(looked: Looked, owner: Callable[[Scan], str]) -> list[Finding]:

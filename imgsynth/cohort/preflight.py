@@ -97,7 +97,7 @@ def _look_at_all(survey: Survey, store: LookStore) -> tuple[list[Look], dict[int
 
 def _unsaid(faults: Sequence[Fault], looked: bool) -> list[Fault]:
     """Faults without those that are found again, and better, in the pixels."""
-    return [fault for fault in faults if not (looked and fault.code == "image_two_patients")]
+    return [fault for fault in faults if not (looked and fault.code in ("image_two_patients", "image_twice"))]
 
 
 def _joined(findings: Sequence[Finding]) -> list[Finding]:

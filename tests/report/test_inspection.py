@@ -7,6 +7,7 @@ import json
 import re
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 
@@ -53,13 +54,15 @@ def test_the_page_stands_alone_and_says_that_it_is_local(pictures: Path, tmp_pat
 
 
 def test_errors_that_training_would_not_see_end_the_inspection_badly(
-    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(pipeline, "_propose", lambda *given: None)
-    checked = config.from_overrides("inspect", overrides(pictures, tmp_path / "o", "data.unit=image"))
-    with pytest.raises(InputError, match="the source has patient ids"):
-        pipeline.inspect(checked)
-    np.savez(pictures, images=np.load(pictures)["images"].astype(np.float64))
+    random = np.random.default_rng(0)
+    images = [random.integers(1, 99, (8, 8, 8)).astype(np.int16) for _ in range(4)]
+    for n, image in enumerate([*images, images[0].astype(np.float64)]):  # the last: other bytes, the first's pixels
+        nib.save(nib.Nifti1Image(image, np.eye(4)), tmp_path / f"p{n}.nii")
+    given = ["data=nifti", f"data.root={tmp_path}", "data.modality=MR", "data.pattern='(?P<patient>p[0-9])'"]
+    checked = config.from_overrides("inspect", [*given, f"output={tmp_path / 'o'}"])
     with pytest.raises(CheckFailed, match="The same pixels under two ids"):
         pipeline.inspect(checked)
     assert json.loads((tmp_path / "o" / "inspect.json").read_text())["usable"] is True
