@@ -164,6 +164,16 @@ def pixels(function: Callable[[np.ndarray], np.ndarray]) -> Callable[[Dataset, i
     return edit
 
 
+def corner(value: int) -> Callable[[np.ndarray], np.ndarray]:
+    """A change of pixels that sets a corner to ``value``."""
+
+    def pad(stored: np.ndarray) -> np.ndarray:
+        stored[:3, :3] = value
+        return stored
+
+    return pad
+
+
 other_pixels = pixels(lambda stored: stored + 7)
 
 
@@ -475,14 +485,15 @@ def metal_or_a_wrong_slope(root: Path) -> None:
 
 
 @fault("padding")
-def padded_corners(root: Path) -> None:
-    def pad(stored: np.ndarray) -> np.ndarray:
-        stored[:3, :3] = -2000
-        return stored
+def padding_that_nobody_declared(root: Path) -> None:
+    change(series(root), pixels(corner(-2000)))
 
+
+@fault("padding")
+def padded_corners(root: Path) -> None:
     def declare(dataset: Dataset, k: int) -> None:
-        pixels(pad)(dataset, k)
-        dataset.add_new("PixelPaddingValue", "SS", -2000)
+        pixels(corner(-900))(dataset, k)
+        dataset.add_new("PixelPaddingValue", "SS", -900)
 
     change(series(root), declare)
 
