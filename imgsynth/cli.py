@@ -243,6 +243,23 @@ def ledger(
 
 
 @app.command()
+def whois(
+    run: Annotated[Path, typer.Argument(help="A run's folder.")],
+    hashes: Annotated[list[str] | None, typer.Argument(help="Hashes, or how they begin.", metavar="HASH…")] = None,
+) -> None:
+    """Say which patients the hashes in a run's local files are, by reading its source again. For the custodian.
+
+    Without a hash: those whom the audit found to be most at risk (local/patients_at_risk.json). It takes the source
+    and the ledger's key; nothing is stored.
+
+    Example: `imgsynth whois RUN`, `imgsynth whois RUN 3fa2c1`
+    """
+    from imgsynth import pipeline
+
+    pipeline.whois(run, hashes or ())
+
+
+@app.command()
 def groups() -> None:
     """List the configuration groups and their choices."""
     console.table("Groups (group=choice)", ("group", "choices"), [(g, ", ".join(c)) for g, c in _groups().items()])

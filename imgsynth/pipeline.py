@@ -8,6 +8,7 @@ import statistics
 import time
 import webbrowser
 from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,7 @@ from imgsynth.training.propose import print_proposal
 from imgsynth.training.proposed import PLACE, remarks_of, said, write_proposal
 from imgsynth.training.run import load_run, model_factory
 from imgsynth.training.suit import suited
+from imgsynth.training.whois import whois as patients_of
 from imgsynth.types import CheckFailed, Fault, InputError
 
 
@@ -271,6 +273,23 @@ def ledger(
     if records is not None:
         console.say(f"Whole: {records} records, each as it was written.")
     console.say(f"Ledger: {book.folder}")
+
+
+def whois(run_dir: Path, hashes: Sequence[str] = ()) -> dict[str, str]:
+    """Print the patients whom ``hashes``, or how they begin, stand for in a run: by default those whom its audit found
+    to be most at risk, or all where it was not audited. LOCAL ONLY. Raises InputError for hashes that nobody has."""
+    everybody, at_risk = patients_of(run_dir), run_dir / "local" / "patients_at_risk.json"
+    asked = list(hashes) or (read_json(at_risk) if at_risk.is_file() else list(everybody))
+    faults = [
+        Fault("hash", one, f"one of the run's {len(everybody)}, or how it begins", f"imgsynth whois {run_dir}")
+        for one in asked
+        if not any(own.startswith(one) for own in everybody)
+    ]
+    if faults:
+        raise InputError(*faults)
+    found = {own: name for one in asked for own, name in everybody.items() if own.startswith(one)}
+    console.table("Patients (this must stay where the data are)", ("hash", "id"), list(found.items()))
+    return found
 
 
 def _pair(option: str, given: str, expected: str) -> tuple[str, str]:

@@ -13,6 +13,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import pytest
 from hypothesis import settings
 
+from imgsynth import keyed
+
 if TYPE_CHECKING:
     from orthanc import Orthanc
 
@@ -56,3 +58,11 @@ def orthanc(orthanc_server: Orthanc) -> Orthanc:
     """A real, empty Orthanc on loopback: ``upload``, ``instances``, ``url``, ``dicomweb``, and a port for C-STORE."""
     orthanc_server.clear()
     return orthanc_server
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_key() -> Iterator[None]:
+    """Ledgers that tests make hash ids with one key, so that what is ordered by hashes is the same on every day."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(keyed, "fresh_key", lambda: bytes(range(keyed.KEY_WIDTH)))
+        yield

@@ -8,7 +8,7 @@ from pathlib import Path
 PACKAGE = Path(__file__).parent.parent / "imgsynth"
 
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("types", "schema", "files", "console", "__init__"),
+    ("types", "schema", "files", "keyed", "console", "__init__"),
     ("volumes", "features"),
     ("cohort", "models", "privacy"),
     ("training",),

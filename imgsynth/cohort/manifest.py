@@ -1,4 +1,9 @@
-"""Who is in the cohort, which files are whose, and which split each patient is in: written once, read ever after."""
+"""Who is in the cohort, which files are whose, and which split each patient is in: written once, read ever after.
+
+On disk it is two files. ``manifest.json`` knows patients, studies and series by keyed hashes alone, and names no file.
+``local/files.json`` beside it, readable by its owner alone, has the paths, of which many hold ids: pixels cannot be
+read without them. It has no hashes, so that neither file alone says which hash is whom.
+"""
 
 from __future__ import annotations
 
@@ -10,16 +15,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from imgsynth.cohort.sources_file import Source, read_sources, write_sources
 from imgsynth.files import read_json, write_json
+from imgsynth.keyed import key_check, keyed, normal
 from imgsynth.types import SPLITS, Fault, InputError, Split, Structure, Unit
 
-FORMAT = "imgsynth-manifest-1"
+FORMAT = "imgsynth-manifest-2"
+FILES = "local/files.json"  # beside the manifest
+_NAMES = ("files", "array", "mask")  # fields of an item that name something in the source
 
 
 @dataclass(frozen=True)
 class Item:
     """One image of one patient.
 
+    ``patient``, ``study`` and ``series`` are ids as the source has them, or their keyed hashes (``Manifest.key``).
     ``files`` are relative to the manifest's root; a row of an npz array has the npz as its only file and says which
     ``array`` and ``row``. ``digest`` is the SHA-256 of the content (its files, or the row with shape and dtype).
     """
@@ -55,7 +65,10 @@ class Item:
 
 @dataclass(frozen=True)
 class Manifest:
-    """A cohort whose splits are fixed. LOCAL ONLY: it names patients, files and hashes of private data."""
+    """A cohort whose splits are fixed. LOCAL ONLY: it names files, and has hashes of private data.
+
+    As a source is read, its ids are as they stand there; ``hashed`` hides them, and no other manifest can be saved.
+    """
 
     kind: str
     root: str
@@ -67,6 +80,7 @@ class Manifest:
     # "case": the source has only case ids (file names), so that two "patients" may be one person
     ids: Literal["patient", "case"] = "patient"
     structures: tuple[Structure, ...] = ()  # the public list of the masks' structures; none: masks are not used
+    key: str = ""  # ``key_check`` of the key that ids are hashed with; "": they are in the clear
 
     def __post_init__(self) -> None:
         if not self.fingerprint:
@@ -79,15 +93,15 @@ class Manifest:
 
     @property
     def by_patient(self) -> dict[str, tuple[Item, ...]]:
-        """Every patient's images, patients and images in a fixed order."""
+        """Every patient's images, patients and images in the order of their files, which no key changes."""
         found: dict[str, list[Item]] = {}
-        for item in sorted(self.items, key=lambda item: (item.patient, item.study, item.series, item.where)):
+        for item in sorted(self.items, key=lambda item: (item.files, item.array or "", item.row or 0)):
             found.setdefault(item.patient, []).append(item)
         return {patient: tuple(items) for patient, items in found.items()}
 
     def patients(self, split: Split | None = None) -> list[str]:
-        """Ids of the patients in ``split`` (all of them by default), sorted."""
-        return sorted({item.patient for item in self.items if split is None or item.split == split})
+        """Ids of the patients in ``split`` (all of them by default), in the order of ``by_patient``."""
+        return [name for name, items in self.by_patient.items() if split is None or items[0].split == split]
 
     def class_index(self, item: Item) -> int:
         return self.classes.index(item.label) if item.label is not None else 0
@@ -109,22 +123,63 @@ class Manifest:
         counts = Counter(self.patient_classes(split).values())
         return [counts[index] for index in range(len(self.classes))]
 
+    def hashed(self, key: bytes) -> Manifest:
+        """The same cohort with keyed hashes in the place of ids of patients, studies and series.
+
+        A patient's hash is the one that the privacy ledger knows him by (``privacy/patients.py``); where the unit is
+        the image, ``patient`` is the name of its file, which the ledger does not use.
+        """
+        if self.key:
+            raise ValueError("Expected a manifest with ids in the clear, got one whose ids are hashed already.")
+
+        def patient(name: str) -> str:
+            return (keyed(key, "name", name) if self.unit == "image" else keyed(key, self.unit, normal(name))).hex()
+
+        items = tuple(
+            dataclasses.replace(
+                item,
+                patient=patient(item.patient),
+                study=item.study and keyed(key, "study", item.study).hex(),
+                series=item.series and keyed(key, "series", item.series).hex(),
+            )
+            for item in self.items
+        )
+        return dataclasses.replace(self, items=items, key=key_check(key))
+
     def save(self, path: Path) -> Path:
-        """Write as JSON; the file appears whole or not at all."""
-        return write_json(path, {"format": FORMAT, "local_only": True, **dataclasses.asdict(self)})
+        """Write as JSON, names of files to ``FILES`` beside ``path``; each appears whole or not at all."""
+        if not self.key:
+            raise ValueError("Expected keyed hashes in the place of ids (Manifest.hashed), got ids in the clear.")
+        sources = [Source(item.files, item.array, item.mask) for item in self.items]
+        write_sources(path.parent / FILES, self.fingerprint, self.root, sources)
+        value = dataclasses.asdict(self)
+        del value["root"]
+        for entry in value["items"]:
+            for name in _NAMES:
+                del entry[name]
+        return write_json(path, {"format": FORMAT, "local_only": True, **value})
 
     @staticmethod
     def load(path: Path) -> Manifest:
         """Read what ``save`` wrote.
 
         Raises:
-            InputError: if the file is not a manifest of this format, or if its content does not give the fingerprint
-                that it states (it was edited after the splits were fixed).
+            InputError: if the file is not a manifest of this format, if its content does not give the fingerprint
+                that it states (it was edited after the splits were fixed), or without the names of its files.
         """
         value: dict[str, Any] = read_json(path)
         if value.get("format") != FORMAT:
-            raise InputError(Fault(str(path), repr(value.get("format")), FORMAT, "make the manifest again"))
-        items = tuple(_item(entry) for entry in value["items"])
+            raise InputError(
+                Fault(
+                    str(path),
+                    repr(value.get("format")),
+                    f"{FORMAT}, which has keyed hashes in the place of ids and of names of files",
+                    "train into a new output=DIR, and remove this file, which names patients, when its run is not "
+                    "needed any more",
+                )
+            )
+        root, sources = read_sources(path.parent / FILES, value["fingerprint"], len(value["items"]))
+        items = tuple(_item(entry, source) for entry, source in zip(value["items"], sources, strict=True))
         if content_fingerprint(items) != value["fingerprint"]:
             raise InputError(
                 Fault(
@@ -136,31 +191,37 @@ class Manifest:
             )
         return Manifest(
             value["kind"],
-            value["root"],
+            root,
             value["unit"],
             tuple(value["classes"]),
             items,
             tuple(value["notes"]),
             value["fingerprint"],
-            value.get("ids", "case"),  # a manifest of before the field was there: claim no more than it can show
-            tuple(Structure.from_json(entry) for entry in value.get("structures", ())),
+            value["ids"],
+            tuple(Structure.from_json(entry) for entry in value["structures"]),
+            value["key"],
         )
 
 
 def content_fingerprint(items: Iterable[Item]) -> str:
-    """SHA-256 over (content, patient, label) of every image; the order of items and the names of files do not matter.
+    """SHA-256 over (content, label) of every image, patient by patient: who an image is of counts, what he is called
+    does not, nor does the order of items, the names of files, or the key of hashed ids.
 
     Masks are left out: with them or without, the cohort is the same patients, and has one account in the ledger.
 
-    LOCAL ONLY: a hash of private data confirms a guess of that data (with an id or a voxel unknown, all values can be
+    LOCAL ONLY: a hash of private data confirms a guess of that data (with a voxel or a label unknown, all values can be
     tried), so it must never be released.
     """
-    lines = sorted("\x1f".join((item.digest, item.patient, item.label or "")) for item in items)
-    return hashlib.sha256("\x1e".join(lines).encode()).hexdigest()
+    found: dict[str, list[str]] = {}
+    for item in items:
+        found.setdefault(item.patient, []).append(f"{item.digest}\x1f{item.label or ''}")
+    patients = sorted("\x1e".join(sorted(lines)) for lines in found.values())
+    return hashlib.sha256("\x1d".join(patients).encode()).hexdigest()
 
 
-def _item(entry: dict[str, Any]) -> Item:
-    for name in ("files", "shape", "spacing", "affine", "frames"):
+def _item(entry: dict[str, Any], source: Source) -> Item:
+    entry |= {"files": source.files, "array": source.array, "mask": source.mask}
+    for name in ("shape", "spacing", "affine", "frames"):
         entry[name] = tuple(entry[name])
     if entry["split"] not in SPLITS:
         raise ValueError(f"Expected a split of {SPLITS}, got {entry['split']!r}.")

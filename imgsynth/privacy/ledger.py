@@ -18,12 +18,13 @@ from typing import Any
 
 from dp_accounting import dp_event as dp
 
+from imgsynth.keyed import key_check, normal
 from imgsynth.privacy.budget import check_budgets
 from imgsynth.privacy.entries import Account, Entry, entry_to_json, finite
 from imgsynth.privacy.events import event_to_json
 from imgsynth.privacy.overlap import Overlaps, Shared
 from imgsynth.privacy.overview import overview
-from imgsynth.privacy.patients import Patients, digest, hashes, key_check, load_key, normal, pack
+from imgsynth.privacy.patients import Patients, digest, hashes, load_key, pack
 from imgsynth.privacy.published import Published, last_published, put_published
 from imgsynth.privacy.store import Book, Store
 from imgsynth.types import Fault, InputError, Unit
@@ -67,7 +68,7 @@ class Ledger:
         new = Entry(run, event, epsilon, delta, budget_epsilon, _now(), unit)
         members, check = None, None
         if patients is not None:
-            key = self._key()
+            key = self.key()
             members, check = hashes(key, unit, patients), key_check(key)
             new = replace(new, patients=digest(pack(members)), n=len(members), issuer=patients.issuer)
         with self._store.reading() as book:
@@ -197,7 +198,8 @@ class Ledger:
                 load_key(self._store.key, book.key_check)
             return len(book.records)
 
-    def _key(self) -> bytes:
+    def key(self) -> bytes:
+        """The secret key of patients' ids, made now where there is none yet. LOCAL ONLY. Broken where it is lost."""
         with self._store.reading() as book, self._store.telling():
             self.folder.mkdir(parents=True, exist_ok=True)
             return load_key(self._store.key, book.key_check)

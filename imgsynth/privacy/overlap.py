@@ -13,8 +13,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from imgsynth.keyed import normal
 from imgsynth.privacy.entries import Account, Entry, composed
-from imgsynth.privacy.patients import normal
 
 Sighting = tuple[str, str | None]  # a cohort, and the issuer of the id in it
 

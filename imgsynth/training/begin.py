@@ -50,7 +50,7 @@ def settle(folder: RunFolder, cfg: Config, model_factory: ModelFactory) -> tuple
     if folder.begun:
         plan = PrivacyPlan.from_json(read_json(folder.plan))
         return Manifest.load(folder.manifest), plan, stored_initial(folder, plan, cfg.init)
-    manifest, _ = build_manifest(cfg.data)
+    manifest = build_manifest(cfg.data)[0].hashed(Ledger(cfg.privacy.ledger).key())
     public, initial = (None, None) if cfg.init.run is None else public_start(cfg, manifest)
     objectives = model_factory(tuple(cfg.preprocess.shape), len(manifest.classes)).objectives()
     asked, votes, n = queries_of(objectives), the_private(objectives).votes, len(manifest.patients("train"))

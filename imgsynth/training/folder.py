@@ -108,6 +108,7 @@ class RunFolder:
             "samples/.*",
             "local/.README.txt.*",
             "local/.metrics.jsonl.*",
+            "local/.files.json.*",
             "local/.teachers-*",
         ]
         patterns += [f".{name}.*" for name in names]

@@ -11,7 +11,7 @@ def members(manifest: Manifest, data: DataConfig) -> Patients:
     """The patients (or cases) of the training split by id; where the unit is the image, its images by content."""
     if manifest.unit == "image":  # an image is the same whoever numbers it
         return Patients(frozenset(item.digest for item in manifest.items if item.split == "train"))
-    return Patients(frozenset(manifest.patients("train")), data.issuer or _own_issuer(data))
+    return Patients(frozenset(manifest.patients("train")), data.issuer or _own_issuer(data), manifest.key)
 
 
 def _own_issuer(data: DataConfig) -> str | None:

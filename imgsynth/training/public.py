@@ -12,9 +12,9 @@ from dp_accounting import dp_event as dp
 
 from imgsynth.cohort.manifest import Manifest
 from imgsynth.console import warn
+from imgsynth.keyed import normal
 from imgsynth.models.base import GenerativeModel
 from imgsynth.privacy.ledger import Entry, Ledger
-from imgsynth.privacy.patients import normal
 from imgsynth.privacy.public import DECLARATION, PublicStart
 from imgsynth.schema import Config
 from imgsynth.training.initial import Initial
@@ -133,7 +133,12 @@ def _same_people(run: Run, cfg: Config, manifest: Manifest) -> Iterator[Fault]:
     if found:
         yield Fault(where, f"{len(found)} images that are in the private cohort too ({found[0]})", apart, remedy)
     shared, known = _shared_ids(run, cfg, manifest)
-    if shared and known:
+    if shared is None and known:
+        yield Fault(where, "patient ids of the same issuer, hashed with the key of another ledger", apart,
+                    "train the public run with this one's ledger (privacy.ledger): ids cannot be compared")  # fmt: skip
+    elif shared is None:
+        warn(f"the patient ids of init.run {run.root} are hashed with the key of another ledger: nothing compared them")
+    elif shared and known:
         yield Fault(where, f"{shared} patient ids of the same issuer as in the private cohort", apart, remedy)
     elif shared:
         warn(
@@ -143,8 +148,11 @@ def _same_people(run: Run, cfg: Config, manifest: Manifest) -> Iterator[Fault]:
         )
 
 
-def _shared_ids(run: Run, cfg: Config, manifest: Manifest) -> tuple[int, bool]:
-    """How many ids are in both cohorts, and whether one issuer is known to have given them out. None of two issuers."""
+def _shared_ids(run: Run, cfg: Config, manifest: Manifest) -> tuple[int | None, bool]:
+    """How many ids are in both cohorts, and whether one issuer is known to have given them out; 0 with two issuers.
+
+    None where the ids are hashed with two keys, so that nobody can tell.
+    """
     if "image" in (manifest.unit, run.manifest.unit):
         return 0, False
     said_later = [entry.issuer for entry in _entries(run, cfg) if entry.issuer is not None]
@@ -153,5 +161,6 @@ def _shared_ids(run: Run, cfg: Config, manifest: Manifest) -> tuple[int, bool]:
     names = {None if issuer is None else normal(issuer) for issuer in issuers}
     if None not in names and len(names) == 2:
         return 0, False
-    ids = [{normal(one) for one in cohort.patients()} for cohort in (run.manifest, manifest)]
-    return len(ids[0] & ids[1]), None not in names
+    if run.manifest.key != manifest.key:
+        return None if run.manifest.kind != "phantom" else 0, None not in names
+    return len(set(run.manifest.patients()) & set(manifest.patients())), None not in names

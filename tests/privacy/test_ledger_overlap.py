@@ -1,6 +1,7 @@
 """The same patients in another cohort: known again by keyed hashes, composed, and told apart by issuer alone."""
 
 import hashlib
+import hmac
 import math
 import unicodedata
 from itertools import product
@@ -9,11 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from imgsynth.keyed import key_check, keyed, normal
 from imgsynth.privacy.accounting import epsilon
 from imgsynth.privacy.entries import Account, Entry, composed
 from imgsynth.privacy.events import compose, histogram_event, training_event
 from imgsynth.privacy.overlap import Overlaps, Shared
-from imgsynth.privacy.patients import Patients, digest, hashes, normal, pack, unpack
+from imgsynth.privacy.patients import Patients, digest, hashes, pack, unpack
 from imgsynth.types import InputError
 
 EVENTS = {name: histogram_event(eps) for name, eps in (("a", 0.1), ("b", 0.2), ("c", 0.4), ("d", 0.8))}
@@ -143,6 +145,24 @@ def test_no_id_is_in_the_ledger_and_none_can_be_tried_without_the_key(ledger, sp
     key = (ledger.folder / "ledger.key").read_bytes()
     assert all(one in stored for one in hashes(key, "patient", Patients(frozenset(names))))
     assert not any(one in stored for one in hashes(bytes(32), "patient", Patients(frozenset(names))))
+
+
+def test_ids_that_come_hashed_are_the_same_patients_as_in_the_clear(ledger, spend):
+    """Earlier versions gave the ledger ids in the clear: their entries and those of now must know each other."""
+    spend(ledger, "before", EVENTS["a"], cohort="A", patients=people(" Ann ", "bob", "eve"))
+    key = ledger.key()
+    by_hand = [hmac.new(key, f'["patient", "{name}"]'.encode(), "sha256").hexdigest()[:32] for name in ("ann", "bob")]
+    assert by_hand == [keyed(key, "patient", name).hex() for name in ("ann", "bob")]
+    spend(ledger, "now", EVENTS["b"], cohort="B", patients=Patients(frozenset(by_hand), hashed=key_check(key)))
+    assert ledger.shared("A") == [Shared("B", 2, ("now",))]
+    assert ledger.composed_epsilon("A", 1e-5) == pytest.approx(total("a", "b"))
+
+
+def test_ids_that_are_hashed_with_another_key_are_refused(ledger, spend):
+    spend(ledger, "r1", patients=people("1"))
+    with pytest.raises(InputError, match="another key than the one that the manifest's ids"):
+        spend(ledger, "r2", patients=Patients(frozenset({"00" * 16}), hashed=key_check(bytes(32))))
+    assert [entry.run for cohort in ledger.cohorts() for entry in ledger.entries(cohort)] == ["r1"]
 
 
 def test_sets_of_patients_are_kept_once(ledger, spend, sql):

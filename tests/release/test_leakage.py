@@ -99,7 +99,7 @@ def test_a_planted_string_is_found_and_not_repeated(where: str, whole_run: Path,
     run = load_run(run_dir)
     found = scan_run(run_dir, *source_strings(run.manifest, run.config))
     assert not found["clean"] and found["n_findings"] >= 1
-    assert "manifest, patient, an id" in {finding["of"] for finding in found["findings"]}
+    assert "DICOM (0010,0020) PatientID, an id" in {finding["of"] for finding in found["findings"]}
     assert SENTINEL.lower() not in json.dumps(found).lower()
     local = read_json(run_dir / "local" / "leakage.json")["findings"]
     assert {entry["file"] for entry in local} == {name}

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 
+from imgsynth import keyed
 from imgsynth.audit.canaries import run as canaries
 from imgsynth.audit.overfit import Recipe
 from imgsynth.audit.references import content_key, load, references, store, train_reference
@@ -380,6 +381,26 @@ def test_the_same_ids_are_the_same_patients_where_one_issuer_gave_them_out(
     loop.train(cfg, tmp_path / "run", model_factory(cfg.model))
     said = "".join(capsys.readouterr())
     assert ("patient ids that are in the private cohort too" in " ".join(said.split())) == (word == "warned")
+
+
+@pytest.mark.parametrize(
+    ("issuers", "word"), [(("A", "a"), "refused"), (("A", "B"), "silent"), (("A", None), "warned")]
+)
+def test_ids_hashed_with_two_keys_are_refused_where_one_issuer_gave_them_out(
+    issuers, word, configure, public_run, tmp_path, capsys, monkeypatch
+) -> None:
+    begins = {"run": str(public_run(data={"issuer": issuers[0]})), "public": WORDS}
+    root = write_cohort(tmp_path / "images.npz", 9)
+    monkeypatch.setattr(keyed, "fresh_key", lambda: bytes(keyed.KEY_WIDTH))
+    ledger = {"ledger": str(tmp_path / "another")}
+    cfg = configure("vae", init=begins, data={"root": str(root), "issuer": issuers[1]}, privacy=ledger)
+    if word == "refused":
+        assert "hashed with the key of another ledger" in refusals(cfg, tmp_path / "run")
+        return
+    capsys.readouterr()
+    loop.train(cfg, tmp_path / "run", model_factory(cfg.model))
+    said = "".join(capsys.readouterr())
+    assert ("hashed with the key of another ledger" in " ".join(said.split())) == (word == "warned")
 
 
 def test_one_name_of_two_cohorts_is_refused(configure, public_run, tmp_path) -> None:
