@@ -7,7 +7,6 @@ import json
 import statistics
 import time
 import webbrowser
-from collections.abc import Callable
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any

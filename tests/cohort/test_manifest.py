@@ -55,7 +55,7 @@ def test_hashes_know_an_id_however_it_is_typed_and_paths_as_they_are(make_item: 
 
 
 def test_the_manifest_names_no_id_and_no_file_and_the_names_are_for_their_owner(bids: Path, tmp_path: Path) -> None:
-    clear, _ = build_manifest(DataConfig(kind="nifti", root=str(bids)))
+    clear, _ = build_manifest(DataConfig(kind="bids", root=str(bids)))
     saved = clear.hashed(KEY).save(tmp_path / "run" / "manifest.json")
     text, names = saved.read_text(), saved.parent / "local" / "files.json"
     secrets = {*clear.patients(), *(name for item in clear.items for name in (*item.files, item.mask)), clear.root}
