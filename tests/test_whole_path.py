@@ -94,7 +94,7 @@ def test_hippocampus_nifti(tmp_path: Path, real_data: Path) -> None:
         f"data=nifti data.root={real_data / 'msd_hippocampus'} privacy.delta=1e-3 preprocess.shape=[16,24,16]",
     )
     assert card(output)["unit"] == "patient"
-    masks = [item["mask"] for item in json.loads((output / "manifest.json").read_text())["items"]]
+    masks = [image["mask"] for image in json.loads((output / "local" / "files.json").read_text())["images"]]
     assert len(masks) == 180 and all(masks)
 
 

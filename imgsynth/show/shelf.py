@@ -22,6 +22,8 @@ from imgsynth.volumes.dicom_read import read_dicom_series
 from imgsynth.volumes.nifti import read_nifti
 from imgsynth.volumes.volume import Volume
 
+SHOWN = 12  # of a real patient's hash: enough for imgsynth whois
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -114,7 +116,8 @@ def _real(run: RunFolder, extra: Callable[[Any], Sequence[Any]]) -> tuple[Grid, 
     entries = []
     for patient, items in manifest.by_patient.items():
         for number, item in enumerate(items, 1):
-            name = f"{patient} ({number}/{len(items)})" if len(items) > 1 else patient
+            who = patient[:SHOWN]
+            name = f"{who} ({number}/{len(items)})" if len(items) > 1 else who
             read = partial(_prepared, manifest, item, transforms, grid)
             entries.append(Entry("real", name, item.label, read, item.split))
     return grid, entries

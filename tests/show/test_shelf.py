@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from imgsynth import cli, pipeline
 from imgsynth.cohort.build import build_manifest
+from imgsynth.keyed import keyed
 from imgsynth.release.patients import SyntheticPatient, write_cohort
 from imgsynth.schema import Config, DataConfig, PreprocessConfig
 from imgsynth.show.server import ShowServer
@@ -21,6 +22,8 @@ from imgsynth.volumes.nifti import write_nifti
 from imgsynth.volumes.volume import Volume
 
 GRID = Grid((4, 5, 6), (1.0, 2.0, 3.0), "RAS", "CT", "HU", -1000.0, 600.0)
+
+KEY = bytes(32)
 
 
 def none_further(config: object) -> list[object]:
@@ -62,7 +65,7 @@ def run(tmp_path: Path, release: Path) -> Path:
     )
     folder = tmp_path / "run"
     manifest, _ = build_manifest(config.data)
-    manifest.save(folder / "manifest.json")
+    manifest.hashed(KEY).save(folder / "manifest.json")
     (folder / "config.json").write_text(json.dumps(dataclasses.asdict(config)))
     release.rename(folder / "release")
     return folder
@@ -71,7 +74,8 @@ def run(tmp_path: Path, release: Path) -> Path:
 def test_a_run_has_its_real_patients_beside_its_release(run: Path) -> None:
     shelf = shelf_of(run, none_further)
     real = [entry for entry in shelf.entries if entry.kind == "real"]
-    assert [entry.name for entry in real] == [f"{patient} ({n}/2)" for patient in (0, 1, 2) for n in (1, 2)]
+    known = [keyed(KEY, "patient", str(patient)).hex()[:12] for patient in (0, 1, 2)]
+    assert [entry.name for entry in real] == [f"{patient} ({n}/2)" for patient in known for n in (1, 2)]
     assert {entry.note for entry in real} == {"train", "holdout", "test"}
     assert len(shelf.entries) == 8 and shelf.local and shelf.window == (0, 255)
     volume = real[3].read()
