@@ -243,6 +243,26 @@ def ledger(
 
 
 @app.command()
+def deidentify(
+    source: Annotated[Path, typer.Argument(help="A folder of DICOM files.")],
+    target: Annotated[Path, typer.Argument(help="A new folder, for the copies.")],
+    ledger: Annotated[
+        Path | None, typer.Option(help="Whose key replaces ids; default: $IMGSYNTH_LEDGER, ~/.imgsynth/ledger.")
+    ] = None,
+) -> None:
+    """Copy a folder of DICOM files without names, ids, dates and private elements, by dicognito (extra `deid`).
+
+    Equal ids become equal ids, also in a later call with the same ledger's key. It says what nobody looked at: pixels,
+    and text that people typed. No claim is made that it is complete; training does not need it.
+
+    Example: `imgsynth deidentify EXPORT COPY`
+    """
+    from imgsynth import pipeline
+
+    console.done(pipeline.deidentify(source, target, ledger), "imgsynth inspect data=dicom data.root=" + str(target))
+
+
+@app.command()
 def whois(
     run: Annotated[Path, typer.Argument(help="A run's folder.")],
     hashes: Annotated[list[str] | None, typer.Argument(help="Hashes, or how they begin.", metavar="HASH…")] = None,

@@ -21,6 +21,8 @@ from imgsynth.audit.leakage.sought import Sought
 from imgsynth.audit.policy import evidence_of, policy_faults, read_policy, release_faults
 from imgsynth.audit.run import audit_run
 from imgsynth.cohort.build import manifest_of, survey_source
+from imgsynth.cohort.deidentify import REPORT
+from imgsynth.cohort.deidentify import deidentify as deidentified_copy
 from imgsynth.cohort.inspect import inspect_cohort, is_flat, print_inspection
 from imgsynth.cohort.manifest import Manifest
 from imgsynth.cohort.preflight import preflight, print_preflight
@@ -272,6 +274,20 @@ def ledger(
     if records is not None:
         console.say(f"Whole: {records} records, each as it was written.")
     console.say(f"Ledger: {book.folder}")
+
+
+def deidentify(source: Path, target: Path, ledger: Path | None = None) -> Path:
+    """A de-identified copy of a folder of DICOM files; the folder. Says what was done, and what nobody looked at."""
+    said = deidentified_copy(source, target, Ledger(ledger).key())
+    counted = ("patients", "files", "no_image_left_out", "unreadable_left_out", "private_elements_removed")
+    unseen = said["no_person_looked_at"]
+    flagged = ", ".join(f"{why}: {count}" for why, count in unseen["pixels_may_show_text"].items())
+    rows = [(name.replace("_", " "), said[name]) for name in counted]
+    rows += [("typed text, left as it is", ", ".join(unseen["free_text"]) or "no element"),
+             ("pixels that may show text", flagged or "none, by the headers")]  # fmt: skip
+    console.table("De-identified, as far as a program can", ("what", "how many"), rows)
+    console.say(said["claim"])
+    return target / REPORT
 
 
 def whois(run_dir: Path, hashes: Sequence[str] = ()) -> dict[str, str]:

@@ -12,7 +12,7 @@ import pytest
 from imgsynth import __version__, cli
 from imgsynth.types import InputError
 
-VERBS = ("inspect", "train", "sample", "evaluate", "audit", "report", "run", "verify", "ledger", "whois")
+VERBS = ("inspect", "train", "sample", "evaluate", "audit", "report", "run", "verify", "ledger", "whois", "deidentify")
 
 
 def imgsynth(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
