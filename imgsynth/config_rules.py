@@ -13,6 +13,7 @@ from imgsynth.audit.policy import read_policy
 from imgsynth.audit.registry import settings_faults
 from imgsynth.cohort.build_dicomweb import date_range
 from imgsynth.cohort.dicomweb import url_fault
+from imgsynth.cohort.facts import FACTS, UNKNOWN
 from imgsynth.cohort.masks import declaration_faults
 from imgsynth.privacy.public import DECLARATION, is_declaration
 from imgsynth.schema import Config, DataConfig, InitConfig, PreprocessConfig, PrivacyConfig
@@ -113,6 +114,12 @@ RULES: tuple[Rule, ...] = (
     ("sample.formats", lambda v: bool(v) and set(v) <= {"dicom", "nifti"}, "a list of dicom, nifti"),
     ("sample.labels", *_one_of("uniform", "histogram")),
     ("sample.histogram_epsilon", *_positive),
+    ("sample.metadata", lambda v: len(set(v)) == len(v) and set(v) <= set(FACTS), "some of age_band, sex, site"),
+    ("sample.metadata_by", *_one_of("dp", "anonymised")),
+    ("sample.sites", lambda v: len(set(v)) == len(v) > 0 and UNKNOWN not in v, "a list of different names"),
+    ("sample.k", lambda v: v >= 2, "2 or more"),
+    ("sample.l", *_at_least_one),
+    ("sample.t", lambda v: 0 <= v <= 1, "a distance in [0, 1]"),
     ("sample.burned_in", lambda v: v in ("YES", "NO"), '"YES" or "NO", in quotes (bare, YAML reads a truth value)'),
     ("sample.dicom", *_one_of(*KINDS)),
     ("sample.transfer_syntax", *_one_of(*SYNTAXES)),
@@ -324,7 +331,10 @@ def _across_sections(config: Config) -> Iterator[Fault]:
         except InputError as error:
             yield from error.faults
     yield from settings_faults(config.audit)
-    histogram = config.sample.labels == "histogram" and privacy.mode == "dp" and privacy.epsilon is not None
+    if "site" in config.sample.counted and config.sample.sites is None:
+        yield Fault("sample.sites", "nothing, and sites are to be released", "the public list of sites: a list read "
+                    "from private data is not free", "sample.sites=[A,B], or sample.metadata without site")  # fmt: skip
+    histogram = config.sample.epsilon_for_histogram > 0 and privacy.mode == "dp" and privacy.epsilon is not None
     if histogram and config.sample.histogram_epsilon >= (privacy.epsilon or 0):
         yield Fault(
             "sample.histogram_epsilon",

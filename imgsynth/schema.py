@@ -168,6 +168,12 @@ class SampleConfig:
     formats: list[str] = field(default_factory=lambda: ["dicom", "nifti"])
     labels: str = "uniform"  # uniform | histogram (noisy counts of the training labels, charged to the ledger)
     histogram_epsilon: float = 0.5  # ε of that histogram, part of privacy.epsilon
+    metadata: list[str] = field(default_factory=list)  # of age_band, sex, site: released with each synthetic patient
+    metadata_by: str = "dp"  # dp (a noisy histogram by class and facts) | anonymised (k, l, t: no DP of the table)
+    sites: list[str] | None = None  # dp: the public list of sites; any other is "unknown"
+    k: int = 5  # anonymised: least rows that share age band, sex and site
+    l: int = 2  # anonymised: least labels among them, where there are as many
+    t: float = 0.3  # anonymised: largest distance of their labels' distribution from the whole table's, in [0, 1]
     burned_in: str | None = (
         None  # "YES" | "NO": text in the pixels, as somebody who looked declares it; null: nobody did
     )
@@ -179,6 +185,16 @@ class SampleConfig:
     writers: int | None = None  # processes that write files; changes no byte; null: as many as pay
     uid_root: str = "2.25"  # of all UIDs of DICOM files; the default is of random UUIDs, which needs no registration
     bids_suffix: str = "T1w"  # MR volumes only: the cohort's contrast as BIDS names it (T1w, T2w, FLAIR, PDw)
+
+    @property
+    def counted(self) -> list[str]:
+        """The facts by which patients are counted with noise, beside their class."""
+        return self.metadata if self.metadata_by == "dp" else []
+
+    @property
+    def epsilon_for_histogram(self) -> float:
+        """What the plan spends on counts of patients; 0 where none are taken."""
+        return self.histogram_epsilon if self.labels == "histogram" or self.counted else 0.0
 
 
 @dataclass

@@ -198,7 +198,7 @@ class Manifest:
             tuple(value["notes"]),
             value["fingerprint"],
             value["ids"],
-            tuple(Structure.from_json(entry) for entry in value["structures"]),
+            tuple(Structure.from_json(entry) for entry in value.get("structures", ())),
             value["key"],
         )
 

@@ -11,9 +11,11 @@ from imgsynth.types import Fault, InputError
 
 
 def noisy_histogram(
-    class_of_patient: Mapping[str, int], classes: int, epsilon: float, seed: int | None = None
+    class_of_patient: Mapping[str, int], classes: int, epsilon: float, seed: int | None = None, clip: bool = True
 ) -> list[int]:
     """Counts of patients by class, each with discrete Laplace noise P(z) ∝ exp(-ε|z|), negative ones set to 0.
+
+    Without ``clip`` negative ones stay, for sums over many counts, which clipping would make too large.
 
     ``class_of_patient`` maps every patient to *one* class index; which one it is, where his images differ, may depend
     on nothing but his own data. ``classes`` is the public number of classes.
@@ -39,7 +41,8 @@ def noisy_histogram(
         raise InputError(*faults)
     coins = random.SystemRandom() if seed is None else random.Random(seed)
     counts = Counter(class_of_patient.values())
-    return [max(0, counts[c] + discrete_laplace(Fraction(epsilon), coins)) for c in range(classes)]
+    noisy = [counts[c] + discrete_laplace(Fraction(epsilon), coins) for c in range(classes)]
+    return [max(0, count) for count in noisy] if clip else noisy
 
 
 def discrete_laplace(epsilon: Fraction, coins: random.Random) -> int:

@@ -6,7 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from imgsynth import __version__
+from imgsynth.cohort.facts import UNKNOWN
 from imgsynth.files import write_json, write_text
+from imgsynth.release.anonymity import SUPPRESSED
+from imgsynth.release.metadata import Table
 from imgsynth.release.patients import bids_subject
 
 BIDS_VERSION = "1.10.0"
@@ -19,7 +22,7 @@ def bids_path(number: int, suffix: str) -> str:
     return f"{subject}/anat/{subject}_desc-synthetic_{suffix}.nii.gz"
 
 
-def write_bids_dataset(folder: Path, labels: Sequence[str | None], description: str) -> None:
+def write_bids_dataset(folder: Path, labels: Sequence[str | None], description: str, table: Table) -> None:
     """Write what makes ``folder`` a dataset: description, README, participants and the meaning of ``desc-``."""
     write_json(
         folder / "dataset_description.json",
@@ -31,16 +34,28 @@ def write_bids_dataset(folder: Path, labels: Sequence[str | None], description: 
         },
     )
     write_text(folder / "README", README.format(description=description))
-    rows = [f"sub-{bids_subject(i)}\t{label or 'n/a'}" for i, label in enumerate(labels, 1)]
-    write_text(folder / "participants.tsv", "\n".join(["participant_id\tlabel", *rows]) + "\n")
+    rows = [
+        [f"sub-{bids_subject(i)}", label or "n/a", *map(_cell, facts)]
+        for i, (label, facts) in enumerate(zip(labels, table.rows, strict=True), 1)
+    ]
+    lines = ["\t".join(row) for row in [["participant_id", "label", *table.facts], *rows]]
+    write_text(folder / "participants.tsv", "\n".join(lines) + "\n")
     write_json(
         folder / "participants.json",
         {
             "participant_id": {"Description": "Synthetic subject; it is no person."},
             "label": {"Description": "Class that the generator was asked for; n/a where the cohort has none."},
+            **{
+                fact: {"Description": f"Synthetic {fact.replace('_', ' ')}; n/a where none is said."}
+                for fact in table.facts
+            },
         },
     )
     write_text(folder / "descriptions.tsv", f"desc_id\tdescription\ndesc-synthetic\t{description}\n")
+
+
+def _cell(value: str) -> str:
+    return "n/a" if value in (UNKNOWN, SUPPRESSED) else value
 
 
 README = """Synthetic volumes

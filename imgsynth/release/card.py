@@ -30,6 +30,7 @@ from imgsynth.release.card_text import (
     weak_proof,
 )
 from imgsynth.release.folder import write_checksums
+from imgsynth.release.metadata import note_of, table_limits
 from imgsynth.release.rounding import round_up
 from imgsynth.training.folder import RunFolder
 from imgsynth.training.run import Run, load_run
@@ -46,12 +47,13 @@ ADJACENCY = {
 
 
 def build_card(
-    plan: PrivacyPlan, labels: str, ledger: dict[str, Any], audit: dict[str, Any], burned_in: str | None = None
-) -> dict[str, Any]:
+    plan: PrivacyPlan, labels: str, ledger: dict[str, Any], audit: dict[str, Any], burned_in: str | None = None,
+    metadata: dict[str, Any] | None = None,
+) -> dict[str, Any]:  # fmt: skip
     """The card as a JSON-able dict; null ε means ∞. A function of public facts, but for the marked ``audit`` part.
 
     ``labels`` is sample.labels, ``ledger`` what ``cohort_ledger`` returned, ``audit`` what ``audit_part`` returned,
-    ``burned_in`` is sample.burned_in.
+    ``burned_in`` is sample.burned_in, ``metadata`` the record of the table of synthetic patients (``metadata.py``).
     """
     reasons = not_releasable_because(plan, audit, ledger)
     return {
@@ -78,10 +80,11 @@ def build_card(
         ],
         "two_units": _two_units(plan),
         "synthetic_labels": labels,
+        "released_metadata": metadata and metadata | {"note": note_of(metadata, plan)},
         "burned_in_annotation": judged_burned_in(plan, burned_in),
         "burned_in_note": burned_in_text(judged_burned_in(plan, burned_in), plan.releasable),
         "declared_public": declared_public(plan, labels),
-        "not_covered": not_covered(plan, labels),
+        "not_covered": [*table_limits(metadata, plan), *not_covered(plan, labels)],
     }
 
 
@@ -208,15 +211,17 @@ def update_card(run_dir: Path) -> Path | None:
 def fresh_card(run: Run) -> dict[str, Any]:
     """The card that the run deserves now: by its plan, its audit.json and the ledger, whatever a card on disk says.
 
-    Of a release's own card only what the run does not know is taken: how labels were drawn, and what was declared of
-    text in the pixels.
+    Of a release's own card only what the run does not know is taken: how labels and the table of patients were drawn,
+    and what was declared of text in the pixels.
     """
     path = run.root / "release" / CARD_JSON
-    labels, burned_in = run.config.sample.labels, run.config.sample.burned_in
+    labels, burned_in, table = run.config.sample.labels, run.config.sample.burned_in, None
     if path.is_file():
         on_disk = read_json(path)
         labels, burned_in = on_disk["synthetic_labels"], on_disk["burned_in_annotation"]
-    return build_card(run.plan, labels, cohort_ledger(run), audit_part(run.root, run.root / "release"), burned_in)
+        table = on_disk.get("released_metadata")
+    audit = audit_part(run.root, run.root / "release")
+    return build_card(run.plan, labels, cohort_ledger(run), audit, burned_in, table)
 
 
 def _two_units(plan: PrivacyPlan) -> dict[str, float] | None:

@@ -37,7 +37,7 @@ MODULES = {
         PatientName                       1
         PatientID                         1
         PatientBirthDate                  2   empty
-        PatientSex                        2   empty
+        PatientSex                        2   =F|M|O
         PatientIdentityRemoved            1   =YES
         DeidentificationMethod            1C  if PatientIdentityRemoved=YES""",
     "General Study (C.7.2.1)": r"""

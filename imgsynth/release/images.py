@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +14,7 @@ from imgsynth.cohort.grid import grid_affine, to_volume
 from imgsynth.privacy.plan import PrivacyPlan
 from imgsynth.release.bids import bids_path
 from imgsynth.release.card_text import counted_unit
-from imgsynth.release.patients import SyntheticPatient, patient_id
+from imgsynth.release.patients import SyntheticPatient, dicom_sex, patient_id
 from imgsynth.release.rounding import round_up
 from imgsynth.types import Grid
 from imgsynth.volumes.dicom_write import DicomForm, write_dicom_series
@@ -23,6 +23,8 @@ from imgsynth.volumes.nifti import write_nifti
 from imgsynth.volumes.provenance import Provenance, SyntheticIdentity
 from imgsynth.volumes.uids import NewUid
 from imgsynth.volumes.volume import Volume
+
+SIDECAR = {"age_band": "AgeBand", "sex": "Sex", "site": "Site"}
 
 
 def provenance_of(plan: PrivacyPlan, model: str, burned_in: Literal["YES", "NO"] | None) -> Provenance:
@@ -68,24 +70,31 @@ def bids_suffix(grid: Grid, contrast: str) -> str | None:
 def write_patient(
     release: Path, number: int, label: str | None, volume: Volume, window: tuple[float, float], made: Provenance,
     formats: Sequence[str], suffix: str | None, new_uid: NewUid, form: DicomForm,
+    facts: Mapping[str, str] | None = None,
 ) -> SyntheticPatient:  # fmt: skip
-    """Write synthetic patient ``number`` into ``release`` in each of ``formats``, DICOM in ``form``."""
+    """Write synthetic patient ``number`` into ``release`` in each of ``formats``, DICOM in ``form``.
+
+    ``facts`` (age_band, sex, site) are in NIfTI sidecars; of them DICOM headers have Patient's Sex alone, since
+    Patient's Age cannot be a band.
+    """
+    facts = facts or {}
     name = patient_id(number)
     dicom: list[Path] = []
     nifti: list[Path] = []
     if "dicom" in formats:
         series = release / "dicom" / name / volume.modality
-        dicom = write_dicom_series(volume, series, SyntheticIdentity(name, new_uid), made, window, form)
+        identity = SyntheticIdentity(name, new_uid, sex=dicom_sex(facts))
+        dicom = write_dicom_series(volume, series, identity, made, window, form)
     if "nifti" in formats:
         path = release / "nifti" / (bids_path(number, suffix) if suffix else f"{name}.nii.gz")
         # Flushing file by file takes longer than writing: a release is flushed as a whole, before it gets its name.
-        facts = sidecar(name, label, made, suffix)
-        nifti = [write_nifti(volume, path, description_of(made), facts, False)]
+        beside = sidecar(name, label, made, suffix, facts)
+        nifti = [write_nifti(volume, path, description_of(made), beside, False)]
 
     def relative(paths: list[Path]) -> tuple[str, ...]:
         return tuple(path.relative_to(release).as_posix() for path in paths)
 
-    return SyntheticPatient(name, label, relative(dicom), relative(nifti))
+    return SyntheticPatient(name, label, relative(dicom), relative(nifti), dict(facts))
 
 
 def description_of(made: Provenance) -> str:
@@ -99,13 +108,16 @@ def description_of(made: Provenance) -> str:
     return f"synthetic; imgsynth {made.version}; {said}"
 
 
-def sidecar(name: str, label: str | None, made: Provenance, suffix: str | None) -> dict[str, Any]:
+def sidecar(
+    name: str, label: str | None, made: Provenance, suffix: str | None, facts: Mapping[str, str]
+) -> dict[str, Any]:
     """The JSON beside a NIfTI file; ε null is ∞. ``suffix``: of a BIDS file, which needs more."""
     return {
         "Description": made.derivation,
         "SyntheticData": True,
         "SyntheticPatientID": name,
         "Label": label,
+        **{SIDECAR[fact]: value for fact, value in facts.items()},
         "Model": made.model,
         "GeneratedBy": [{"Name": "imgsynth", "Version": made.version}],
         "Epsilon": made.epsilon if np.isfinite(made.epsilon) else None,

@@ -5,11 +5,12 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from imgsynth.cohort.facts import SEXES
 from imgsynth.files import write_json, write_text
 from imgsynth.types import Grid
 from imgsynth.volumes.nifti import sidecar_path
@@ -26,6 +27,7 @@ class SyntheticPatient:
     label: str | None  # a public class name; None where the cohort has no labels
     dicom: tuple[str, ...] = ()
     nifti: tuple[str, ...] = ()
+    facts: dict[str, str] = field(default_factory=dict)  # age_band, sex, site, as far as they are released
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -34,7 +36,8 @@ class SyntheticPatient:
 
     @staticmethod
     def from_json(value: dict[str, Any]) -> SyntheticPatient:
-        return SyntheticPatient(value["id"], value["label"], tuple(value["dicom"]), tuple(value["nifti"]))
+        files = tuple(value["dicom"]), tuple(value["nifti"])
+        return SyntheticPatient(value["id"], value["label"], *files, dict(value.get("facts", {})))
 
 
 def patient_id(number: int) -> str:
@@ -57,8 +60,14 @@ def write_cohort(folder: Path, patients: Sequence[SyntheticPatient], grid: Grid,
 
 def cohort_rows(patients: Sequence[SyntheticPatient]) -> list[list[str]]:
     """The rows of ``synthetic_cohort.csv``, its heading first; several files are parted by semicolons."""
-    rows = [[p.id, p.label or "", ";".join([*_folders(p.dicom), *p.nifti])] for p in patients]
-    return [["id", "label", "files"], *rows]
+    facts = list(patients[0].facts) if patients else []
+    rows = [[p.id, p.label or "", *p.facts.values(), ";".join([*_folders(p.dicom), *p.nifti])] for p in patients]
+    return [["id", "label", *facts, "files"], *rows]
+
+
+def dicom_sex(facts: Mapping[str, str]) -> str:
+    """Patient's Sex (0010,0040) of a synthetic patient with these facts; "" where none of its values is said."""
+    return facts["sex"] if facts.get("sex") in SEXES else ""
 
 
 def grid_from_json(value: dict[str, Any]) -> Grid:

@@ -23,6 +23,7 @@ from imgsynth.release.folder import write_checksums
 from imgsynth.release.generate import images_in_blocks
 from imgsynth.release.images import bids_suffix, provenance_of
 from imgsynth.release.labels import draw_labels
+from imgsynth.release.metadata import Table, draw_metadata
 from imgsynth.release.partial import Partial, resumable_folder
 from imgsynth.release.patients import SyntheticPatient, patient_id, write_cohort
 from imgsynth.release.streams import Streams, entropy
@@ -58,7 +59,6 @@ def sample_release(run_dir: Path, cfg: Config) -> Path:
     made = provenance_of(run.plan, type(run.model).__name__, judged_burned_in(run.plan, cfg.sample.burned_in))
     suffix = bids_suffix(run.grid, cfg.sample.bids_suffix)
     found = audit_part(run_dir, None)
-    card = build_card(run.plan, cfg.sample.labels, cohort_ledger(run), found, cfg.sample.burned_in)
     made_of = _made_of(run, cfg.sample, made)
     seed = entropy() if cfg.sample.seed is None else cfg.sample.seed
     with resumable_folder(run_dir / "release", made_of, seed) as partial:
@@ -66,12 +66,14 @@ def sample_release(run_dir: Path, cfg: Config) -> Path:
         histogram = RunFolder(run_dir).label_histogram
         labels_N = draw_labels(cfg.sample.labels, cfg.sample.n, len(classes), histogram, streams.labels())
         names = [classes[index] if len(classes) > 1 else None for index in labels_N]
+        table = draw_metadata(cfg.sample, run.manifest, labels_N, histogram, streams.metadata())
+        card = build_card(run.plan, cfg.sample.labels, cohort_ledger(run), found, cfg.sample.burned_in, table.record)
         form = DicomForm(cfg.sample.dicom, cfg.sample.transfer_syntax)
         formats = tuple(cfg.sample.formats)
         recipe = Recipe(folder, run.grid, made, formats, suffix, form, cfg.sample.uid_root, streams)
-        patients = _write_patients(run.model, labels_N, names, recipe, partial, cfg.sample.writers)
+        patients = _write_patients(run.model, labels_N, names, table, recipe, partial, cfg.sample.writers)
         if suffix and "nifti" in cfg.sample.formats:
-            write_bids_dataset(folder / "nifti", names, made.derivation)
+            write_bids_dataset(folder / "nifti", names, made.derivation, table)
         write_cohort(folder, patients, run.grid, classes)
         write_provenance(folder, run, cfg.data.defaced, cfg.sample.seed)
         write_readme(folder, card, run, len(patients), cfg.sample.formats, suffix is not None, cfg.data.defaced)
@@ -81,14 +83,14 @@ def sample_release(run_dir: Path, cfg: Config) -> Path:
 
 
 def _write_patients(
-    model: GenerativeModel, labels_N: np.ndarray, names: Sequence[str | None], recipe: Recipe, partial: Partial,
-    asked: int | None,
+    model: GenerativeModel, labels_N: np.ndarray, names: Sequence[str | None], table: Table, recipe: Recipe,
+    partial: Partial, asked: int | None,
 ) -> list[SyntheticPatient]:  # fmt: skip
     """Write every patient that is not ``partial.done`` already; all of them in the order of their numbers."""
     todo = len(names) - len(partial.done)
     if partial.done:
         console.say(f"Going on with an unfinished release: {len(partial.done)} of {len(names)} patients are written.")
-    sampled = _sampled(model, labels_N, names, recipe.streams, partial)
+    sampled = _sampled(model, labels_N, names, table, recipe.streams, partial)
     written = write_all(sampled, recipe, writers_for(asked, todo, recipe.grid, recipe.formats))
     for one in console.track(written, "sampling", total=todo):
         partial.record(one.patient.id, {"patient": dataclasses.asdict(one.patient), "sums": one.sums})
@@ -97,11 +99,12 @@ def _write_patients(
 
 
 def _sampled(
-    model: GenerativeModel, labels_N: np.ndarray, names: Sequence[str | None], streams: Streams, partial: Partial
-) -> Iterator[Sampled]:
+    model: GenerativeModel, labels_N: np.ndarray, names: Sequence[str | None], table: Table, streams: Streams,
+    partial: Partial,
+) -> Iterator[Sampled]:  # fmt: skip
     with torch.backends.cudnn.flags(deterministic=True, benchmark=False):
         for index, x_C in images_in_blocks(model, labels_N, streams, lambda i: patient_id(i + 1) not in partial.done):
-            yield Sampled(index + 1, names[index], x_C)
+            yield Sampled(index + 1, names[index], x_C, table.of(index + 1))
 
 
 def _made_of(run: Run, sample: SampleConfig, made: Provenance) -> str:

@@ -30,6 +30,10 @@ class Streams:
         """For the labels of all patients."""
         return np.random.default_rng(self._number("labels"))
 
+    def metadata(self) -> np.random.Generator:
+        """For what else is said of all patients."""
+        return np.random.default_rng(self._number("metadata"))
+
     def images(self, block: int) -> torch.Generator:
         """For the images of block number ``block``, on the CPU.
 

@@ -9,6 +9,7 @@ from typing import Any
 from imgsynth.files import read_json
 from imgsynth.release.card import CARD_JSON
 from imgsynth.release.folder import check_checksums, list_files
+from imgsynth.release.metadata import table_faults
 from imgsynth.release.patients import COHORT_JSON, SyntheticPatient, grid_from_json
 from imgsynth.release.rounding import at_most
 from imgsynth.release.verify_card import card_faults
@@ -42,6 +43,8 @@ def verify_release(folder: Path) -> dict[str, Any]:
     if cohort is not None:
         burned_in = None if card is None else card.get("burned_in_annotation")
         faults += _guarded(COHORT_JSON, lambda: list(_content_faults(folder, cohort, burned_in)))
+    if cohort is not None and card is not None:
+        faults += _guarded(COHORT_JSON, lambda: _table_faults(card, cohort))
     if faults:
         raise CheckFailed(*faults)
     assert card is not None and cohort is not None
@@ -78,6 +81,12 @@ def _content_faults(folder: Path, cohort: dict[str, Any], burned_in: str | None)
     yield from cohort_faults(folder, patients, cohort["classes"])
     yield from dicom_faults(folder, patients, grid, burned_in)
     yield from nifti_faults(folder, patients, grid)
+
+
+def _table_faults(card: dict[str, Any], cohort: dict[str, Any]) -> list[Fault]:
+    patients = cohort["patients"]
+    rows = [patient.get("facts", {}) for patient in patients]
+    return table_faults(card.get("released_metadata"), rows, [patient["label"] for patient in patients])
 
 
 def _parsed(path: Path) -> tuple[dict[str, Any] | None, list[Fault]]:

@@ -35,7 +35,8 @@ def card_faults(folder: Path, card: dict[str, Any]) -> list[Fault]:
     declared = card["burned_in_annotation"]
     if declared not in ("YES", "NO", None):
         return [_fault("burned_in_annotation", declared, "YES, NO or null")]
-    expected = build_card(plan, card["synthetic_labels"], card["cohort_ledger"], card["audit"], declared)
+    expected = build_card(plan, card["synthetic_labels"], card["cohort_ledger"], card["audit"], declared,
+                          card["released_metadata"])  # fmt: skip
     keys = expected.keys() if card["imgsynth"] == __version__ else COMPUTED
     faults += [
         _fault(key, card.get(key, "nothing"), f"{expected[key]!r}, as it follows from the plan")
@@ -58,7 +59,7 @@ def _with_defaults(card: dict[str, Any], plan: PrivacyPlan) -> dict[str, Any]:
     stated = plan.to_json()
     earlier = {key: stated[key] for key in IN_EARLIER_VERSIONS if key not in card["plan"]}
     guarantee = {"epsilon_queries": {}, **card["guarantee"]} if "queries" in earlier else card["guarantee"]
-    return card | {"plan": card["plan"] | earlier, "guarantee": guarantee}
+    return {"released_metadata": None} | card | {"plan": card["plan"] | earlier, "guarantee": guarantee}
 
 
 def same(got: Any, expected: Any) -> bool:

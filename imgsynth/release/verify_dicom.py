@@ -14,7 +14,7 @@ from pydicom.errors import InvalidDicomError
 
 from imgsynth.release.dicom_rules import broken_file
 from imgsynth.release.images import release_geometry
-from imgsynth.release.patients import SyntheticPatient
+from imgsynth.release.patients import SyntheticPatient, dicom_sex
 from imgsynth.types import Fault, Grid, InputError
 from imgsynth.volumes.dicom_element import BROKEN
 from imgsynth.volumes.dicom_modules import burned_in_annotation
@@ -67,6 +67,8 @@ def _patient_faults(
     for name, dataset in datasets.items():
         try:
             yield from header_faults(name, dataset, patient.id, grid.modality, burned_in)
+            if (got := str(dataset.get("PatientSex", "") or "")) != dicom_sex(patient.facts):
+                yield Fault(f"{name}: PatientSex", repr(got), repr(dicom_sex(patient.facts)), REMEDY)
         except BROKEN as error:
             yield Fault(name, f"unreadable ({error})", "elements that can be read", REMEDY)
         uids.append(str(dataset.get("SOPInstanceUID", "")))

@@ -9,7 +9,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
@@ -36,6 +36,7 @@ class Sampled:
     number: int
     label: str | None
     x_C: np.ndarray
+    facts: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ class Recipe:
         new_uid = RandomUids(self.uid_root, self.streams.uids(sampled.number))
         patient = write_patient(
             self.folder, sampled.number, sampled.label, volume, window, self.made, self.formats, self.suffix, new_uid,
-            self.form,
+            self.form, sampled.facts,
         )  # fmt: skip
         return Written(patient, {name: sha256(self.folder / name) for name in patient.files})
 

@@ -65,7 +65,7 @@ def settle(folder: RunFolder, cfg: Config, model_factory: ModelFactory) -> tuple
         queries=[(query.name, query.norm) for query in asked],
         teachers=None if votes is None else how_many(votes, n if cfg.privacy.n is None else cfg.privacy.n),
         public=public,
-        epsilon_for_histogram=cfg.sample.histogram_epsilon if cfg.sample.labels == "histogram" else 0.0,
+        epsilon_for_histogram=cfg.sample.epsilon_for_histogram,
     )
     return manifest, plan, initial
 
@@ -122,7 +122,7 @@ def _tell_overlaps(ledger: Ledger, cohort: str, plan: PrivacyPlan) -> None:
 def close(folder: RunFolder, cfg: Config, job: Job) -> None:
     """Release the noisy label histogram where the plan has one, and note in the ledger that the run is done."""
     if job.plan.histogram_epsilon > 0:
-        release_histogram(folder, job.ledger, job.entry.run, job.plan, job.manifest, cfg.privacy.seed)
+        release_histogram(folder, job.ledger, job.entry.run, job.plan, job.manifest, cfg.sample, cfg.privacy.seed)
     job.ledger.close_entry(job.cohort, job.entry.run)
 
 

@@ -31,7 +31,7 @@ def patient_elements(identity: SyntheticIdentity) -> Dataset:
     dataset.PatientID = identity.patient_id
     dataset.PatientName = f"{identity.patient_id}^Synthetic"
     dataset.PatientBirthDate = ""
-    dataset.PatientSex = ""
+    dataset.PatientSex = identity.sex
     dataset.PatientIdentityRemoved = "YES"
     dataset.DeidentificationMethod = "Synthetic image: no person was imaged"
     dataset.StudyInstanceUID = identity.study_uid

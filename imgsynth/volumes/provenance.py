@@ -24,6 +24,7 @@ class SyntheticIdentity:
     series_uid: str = ""
     frame_of_reference_uid: str = ""
     series_number: int = 1
+    sex: str = ""  # Patient's Sex (0010,0040): M, F, O, or "" where a release does not say
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"SYN-[A-Za-z0-9_-]{1,60}", self.patient_id):

@@ -45,6 +45,16 @@ def test_hashes_are_those_of_the_ledger_and_take_the_key(cohort: Manifest) -> No
     assert [item.split for item in hashed.items] == [item.split for item in cohort.items]
 
 
+def test_one_text_as_patient_study_and_series_has_three_hashes(make_item: Callable[..., Item]) -> None:
+    item = dataclasses.replace(make_item("7"), study="7", series="7")
+    (hashed,) = Manifest("nifti", "/", "patient", ("all",), (item,)).hashed(KEY).items
+    assert len({hashed.patient, hashed.study, hashed.series}) == 3
+    (hashed,) = (
+        Manifest("nifti", "/", "patient", ("all",), (dataclasses.replace(item, study="", series=""),)).hashed(KEY).items
+    )
+    assert hashed.study == hashed.series == ""  # none is none
+
+
 def test_hashes_know_an_id_however_it_is_typed_and_paths_as_they_are(make_item: Callable[..., Item]) -> None:
     def hashes(unit: str, *names: str) -> set[str]:
         items = tuple(make_item(name, n) for n, name in enumerate(names))

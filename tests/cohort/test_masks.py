@@ -207,8 +207,8 @@ def test_with_masks_and_without_it_is_the_same_cohort_of_the_ledger(pairs: Path,
     manifest, _ = build_manifest(pair_data(pairs))
     assert manifest.fingerprint == without.fingerprint and without.structures == ()
     assert [item.split for item in manifest.items] == [item.split for item in without.items]
-    again = Manifest.load(manifest.save(tmp_path / "manifest.json"))
-    assert again == manifest and again.structures == structures_of(MASKS)
+    again = Manifest.load(manifest.hashed(bytes(32)).save(tmp_path / "manifest.json"))
+    assert again == manifest.hashed(bytes(32)) and again.structures == structures_of(MASKS)
     value = json.loads((tmp_path / "manifest.json").read_text())
     del value["structures"]  # a manifest of before
     (tmp_path / "manifest.json").write_text(json.dumps(value))

@@ -45,7 +45,7 @@ def test_a_public_report_with_a_string_of_the_source_is_not_written(
 
     monkeypatch.setattr(write, "public_part", careless)
     monkeypatch.setattr(write, "made_by_the_mechanism", lambda run: {})
-    with pytest.raises(CheckFailed, match=r"2 strings of the source .*manifest, patient") as caught:
+    with pytest.raises(CheckFailed, match=r"2 strings of the source .*npz array patient_ids, an id") as caught:
         write_report(run_dir)
     assert PATIENT not in str(caught.value) and caught.value.exit_code == 1
     assert not (run_dir / "report_public.html").exists() and not (run_dir / "local" / "report_public.html").exists()

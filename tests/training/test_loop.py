@@ -244,7 +244,7 @@ def test_nothing_of_headers_or_paths_is_in_what_may_be_shown(
                     data={"kind": "dicom", "root": str(marked_scans), "classes": None, "modality": None,
                           "cohort": f"{SENTINEL}cohort"})  # fmt: skip
     run_dir = train_run(cfg)
-    assert SENTINEL in (run_dir / "manifest.json").read_text()  # the sentinels were read
+    assert SENTINEL in (run_dir / "local" / "files.json").read_text()  # the sentinels were read
     shown = [run_dir / "checkpoints" / "last.pt", run_dir / "metrics.jsonl", run_dir / "plan.json",
              *(run_dir / "tensorboard").iterdir(), *(run_dir / "samples").iterdir()]  # fmt: skip
     assert len(shown) == 6 and not (run_dir / "metrics.LOCAL-ONLY.txt").exists()

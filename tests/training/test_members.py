@@ -11,6 +11,7 @@ import pytest
 
 from imgsynth.cohort.build import build_manifest
 from imgsynth.privacy.ledger import Ledger
+from imgsynth.privacy.patients import hashes
 from imgsynth.schema import Config, DataConfig, PhantomConfig
 from imgsynth.training.members import members
 from imgsynth.types import InputError
@@ -25,6 +26,16 @@ def test_a_run_reads_the_patients_of_its_training_split_and_no_others(configure:
     assert members(manifest, data).ids == set(manifest.patients("train")) < set(manifest.patients())
     assert members(manifest, data).issuer is None
     assert members(manifest, dataclasses.replace(data, issuer="North")).issuer == "North"
+
+
+def test_hashed_ids_are_the_members_that_ids_in_the_clear_are(configure: Configure) -> None:
+    data, key = configure("vae").data, bytes(range(32))
+    manifest, _ = build_manifest(data)
+    told = members(manifest.hashed(key), data)
+    assert not told.ids & set(manifest.patients())
+    assert hashes(key, "patient", told) == hashes(key, "patient", members(manifest, data))
+    content = dataclasses.replace(manifest, unit="image")
+    assert members(content.hashed(key), data) == members(content, data)
 
 
 def test_images_are_known_by_their_content_whoever_numbers_them(configure: Configure) -> None:
