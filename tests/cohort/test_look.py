@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from pathlib import Path
+from types import SimpleNamespace
 
 import nibabel as nib
 import numpy as np
@@ -14,12 +15,14 @@ from PIL import Image
 from imgsynth.cohort.build import survey_source
 from imgsynth.cohort.build_scan import Scan
 from imgsynth.cohort.findings_images import image_findings
-from imgsynth.cohort.findings_visible import visible_findings
+from imgsynth.cohort.findings_visible import Reader, visible_findings
 from imgsynth.cohort.look import Look, look_at
 from imgsynth.cohort.look_header import Facts
 from imgsynth.cohort.preflight import Preflight, preflight
+from imgsynth.features.ocr import Text
 from imgsynth.schema import DataConfig
 from imgsynth.types import Fault
+from imgsynth.volumes.volume import Volume
 
 
 def save(path: Path, array: np.ndarray, affine: np.ndarray | None = None) -> None:
@@ -108,3 +111,10 @@ def test_images_in_which_no_text_was_looked_for_are_told() -> None:
     assert (one.code, one.count) == ("text_not_read", 1)
     broken = [(two[0][0], Look(faults=(Fault("f", "g", "e", "r", "broken_pixels"),)))]
     assert visible_findings(broken, {}, None) == []
+
+
+def test_only_sure_lines_with_a_word_count_as_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = [Text("DOE JANE", 0.71, (0, 0)), Text("DOE JOHN", 0.69, (0, 0)), Text("L", 0.99, (0, 0))]
+    monkeypatch.setattr("imgsynth.cohort.findings_visible.TextReader", lambda: SimpleNamespace(read=lambda _: lines))
+    assert Reader().read(Volume(np.zeros((64, 48, 1)), np.eye(4), "DX", "a.u.")) == ("DOE JANE",)
+    assert Reader().read(Volume(np.zeros((64, 47, 9)), np.eye(4), "MR", "a.u.")) == ()
