@@ -88,6 +88,17 @@ def test_a_zipped_export_is_accounted_for_file_by_file(
     assert found.account.read == found.account.used and len(found.account.used) == len(before["ct"].account.used)
 
 
+def test_text_is_looked_for_in_some_images_and_where_headers_speak_for_it(
+    clean: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("rapidocr_onnxruntime")
+    shutil.copytree(clean / "dx", tmp_path / "cohort")
+    script.change([tmp_path / "cohort" / "film3.dcm"], BurnedInAnnotation="YES")
+    monkeypatch.setattr("imgsynth.cohort.preflight.TEXT", 2)
+    (told,) = [one for one in script.look(tmp_path / "cohort", "dx").findings if one.code == "text_not_read"]
+    assert told.where == ("5 of 8 images",)
+
+
 def test_each_kind_of_finding_is_planted_or_tested_elsewhere() -> None:
     planted = {code for fault in script.FAULTS.values() for code in fault.codes} | {"small_group"}
     elsewhere = {"configuration", "unaccounted", "no_image", "one_patient", "unit_is_image", "no_label",
