@@ -103,6 +103,8 @@ def numbers(dataset: Source, keyword: str, path: Path, count: int) -> np.ndarray
     found = value(dataset, keyword, path)
     if found is None:
         return None
+    if isinstance(dataset, Elements) and (plain := _floats(found)) is not None and len(plain) == count:
+        return np.array(plain)
     try:
         array = np.atleast_1d(np.asarray(found, dtype=float))
     except BROKEN:
@@ -112,14 +114,22 @@ def numbers(dataset: Source, keyword: str, path: Path, count: int) -> np.ndarray
     return array
 
 
+def _floats(found: Any) -> list[float] | None:
+    """Finite numbers from what the scan gives, or None; without NumPy, which takes its time over text."""
+    try:
+        plain = [float(part) for part in (found if isinstance(found, list) else [found])]
+    except ValueError:
+        return None
+    return plain if all(map(math.isfinite, plain)) else None
+
+
 def number(dataset: Source, keyword: str, path: Path) -> float | None:
-    if isinstance(dataset, Elements):  # the same without NumPy, which takes its time
+    if isinstance(dataset, Elements):
         found = value(dataset, keyword, path)
-        try:
-            if found is None or math.isfinite(float(found)):
-                return None if found is None else float(found)
-        except (ValueError, TypeError):
-            pass
+        if found is None:
+            return None
+        if (plain := _floats(found)) is not None and len(plain) == 1:
+            return plain[0]
     array = numbers(dataset, keyword, path, 1)
     return None if array is None else float(array[0])
 

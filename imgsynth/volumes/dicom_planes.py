@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,7 +70,7 @@ def projection_planes(dataset: Source, path: Path) -> Planes:
 def frame_plane(orienting: Source, measuring: Source, placing: Source, path: Path) -> Planes:
     """One plane from the data sets that hold its orientation, its pixel size and its position."""
     orientation = _required(orienting, "ImageOrientationPatient", path, 6)
-    square = orthonormal(orientation)
+    square = _square(tuple(orientation.tolist()))
     if square is None:
         got, expected = str(orientation.tolist()), "two unit vectors at right angles"
         refuse(path, "ImageOrientationPatient", got, expected, "repair or remove the file", "no_geometry")
@@ -78,6 +79,15 @@ def frame_plane(orienting: Source, measuring: Source, placing: Source, path: Pat
     between = number(measuring, "SpacingBetweenSlices", path)
     thickness = between if between and between > 0 else number(measuring, "SliceThickness", path)
     return Planes(square, spacing, position[None], thickness)
+
+
+@functools.lru_cache(maxsize=1024)
+def _square(orientation: tuple[float, ...]) -> np.ndarray | None:
+    """The slices of a series have it in common."""
+    square = orthonormal(np.array(orientation))
+    if square is not None:
+        square.setflags(write=False)
+    return square
 
 
 def _required(dataset: Source, keyword: str, path: Path, count: int) -> np.ndarray:
