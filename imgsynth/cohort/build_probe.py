@@ -11,8 +11,9 @@ import nibabel as nib
 from imgsynth.cohort.build_scan import Found, Scan
 from imgsynth.cohort.load import is_nifti, read_file
 from imgsynth.console import track
-from imgsynth.files import sha256
 from imgsynth.types import Fault, InputError
+from imgsynth.volumes.file_index import FileIndex
+from imgsynth.volumes.file_tree import stamped
 
 
 def probe_all(found: Found) -> Found:
@@ -29,11 +30,14 @@ def probe_all(found: Found) -> Found:
         scan.orientation = volume.orientation
         if is_nifti(found.root / scan.files[0]):  # the type on disk; the reader gives float32 whatever was stored
             scan.dtype = str(nib.load(found.root / scan.files[0]).get_data_dtype())
-        scan.digest = sha256(found.root / scan.files[0])
         return ()
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # decompression and hashing run outside the interpreter's lock
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # decompression runs outside the interpreter's lock
         outcomes = list(track(pool.map(probe, found.scans), "Reading images", total=len(found.scans)))
     found.skipped += [fault for faults in outcomes for fault in faults]
     found.scans = [scan for scan, faults in zip(found.scans, outcomes, strict=True) if not faults]
+    tree = stamped(found.root, (scan.files[0] for scan in found.scans))
+    digests = FileIndex(found.root).digests(tree, tree.files)
+    for scan in found.scans:
+        scan.digest = digests[scan.files[0]]
     return found

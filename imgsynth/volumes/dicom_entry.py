@@ -15,13 +15,14 @@ from imgsynth.volumes.dicom_planes import Planes
 from imgsynth.volumes.dicom_scan import known_uid
 from imgsynth.volumes.dicom_series import DicomIndex, Series, Slice
 
+_encode = json.JSONEncoder(separators=(",", ":")).encode
+
 
 def text_from_found(found: Found) -> str:
     """One line; the path is left out, since the index has it already."""
     if found == Found():
         return ""
-    return json.dumps([[_header(one) for one in found.headers], _faults(found.faults), found.listed],
-                      separators=(",", ":"))  # fmt: skip
+    return _encode([[_header(one) for one in found.headers], _faults(found.faults), found.listed])
 
 
 def found_from_text(line: str, path: Path) -> Found:
@@ -43,7 +44,7 @@ def text_from_index(index: DicomIndex, root: Path) -> str:
         rows.append([one.uid, one.modality, one.shape, one.affine.tolist(), names, slices, one.meta,
                      _faults(one.faults)])  # fmt: skip
     passed = [path.relative_to(root).as_posix() for path in index.passed_over]
-    return json.dumps([rows, _faults(index.faults), passed], separators=(",", ":"))
+    return _encode([rows, _faults(index.faults), passed])
 
 
 def index_from_text(line: str, root: Path) -> DicomIndex:
@@ -51,10 +52,20 @@ def index_from_text(line: str, root: Path) -> DicomIndex:
     rows, faults, passed = json.loads(line)
     found = []
     for uid, modality, (i, j, k), affine, names, slices, meta, remarks in rows:
-        paths = [root / name for name in names]
+        paths = _paths(root, names)
         parts = tuple(Slice(paths[n], frame) for n, frame in slices)
         found.append(Series(uid, modality, (i, j, k), np.array(affine), parts, meta, _as_faults(remarks)))
     return DicomIndex(found, list(_as_faults(faults)), tuple(root / name for name in passed))
+
+
+def _paths(root: Path, names: Sequence[str]) -> list[Path]:
+    """``root / name`` of each; a folder is parsed once, since paths are most of the work of an unchanged source."""
+    folders: dict[str, Path] = {}
+    found = []
+    for name in names:
+        folder, _, last = name.rpartition("/")
+        found.append((folders.get(folder) or folders.setdefault(folder, root / folder)) / last)
+    return found
 
 
 def _header(header: Header) -> list[Any]:

@@ -12,7 +12,7 @@ from pydicom.uid import UID
 
 from imgsynth.types import Fault, InputError
 from imgsynth.volumes.dicom_directory import listed_files
-from imgsynth.volumes.dicom_element import BROKEN, Source, refuse, tag_of, text, whole, words
+from imgsynth.volumes.dicom_element import BROKEN, Source, quietly, refuse, tag_of, text, whole, words
 from imgsynth.volumes.dicom_kind import ENHANCED, PROJECTIONS, check_kind
 from imgsynth.volumes.dicom_multiframe import enhanced_stacks
 from imgsynth.volumes.dicom_planes import Planes, projection_planes, single_plane
@@ -89,6 +89,7 @@ def _read(file: BinaryIO, path: Path) -> Found:
     return _read_with_pydicom(file, size, path)
 
 
+@quietly()
 def _read_with_pydicom(file: BinaryIO, size: int, path: Path) -> Found:
     """Whatever is not laid out by the book, and headers that have sequences of frames."""
     file.seek(0)

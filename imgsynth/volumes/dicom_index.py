@@ -43,19 +43,18 @@ def read_dicom_tree(tree: FileTree, index: FileIndex | None = None) -> DicomInde
 
 def index_files(paths: Sequence[Path]) -> DicomIndex:
     """Index these files; see ``read_dicom_folder``."""
+    found = [read_header(on_disk(path), path) for path in paths]
     with quietly():
-        found = [read_header(on_disk(path), path) for path in paths]
         series, faults = build_series(header for one in found for header in one.headers)
     return _collected(found, series, faults)
 
 
 def _read_text(root: Path, name: str) -> str:
     path = root / name
-    with quietly():
-        try:
-            return text_from_found(read_header(on_disk(path), path))
-        except InputError as error:
-            return text_from_found(Found(faults=error.faults))
+    try:
+        return text_from_found(read_header(on_disk(path), path))
+    except InputError as error:
+        return text_from_found(Found(faults=error.faults))
 
 
 def _built(tree: FileTree, texts: Sequence[str]) -> DicomIndex:

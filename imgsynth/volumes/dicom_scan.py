@@ -12,7 +12,7 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from pydicom import uid
+from pydicom import config, uid
 from pydicom.datadict import dictionary_VR
 
 PREAMBLE = 132
@@ -53,8 +53,8 @@ def scan(start: bytes, wanted: frozenset[int]) -> Elements | None:
 
 @functools.lru_cache(maxsize=1024)
 def known_uid(text: str) -> uid.UID:
-    """pydicom checks each UID that it makes; a few classes and transfer syntaxes occur over and over."""
-    return uid.UID(text)
+    """A UID, unchecked: a few classes and transfer syntaxes occur over and over, and others are refused by name."""
+    return uid.UID(text, validation_mode=config.IGNORE)
 
 
 def deflated_from(start: bytes) -> int | None:

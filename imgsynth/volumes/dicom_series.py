@@ -86,11 +86,11 @@ def _grouped(headers: Iterable[Header]) -> list[list[Header]]:
     """Files that can be of one stack: same patient, series, kind, matrix and pixel size; a projection stands alone."""
     groups: dict[tuple, list[Header]] = defaultdict(list)
     for header in headers:
+        meta, pixel = header.meta, tuple(round(mm, 4) for mm in header.planes.spacing.tolist())
         alone = header.planes.positions is None or header.frames != (0,)
         single = (header.sop_instance, header.frames) if alone else ()
-        groups[(header.meta.get("PatientID"), header.meta["StudyInstanceUID"], header.meta["SeriesInstanceUID"],
-                header.sop_class, header.modality, header.rows, header.columns, tuple(header.planes.spacing.round(4)),
-                single)].append(header)  # fmt: skip
+        groups[(meta.get("PatientID"), meta["StudyInstanceUID"], meta["SeriesInstanceUID"], header.sop_class,
+                header.modality, header.rows, header.columns, pixel, single)].append(header)  # fmt: skip
     return list(groups.values())
 
 
@@ -153,12 +153,16 @@ def _by_orientation(headers: list[Header]) -> list[list[Header]]:
     stacks: list[list[Header]] = []
     for header in headers:
         for stack in stacks:
-            if np.abs(stack[0].planes.orientation - header.planes.orientation).max() < 1e-3:
+            if _parallel(stack[0].planes.orientation, header.planes.orientation):
                 stack.append(header)
                 break
         else:
             stacks.append([header])
     return stacks
+
+
+def _parallel(one: np.ndarray, other: np.ndarray) -> bool:
+    return one.tobytes() == other.tobytes() or bool(np.abs(one - other).max() < 1e-3)
 
 
 def _stack(headers: list[Header]) -> Series | Fault:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,6 +54,11 @@ def list_files(root: Path) -> FileTree:
         raise InputError(Fault(str(root), "no such folder", "a folder of DICOM files, or a zip of one",
                                "check data.root"))  # fmt: skip
     return FileTree(root, dict(sorted(files.items())), tuple(faults))
+
+
+def stamped(root: Path, names: Iterable[str]) -> FileTree:
+    """These files under ``root``, which must be there."""
+    return FileTree(root, {name: _stamp((root / name).stat()) for name in names})
 
 
 def _walk(folder: str, prefix: str) -> Iterator[tuple[str, Stamp]]:

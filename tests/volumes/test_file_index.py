@@ -9,10 +9,12 @@ import sqlite3
 import stat
 from pathlib import Path
 
+import numpy as np
 import pytest
 from pydicom import dcmread
 
 from imgsynth.cohort.build_dicom import find_dicom
+from imgsynth.cohort.build_nifti import find_nifti
 from imgsynth.files import sha256
 from imgsynth.schema import DataConfig
 from imgsynth.volumes import file_index, parallel
@@ -208,3 +210,16 @@ def test_processes_and_one_process_say_the_same(cohort, monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
     several, read = indexed(cohort)
     assert read == 14 and facts(several) == one
+
+
+def test_digests_of_nifti_files_are_kept_too(tmp_path, monkeypatch):
+    import nibabel as nib
+
+    for n in range(3):
+        nib.save(nib.Nifti1Image(np.full((4, 5, 6), n, np.int16), np.eye(4)), tmp_path / f"p{n}.nii.gz")
+    aged(tmp_path)
+    data = DataConfig(kind="nifti", root=str(tmp_path), modality="MR")
+    first = [scan.digest for scan in find_nifti(data).scans]
+    assert first == [sha256(tmp_path / f"p{n}.nii.gz") for n in range(3)]
+    monkeypatch.setattr(file_index, "sha256", None)
+    assert [scan.digest for scan in find_nifti(data).scans] == first
