@@ -47,7 +47,7 @@ class DicomwebConfig:
 @dataclass
 class DataConfig:
     kind: str = "phantom"  # phantom | dicom | dicomweb | nifti | bids | nnunet | npz | medmnist | images | table
-    root: str | None = None  # folder of scans, or the npz file; dicomweb: folder to fetch into
+    root: str | None = None  # folder of scans, zip of one (dicom), or npz file; dicomweb: folder to fetch into
     cohort: str | None = None  # the cohort's name in the privacy ledger; default: its content fingerprint
     issuer: str | None = (
         None  # who gave out the patient ids, as DICOM's Issuer of Patient ID (0010,0021): the same id of
