@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import gc
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from imgsynth.types import Fault, InputError
@@ -23,6 +25,19 @@ def read_dicom_folder(root: Path) -> DicomIndex:
     return read_dicom_tree(list_files(Path(root)))
 
 
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """All that is made here stays: a garbage collection would walk through the whole program for nothing."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
+
+
+@_uncollected()
 def read_dicom_tree(tree: FileTree, index: FileIndex | None = None) -> DicomIndex:
     """Index the files of ``tree`` (what is not DICOM is passed over); those that ``index`` knows are not read again.
 
