@@ -11,6 +11,7 @@ from imgsynth.files import write_json, write_text
 from imgsynth.release.anonymity import SUPPRESSED
 from imgsynth.release.metadata import Table
 from imgsynth.release.patients import bids_subject
+from imgsynth.types import Structure
 
 BIDS_VERSION = "1.10.0"
 BIDS_FILES = ("dataset_description.json", "README", "participants.tsv", "participants.json", "descriptions.tsv")
@@ -20,6 +21,15 @@ def bids_path(number: int, suffix: str) -> str:
     """Where the image of synthetic patient ``number`` lies in the dataset; ``suffix`` names the contrast, T1w say."""
     subject = f"sub-{bids_subject(number)}"
     return f"{subject}/anat/{subject}_desc-synthetic_{suffix}.nii.gz"
+
+
+def structures_table(structures: Sequence[Structure], suffix: str | None) -> tuple[str, str]:
+    """Name and text of the table of the masks' values, which lies in the folder of the NIfTI files. BIDS, which files
+    are of where there is a ``suffix``, inherits it to all that have its entities."""
+    rows = [f"{number}\t{structure.name}" for number, structure in enumerate(structures, 1)]
+    return "desc-synthetic_dseg.tsv" if suffix else "dseg.tsv", "\n".join(
+        ["index\tname", "0\tbackground", *rows]
+    ) + "\n"
 
 
 def write_bids_dataset(folder: Path, labels: Sequence[str | None], description: str, table: Table) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pydicom import DataElement, Dataset, FileDataset
 from pydicom.datadict import dictionary_VM, dictionary_VR, keyword_for_tag, tag_for_keyword
 from pydicom.multival import MultiValue
-from pydicom.uid import UID
+from pydicom.uid import UID, SegmentationStorage
 
 from imgsynth.release.dicom_table import FILE_META, MODULES, OBJECTS
 
@@ -76,6 +76,8 @@ def broken_file(dataset: FileDataset) -> Iterator[Broken]:
     for number, frame in enumerate(dataset.get("PerFrameFunctionalGroupsSequence") or [], 1):
         for content in frame.get("FrameContentSequence") or []:
             place = content.get("DimensionIndexValues"), content.get("InStackPositionNumber")
+            if dataset.SOPClassUID == SegmentationStorage:  # whose frames are read by position and segment
+                continue
             if place != ([1, number], number):
                 where = f"PerFrameFunctionalGroupsSequence[{number}].FrameContentSequence"
                 yield Broken(where, f"stack and position {place}", f"position {number} of stack 1, in both elements")
@@ -125,7 +127,9 @@ def _item_faults(dataset: Dataset, element: DataElement, rule: Rule, where: str)
     items = list(element.value)
     wanted = rule.items or "0"
     count = int(wanted) if wanted.isdigit() else int(dataset.get(wanted) or 0)
-    if len(items) != count:
+    if wanted == "some" and not items:
+        yield Broken(where, "no item", "one or more")
+    elif wanted != "some" and len(items) != count:
         yield Broken(where, f"{len(items)} items", f"{count}")
     for number, item in enumerate(items, 1):
         yield from broken_rules(item, rule.inside, f"{where}[{number}].")

@@ -3,8 +3,8 @@ r"""Every element that a DICOM file of a release may hold, by module of PS3.3, a
 A line is a keyword, the type that a release is held to (1: with a value, 2: there, if empty, 3: may be absent; 1C: as 1
 where the condition after ``if`` holds; never looser than the standard), and what the value must be: ``=A|B`` one of
 these (several values are joined by ``\``), ``empty``, or for a sequence the number of its items (1 where nothing is
-said). ``>`` is one level further down, as in PS3.3. Later modules of an object override earlier ones. What is not in
-the table is not in a release: no private element, no date, no name of a person, place or machine.
+said, some is one or more). ``>`` is one level further down, as in PS3.3. Later modules of an object override earlier
+ones. What is not in the table is not in a release: no private element, no date, no name of a person, place or machine.
 """
 
 from __future__ import annotations
@@ -208,6 +208,92 @@ MODULES = {
         >>VolumeBasedCalculationTechnique 1   =NONE
         >>ComplexImageComponent           1   =MAGNITUDE
         >>AcquisitionContrast             1   =UNKNOWN""",
+    "Segmentation (C.8.20, C.7.5.2, C.7.6.16, C.7.6.17, C.12.4)": r"""
+        Modality                          1   =SEG
+        ImageType                         1   =DERIVED\PRIMARY
+        DeviceSerialNumber                1   =NONE
+        ContentDate                       1   =19000101
+        ContentTime                       1   =000000
+        ContentLabel                      1   =MASK
+        ContentDescription                2   empty
+        BurnedInAnnotation                3   =NO
+        PresentationLUTShape              3   =IDENTITY
+        BitsAllocated                     1   =1
+        BitsStored                        1   =1
+        HighBit                           1   =0
+        NumberOfFrames                    1
+        FrameOfReferenceUID               3
+        PositionReferenceIndicator        3   empty
+        PatientOrientation                3
+        CodingSchemeIdentificationSequence 1
+        >CodingSchemeDesignator           1   =99IMGSYNTH
+        >CodingSchemeName                 1   =Names of structures as declared by the maker of the release
+        >CodingSchemeResponsibleOrganization 1 =imgsynth
+        ReferencedSeriesSequence          1
+        >SeriesInstanceUID                1
+        >ReferencedInstanceSequence       1   some items
+        >>ReferencedSOPClassUID           1
+        >>ReferencedSOPInstanceUID        1
+        SourceImageSequence               1   some items
+        >ReferencedSOPClassUID            1
+        >ReferencedSOPInstanceUID         1
+        SegmentationType                  1   =BINARY
+        SegmentsOverlap                   1   =NO
+        SegmentSequence                   1   some items
+        >SegmentNumber                    1
+        >SegmentLabel                     1
+        >SegmentAlgorithmType             1   =AUTOMATIC
+        >SegmentAlgorithmName             1
+        >SegmentationAlgorithmIdentificationSequence 1
+        >>AlgorithmFamilyCodeSequence     1
+        >>>CodeValue                      1   =123110
+        >>>CodingSchemeDesignator         1   =DCM
+        >>>CodeMeaning                    1   =Artificial Intelligence
+        >>AlgorithmVersion                1
+        >>AlgorithmName                   1
+        >SegmentedPropertyCategoryCodeSequence 1
+        >>CodeValue                       1   =declared
+        >>CodingSchemeDesignator          1   =99IMGSYNTH
+        >>CodeMeaning                     1   =Structure declared by the maker
+        >SegmentedPropertyTypeCodeSequence 1
+        >>CodeValue                       1
+        >>CodingSchemeDesignator          1
+        >>CodeMeaning                     1
+        DimensionOrganizationSequence     1
+        >DimensionOrganizationUID         1
+        DimensionIndexSequence            1   some items
+        >DimensionOrganizationUID         1
+        >DimensionIndexPointer            1   =(0062,000B)|(0020,0032)|(0020,9165)
+        >FunctionalGroupPointer           1   =(0062,000A)|(0020,9113)|(0020,9111)
+        >DimensionDescriptionLabel        1
+        SharedFunctionalGroupsSequence    1
+        >PixelMeasuresSequence            3   some items
+        >>PixelSpacing                    1
+        >>SliceThickness                  3
+        >>SpacingBetweenSlices            3
+        >PlaneOrientationSequence         3   some items
+        >>ImageOrientationPatient         1
+        PerFrameFunctionalGroupsSequence  1   NumberOfFrames items
+        >FrameContentSequence             1
+        >>DimensionIndexValues            1
+        >PlanePositionSequence            3   some items
+        >>ImagePositionPatient            1
+        >SegmentIdentificationSequence    1
+        >>ReferencedSegmentNumber         1
+        >DerivationImageSequence          1
+        >>DerivationCodeSequence          1
+        >>>CodeValue                      1   =113076
+        >>>CodingSchemeDesignator         1   =DCM
+        >>>CodeMeaning                    1   =Segmentation
+        >>SourceImageSequence             1   some items
+        >>>ReferencedSOPClassUID          1
+        >>>ReferencedSOPInstanceUID       1
+        >>>ReferencedFrameNumber          3
+        >>>SpatialLocationsPreserved      1   =YES
+        >>>PurposeOfReferenceCodeSequence 1
+        >>>>CodeValue                     1   =121322
+        >>>>CodingSchemeDesignator        1   =DCM
+        >>>>CodeMeaning                   1   =Source image for image processing operation""",
 }
 
 _BY_FIRST_WORDS = {name.split(" (")[0]: name for name in MODULES}
@@ -231,4 +317,5 @@ OBJECTS = {
     uid.DigitalXRayImageStorageForPresentation: _modules(*_FLAT, "DX Series, Anatomy, Image, Detector"),
     uid.EnhancedCTImageStorage: _modules(*_MULTI, "Enhanced CT"),
     uid.EnhancedMRImageStorage: _modules(*_MULTI, "Enhanced MR"),
+    uid.SegmentationStorage: _modules("Segmentation"),
 }

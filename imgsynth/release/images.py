@@ -11,12 +11,14 @@ import numpy as np
 
 from imgsynth import __version__
 from imgsynth.cohort.grid import grid_affine, to_volume
+from imgsynth.cohort.masks import label_map
 from imgsynth.privacy.plan import PrivacyPlan
 from imgsynth.release.bids import bids_path
 from imgsynth.release.card_text import counted_unit
 from imgsynth.release.patients import SyntheticPatient, dicom_sex, patient_id
 from imgsynth.release.rounding import round_up
-from imgsynth.types import Grid
+from imgsynth.types import Grid, Structure
+from imgsynth.volumes.dicom_seg import write_segmentation
 from imgsynth.volumes.dicom_write import DicomForm, write_dicom_series
 from imgsynth.volumes.geometry import right_handed
 from imgsynth.volumes.nifti import write_nifti
@@ -55,6 +57,12 @@ def release_volume(x_C: np.ndarray, grid: Grid) -> Volume:
     return replace(volume, array=np.rint(volume.array)) if grid.unit == "HU" else volume
 
 
+def release_mask(x_MC: np.ndarray, grid: Grid) -> Volume:
+    """The mask of a model's channels [m, *grid.shape] on the geometry of ``release_volume``: labels 0..m, uint8."""
+    labels = label_map(x_MC).reshape(tuple([*grid.shape, 1][:3]))
+    return right_handed(Volume(labels, grid_affine(grid), grid.modality, grid.unit))
+
+
 def release_geometry(grid: Grid) -> tuple[tuple[int, ...], np.ndarray]:
     """(shape [i, j, k], affine) that every volume of a release on ``grid`` has."""
     shape = tuple([*grid.shape, 1][:3])
@@ -70,9 +78,10 @@ def bids_suffix(grid: Grid, contrast: str) -> str | None:
 def write_patient(
     release: Path, number: int, label: str | None, volume: Volume, window: tuple[float, float], made: Provenance,
     formats: Sequence[str], suffix: str | None, new_uid: NewUid, form: DicomForm,
-    facts: Mapping[str, str] | None = None,
+    facts: Mapping[str, str] | None = None, mask: Volume | None = None, structures: Sequence[Structure] = (),
 ) -> SyntheticPatient:  # fmt: skip
-    """Write synthetic patient ``number`` into ``release`` in each of ``formats``, DICOM in ``form``.
+    """Write synthetic patient ``number`` into ``release`` in each of ``formats``, DICOM in ``form``; and its
+    ``mask``, if it has one, beside the image.
 
     ``facts`` (age_band, sex, site) are in NIfTI sidecars; of them DICOM headers have Patient's Sex alone, since
     Patient's Age cannot be a band.
@@ -81,20 +90,26 @@ def write_patient(
     name = patient_id(number)
     dicom: list[Path] = []
     nifti: list[Path] = []
+    masks: list[Path] = []
     if "dicom" in formats:
         series = release / "dicom" / name / volume.modality
         identity = SyntheticIdentity(name, new_uid, sex=dicom_sex(facts))
         dicom = write_dicom_series(volume, series, identity, made, window, form)
+        if mask is not None:
+            masks += write_segmentation(mask.array, dicom, series.with_name("SEG"), structures, made, new_uid)
     if "nifti" in formats:
         path = release / "nifti" / (bids_path(number, suffix) if suffix else f"{name}.nii.gz")
         # Flushing file by file takes longer than writing: a release is flushed as a whole, before it gets its name.
         beside = sidecar(name, label, made, suffix, facts)
         nifti = [write_nifti(volume, path, description_of(made), beside, False)]
+        if mask is not None:
+            path = release / "nifti" / (bids_path(number, "dseg") if suffix else f"{name}_dseg.nii.gz")
+            masks.append(write_nifti(mask, path, description_of(made), beside, False))
 
     def relative(paths: list[Path]) -> tuple[str, ...]:
         return tuple(path.relative_to(release).as_posix() for path in paths)
 
-    return SyntheticPatient(name, label, relative(dicom), relative(nifti), dict(facts))
+    return SyntheticPatient(name, label, relative(dicom), relative(nifti), dict(facts), relative(masks))
 
 
 def description_of(made: Provenance) -> str:

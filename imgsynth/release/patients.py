@@ -12,7 +12,7 @@ from typing import Any
 
 from imgsynth.cohort.facts import SEXES
 from imgsynth.files import write_json, write_text
-from imgsynth.types import Grid
+from imgsynth.types import Grid, Structure
 from imgsynth.volumes.nifti import sidecar_path
 
 COHORT_CSV = "synthetic_cohort.csv"
@@ -21,23 +21,36 @@ COHORT_JSON = "synthetic_cohort.json"
 
 @dataclass(frozen=True)
 class SyntheticPatient:
-    """One synthetic patient; ``dicom`` and ``nifti`` are the files of its one image, relative to the release."""
+    """One synthetic patient; ``dicom`` and ``nifti`` are the files of its one image, ``masks`` those of the mask
+    of it (a DICOM segmentation, a NIfTI file), relative to the release."""
 
     id: str  # SYN-000001
     label: str | None  # a public class name; None where the cohort has no labels
     dicom: tuple[str, ...] = ()
     nifti: tuple[str, ...] = ()
     facts: dict[str, str] = field(default_factory=dict)  # age_band, sex, site, as far as they are released
+    masks: tuple[str, ...] = ()
+
+    @property
+    def segmentations(self) -> tuple[str, ...]:
+        """The DICOM files of its mask."""
+        return tuple(name for name in self.masks if name.endswith(".dcm"))
+
+    @property
+    def nifti_masks(self) -> tuple[str, ...]:
+        return tuple(name for name in self.masks if not name.endswith(".dcm"))
 
     @property
     def files(self) -> tuple[str, ...]:
         """All files that are of this patient alone, sidecars included, relative to the release."""
-        return (*self.dicom, *self.nifti, *(sidecar_path(Path(name)).as_posix() for name in self.nifti))
+        described = (*self.nifti, *self.nifti_masks)
+        return (*self.dicom, *self.nifti, *self.masks, *(sidecar_path(Path(name)).as_posix() for name in described))
 
     @staticmethod
     def from_json(value: dict[str, Any]) -> SyntheticPatient:
         files = tuple(value["dicom"]), tuple(value["nifti"])
-        return SyntheticPatient(value["id"], value["label"], *files, dict(value.get("facts", {})))
+        facts, masks = dict(value.get("facts", {})), tuple(value.get("masks", ()))
+        return SyntheticPatient(value["id"], value["label"], *files, facts, masks)
 
 
 def patient_id(number: int) -> str:
@@ -62,7 +75,10 @@ def cohort_rows(patients: Sequence[SyntheticPatient]) -> list[list[str]]:
     """The rows of ``synthetic_cohort.csv``, its heading first; several files are parted by semicolons."""
     facts = list(patients[0].facts) if patients else []
     rows = [[p.id, p.label or "", *p.facts.values(), ";".join([*_folders(p.dicom), *p.nifti])] for p in patients]
-    return [["id", "label", *facts, "files"], *rows]
+    if not any(p.masks for p in patients):
+        return [["id", "label", *facts, "files"], *rows]
+    masks = [[";".join([*_folders(p.segmentations), *p.nifti_masks])] for p in patients]
+    return [["id", "label", *facts, "files", "masks"], *(row + mask for row, mask in zip(rows, masks, strict=True))]
 
 
 def dicom_sex(facts: Mapping[str, str]) -> str:
@@ -72,7 +88,9 @@ def dicom_sex(facts: Mapping[str, str]) -> str:
 
 def grid_from_json(value: dict[str, Any]) -> Grid:
     """The grid that ``synthetic_cohort.json`` states."""
-    return Grid(**{**value, "shape": tuple(value["shape"]), "spacing": tuple(value["spacing"])})
+    structures = tuple(Structure.from_json(entry) for entry in value.get("structures", ()))
+    lists = {"shape": tuple(value["shape"]), "spacing": tuple(value["spacing"]), "structures": structures}
+    return Grid(**{**value, **lists})
 
 
 def _cohort_json(patients: Sequence[SyntheticPatient], grid: Grid, classes: Sequence[str]) -> dict[str, Any]:

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 
 from imgsynth import __version__, console
-from imgsynth.files import sha256
+from imgsynth.files import sha256, write_text
 from imgsynth.models.base import GenerativeModel
-from imgsynth.release.bids import write_bids_dataset
+from imgsynth.release.bids import structures_table, write_bids_dataset
 from imgsynth.release.card import build_card, cohort_ledger, judged_burned_in, write_card
 from imgsynth.release.card_audit import audit_part
 from imgsynth.release.documents import write_provenance, write_readme
@@ -33,6 +33,7 @@ from imgsynth.training.device import choose_device
 from imgsynth.training.folder import RunFolder
 from imgsynth.training.run import Run, load_run
 from imgsynth.types import Fault, InputError
+from imgsynth.volumes.dicom_seg import missing_writer
 from imgsynth.volumes.dicom_write import DicomForm
 from imgsynth.volumes.provenance import Provenance
 
@@ -54,6 +55,8 @@ def sample_release(run_dir: Path, cfg: Config) -> Path:
     """
     run = load_run(run_dir)
     require_finished(run)
+    if run.grid.structures and "dicom" in cfg.sample.formats and (fault := missing_writer()) is not None:
+        raise InputError(fault)
     run.model.to(choose_device(cfg.trainer))
     classes = run.manifest.classes
     made = provenance_of(run.plan, type(run.model).__name__, judged_burned_in(run.plan, cfg.sample.burned_in))
@@ -74,6 +77,9 @@ def sample_release(run_dir: Path, cfg: Config) -> Path:
         patients = _write_patients(run.model, labels_N, names, table, recipe, partial, cfg.sample.writers)
         if suffix and "nifti" in cfg.sample.formats:
             write_bids_dataset(folder / "nifti", names, made.derivation, table)
+        if run.grid.structures and "nifti" in cfg.sample.formats:
+            name, text = structures_table(run.grid.structures, suffix)
+            write_text(folder / "nifti" / name, text)
         write_cohort(folder, patients, run.grid, classes)
         write_provenance(folder, run, cfg.data.defaced, cfg.sample.seed)
         write_readme(folder, card, run, len(patients), cfg.sample.formats, suffix is not None, cfg.data.defaced)

@@ -15,6 +15,7 @@ from imgsynth.release.rounding import at_most
 from imgsynth.release.verify_card import card_faults
 from imgsynth.release.verify_cohort import cohort_faults
 from imgsynth.release.verify_dicom import dicom_faults
+from imgsynth.release.verify_masks import mask_faults
 from imgsynth.release.verify_nifti import nifti_faults
 from imgsynth.types import CheckFailed, Fault, Grid, InputError
 
@@ -22,8 +23,8 @@ from imgsynth.types import CheckFailed, Fault, Grid, InputError
 def verify_release(folder: Path) -> dict[str, Any]:
     """Check checksums, privacy card (ε recomputed), cohort tables, every DICOM and every NIfTI file of ``folder``.
 
-    Of a release in which nothing is wrong, returns {"patients", "files", "dicom", "nifti", "epsilon", "delta", "unit",
-    "audit"}: counts, the guarantee, and what the card says of an audit.
+    Of a release in which nothing is wrong, returns {"patients", "files", "dicom", "nifti", "masks", "epsilon", "delta",
+    "unit", "audit"}: counts, the guarantee, and what the card says of an audit.
 
     Raises:
         InputError: if ``folder`` is no release at all.
@@ -56,6 +57,7 @@ def verify_release(folder: Path) -> dict[str, Any]:
         "unit": card["unit"],
         "dicom": sum(len(patient["dicom"]) for patient in cohort["patients"]),
         "nifti": sum(len(patient["nifti"]) for patient in cohort["patients"]),
+        "masks": sum(len(patient.get("masks", ())) for patient in cohort["patients"]),
         "audit": card["audit"]["verdict"] or card["audit"]["status"],
     }
 
@@ -69,6 +71,7 @@ def checked(found: dict[str, Any]) -> list[str]:
         ("cohort tables", f"{found['patients']} synthetic patients, each with its files"),
         ("DICOM", f"{found['dicom']} files: marked synthetic, nobody's, unique, in place and in range"),
         ("NIfTI", f"{found['nifti']} files: headers, geometry and range"),
+        ("masks", f"{found['masks']} files: declared values on their images' voxels, the same in every format"),
         ("audit", f"{found['audit']}: as the card says; the audit itself is not in a release"),
     ]
     shown = [(name, said) for name, said in checks if found.get(name.lower(), 1)]
@@ -78,9 +81,10 @@ def checked(found: dict[str, Any]) -> list[str]:
 def _content_faults(folder: Path, cohort: dict[str, Any], burned_in: str | None) -> Iterator[Fault]:
     grid: Grid = grid_from_json(cohort["grid"])
     patients = [SyntheticPatient.from_json(entry) for entry in cohort["patients"]]
-    yield from cohort_faults(folder, patients, cohort["classes"])
+    yield from cohort_faults(folder, patients, cohort["classes"], grid.structures)
     yield from dicom_faults(folder, patients, grid, burned_in)
     yield from nifti_faults(folder, patients, grid)
+    yield from mask_faults(folder, patients, grid)
 
 
 def _table_faults(card: dict[str, Any], cohort: dict[str, Any]) -> list[Fault]:

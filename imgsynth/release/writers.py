@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from imgsynth.files import sha256
-from imgsynth.release.images import release_volume, write_patient
+from imgsynth.release.images import release_mask, release_volume, write_patient
 from imgsynth.release.partial import hold
 from imgsynth.release.patients import SyntheticPatient
 from imgsynth.release.streams import Streams
@@ -31,7 +31,7 @@ POOL_PAYS_S = 10.0  # seconds of writing below which starting processes, each of
 
 @dataclass(frozen=True)
 class Sampled:
-    """The generator's image [1, *spatial] for synthetic patient ``number`` (counted from 1), and its class."""
+    """The generator's image [1 + m, *spatial] for synthetic patient ``number`` (counted from 1), and its class."""
 
     number: int
     label: str | None
@@ -62,12 +62,14 @@ class Recipe:
 
     def write(self, sampled: Sampled) -> Written:
         """Write one patient. The bytes depend on the recipe, the number, the label and the image alone."""
-        volume = release_volume(sampled.x_C, self.grid)
+        volume = release_volume(sampled.x_C[:1], self.grid)
+        structures = self.grid.structures
+        mask = release_mask(sampled.x_C[1:], self.grid) if structures else None
         window = (self.grid.low, self.grid.high)
         new_uid = RandomUids(self.uid_root, self.streams.uids(sampled.number))
         patient = write_patient(
             self.folder, sampled.number, sampled.label, volume, window, self.made, self.formats, self.suffix, new_uid,
-            self.form, sampled.facts,
+            self.form, sampled.facts, mask, structures,
         )  # fmt: skip
         return Written(patient, {name: sha256(self.folder / name) for name in patient.files})
 

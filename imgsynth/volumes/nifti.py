@@ -72,9 +72,9 @@ def write_nifti(
 ) -> Path:
     """Write ``volume`` and its sidecar, each whole or not at all; array, affine and unit read back the same.
 
-    qform and sform are equal with code 1 (scanner), units mm; int16 when every value is a whole number in its range,
-    else float32, without scaling. ``description`` (at most 79 bytes) is the header's only text: no extension, no file
-    name. ``durable``: whole after a power cut too.
+    qform and sform are equal with code 1 (scanner), units mm; uint8 as it is (a mask), int16 when every value is a
+    whole number in its range, else float32, without scaling. ``description`` (at most 79 bytes) is the header's only
+    text: no extension, no file name. ``durable``: whole after a power cut too.
 
     Raises InputError before anything is written: no finite values, a sheared affine (a qform cannot carry it).
     """
@@ -114,6 +114,8 @@ def _gzip(data: bytes) -> bytes:
 
 
 def _storable(array: np.ndarray) -> np.ndarray:
+    if array.dtype == np.uint8:
+        return array
     whole = array.size > 0 and bool((array == np.rint(array)).all())
     if whole and array.min() >= -(2**15) and array.max() < 2**15:
         return array.astype(np.int16)
