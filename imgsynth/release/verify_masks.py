@@ -9,7 +9,6 @@ import nibabel as nib
 import numpy as np
 import pydicom
 from pydicom import Dataset
-from pydicom.errors import InvalidDicomError
 
 from imgsynth.release.dicom_rules import broken_file
 from imgsynth.release.images import release_geometry
@@ -19,8 +18,6 @@ from imgsynth.types import Fault, Grid, InputError, Structure
 from imgsynth.volumes.dicom_element import BROKEN
 from imgsynth.volumes.dicom_seg import PRIVATE_SCHEME, read_segmentation
 from imgsynth.volumes.nifti import read_nifti
-
-_HEADER = (InvalidDicomError, OSError, EOFError, *BROKEN)
 
 
 def mask_faults(folder: Path, patients: Sequence[SyntheticPatient], grid: Grid) -> Iterator[Fault]:
@@ -95,7 +92,7 @@ def _segmentation_faults(
             mask.SeriesInstanceUID,
             mask.DimensionOrganizationSequence[0].DimensionOrganizationUID,
         ]
-    except _HEADER as error:
+    except BROKEN as error:
         yield Fault(name, f"unreadable ({error})", "elements that can be read", REMEDY)
 
 

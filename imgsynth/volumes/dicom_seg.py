@@ -13,6 +13,7 @@ import numpy as np
 from pydicom import Dataset, dcmread, uid
 
 from imgsynth.types import Fault, InputError, Structure
+from imgsynth.volumes.dicom_element import BROKEN
 from imgsynth.volumes.dicom_enhanced import NO_DATE, NO_TIME
 from imgsynth.volumes.dicom_frames import write_files
 from imgsynth.volumes.dicom_modules import provenance_elements
@@ -113,7 +114,7 @@ def read_segmentation(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
         if dataset.SOPClassUID != uid.SegmentationStorage or dataset.SegmentationType != "BINARY":
             raise ValueError("no binary segmentation")
         return _decoded(dataset)
-    except (ValueError, AttributeError, KeyError, IndexError, TypeError, OSError, EOFError) as error:
+    except BROKEN as error:
         raise InputError(
             Fault(str(path), f"no readable segmentation ({error})", "a DICOM segmentation as imgsynth writes it",
                   "get it again")
