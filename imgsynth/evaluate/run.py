@@ -21,6 +21,7 @@ from imgsynth.evaluate.manifold import NOTES, manifold_metric
 from imgsynth.evaluate.metric import Comparison, Measurement, NotDone
 from imgsynth.evaluate.reader_study import key_of, write_kit
 from imgsynth.evaluate.rivals import rivals_of
+from imgsynth.evaluate.segmentation import segmentation_utility
 from imgsynth.evaluate.slices import slice_frechet
 from imgsynth.evaluate.spectrum import spectrum_distance
 from imgsynth.evaluate.subgroups import SMALLEST, Attributes, attributes_of, coverage_by_group, scores_by_group
@@ -78,6 +79,14 @@ def evaluate(
         by_group = scores_by_group(trained, test, attributes, c.bootstrap, c.seed)
     except NotDone as reason:
         not_done.append({"what": "utility (train on synthetic, test on real)", "why": str(reason)})
+    segmented: dict[str, Any] = {}
+    if c.grid.structures:
+        try:
+            segmented = segmentation_utility(
+                c.train, c.test, c.synthetic, c.grid.structures, c.bootstrap, classifier_seeds, c.seed
+            )
+        except NotDone as reason:
+            not_done.append({"what": "segmentation (train on synthetic, test on real)", "why": str(reason)})
     detected: dict[str, Any] | None = None
     try:
         detected = detectability(c, [classifiers[0], classifiers[2]])
@@ -93,6 +102,7 @@ def evaluate(
         "per_class": per_class,
         "histogram": histogram_json(c.test, c.synthetic, c.grid) if len(c.test) else None,
         "utility": useful,
+        "segmentation": segmented,
         "detectability": detected,
         "subgroups": {
             "smallest": SMALLEST,

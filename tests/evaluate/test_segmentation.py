@@ -1,0 +1,67 @@
+"""Segmentation utility: Dice by hand, a planted truth, and pairs that teach nothing."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from imgsynth.evaluate import segmentation
+from imgsynth.evaluate.metric import NotDone
+from imgsynth.evaluate.segmentation import dice, segmentation_utility
+from imgsynth.measure.images import Images, synthetic_images
+from imgsynth.types import Structure
+
+STRUCTURES = (Structure("a", 1), Structure("b", 2))
+
+
+def pairs(n: int, seed: int, moved: int = 0) -> Images:
+    """Two bright squares on noise, of different brightness; masks lie ``moved`` voxels beside them. Three images for
+    each patient."""
+    random = np.random.default_rng(seed)
+    x_NC = random.normal(-0.8, 0.1, (n, 3, 18, 14)).astype(np.float32)
+    x_NC[:, 1:] = -1
+    for x_C in x_NC:
+        for m, grey in enumerate((0.2, 0.8)):
+            row, column = int(random.integers(0, 8)), 7 * m + int(random.integers(0, 2))
+            x_C[0, row : row + 5, column : column + 5] = grey
+            x_C[1 + m, row + moved : row + 5 + moved, column : column + 5] = 1
+    made = synthetic_images(x_NC, np.zeros(n, np.int64))
+    return Images(made.x_NC, made.y_N, np.array([f"p{i // 3}" for i in range(n)]), made.masks_NM)
+
+
+def test_dice_by_hand() -> None:
+    true = np.array([[0, 1, 1, 2], [0, 0, 0, 0]])
+    found = np.array([[1, 1, 0, 2], [0, 0, 0, 2]])
+    np.testing.assert_allclose(dice(found, true, 2), [[2 * 1 / 4, 1.0], [1.0, 0.0]])
+
+
+def test_sound_pairs_teach_and_shifted_masks_teach_the_shift(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(segmentation, "STEPS", 80)
+    train, test = pairs(30, 0), pairs(18, 1)
+    good = segmentation_utility(train, test, pairs(30, 2), STRUCTURES, 100, 1, 0)
+    off = segmentation_utility(train, test, pairs(30, 2, moved=3), STRUCTURES, 100, 1, 0)
+    made, real = good["results"]
+    assert (made["trained_on"], real["trained_on"], good["n_test_patients"]) == ("synthetic", "real", 6)
+    for side in (made, real):
+        for row in side["structures"]:
+            assert row["dice"]["low"] <= row["dice"]["value"] <= row["dice"]["high"] and row["dice"]["value"] > 0.8
+    for row, same in zip(off["results"][0]["structures"], off["results"][1]["structures"], strict=True):
+        assert row["dice"]["value"] < 0.6 and row["gap_to_real"]["low"] > 0.1 and same["gap_to_real"] is None
+    assert [row["name"] for row in made["structures"]] == ["a", "b"]
+
+
+def test_patients_are_the_sample_and_not_images() -> None:
+    """Of a patient with one image and one with two, each counts alike."""
+    test = Images(np.zeros((3, 1, 4, 4), np.float32), np.zeros(3, np.int64), np.array(["p", "q", "q"]))
+    means = segmentation._by_patient(np.array([[1.0], [0.0], [0.0]]), test, np.array([[2.0, 0.0], [1.0, 1.0]]))
+    np.testing.assert_allclose(means[:, 0], [0.5, 1.0, 0.5])
+
+
+def test_what_cannot_be_measured_is_said() -> None:
+    sound = pairs(18, 0)
+    empty = Images(sound.x_NC, sound.y_N, sound.patients_N, np.full_like(sound.masks_NM, -1.0))
+    alone = Images(sound.x_NC, sound.y_N, sound.patients_N)
+    for sides, why in (((sound, sound, empty), "nothing to learn"), ((sound, alone, sound), "no masks"),
+                       ((sound, pairs(6, 1), sound), "2 test patients")):  # fmt: skip
+        with pytest.raises(NotDone, match=why):
+            segmentation_utility(*sides, STRUCTURES, 10, 1, 0)
