@@ -36,26 +36,25 @@ def segmentation_utility(
     Raises:
         NotDone: without masks, with fewer patients than MIN_PATIENTS on a side, or synthetic masks that are all empty.
     """
-    if not structures or any(side.masks_NM is None for side in (train, test, synthetic)):
+    if not structures or any(images.masks_NM is None for images in (train, test, synthetic)):
         raise NotDone("the run has no masks (data.masks)")
-    for name, side in (("train", train), ("test", test), ("synthetic", synthetic)):
-        if side.n_patients < MIN_PATIENTS:
-            raise NotDone(f"{side.n_patients} {name} patients; it takes {MIN_PATIENTS}")
-    labels = {id(side): labels_of(side) for side in (train, test, synthetic)}
-    if not labels[id(synthetic)].any():
+    for name, images in (("train", train), ("test", test), ("synthetic", synthetic)):
+        if images.n_patients < MIN_PATIENTS:
+            raise NotDone(f"{images.n_patients} {name} patients; it takes {MIN_PATIENTS}")
+    sides = {"synthetic": synthetic, "real": train}
+    labels, true_N = {side: labels_of(images) for side, images in sides.items()}, labels_of(test)
+    if not labels["synthetic"].any():
         raise NotDone("no synthetic mask has a voxel in any structure: there is nothing to learn from")
     weights_RP = bootstrap_weights(test.n_patients, replicates, np.random.default_rng(seed))
-    dice_SRM = {
-        side: np.stack([
-            _by_patient(dice(predicted(images, labels[id(images)], test.x_NC, len(structures), seed + s),
-                             labels[id(test)], len(structures)), test, weights_RP)
-            for s in range(seeds)
-        ])
-        for side, images in (("synthetic", synthetic), ("real", train))
-    }  # fmt: skip
+
+    def scores_RM(side: str, of: int) -> np.ndarray:
+        found_N = predicted(sides[side], labels[side], test.x_NC, len(structures), of)
+        return _by_patient(dice(found_N, true_N, len(structures)), test, weights_RP)
+
+    dice_SRM = {side: np.stack([scores_RM(side, seed + s) for s in range(seeds)]) for side in sides}
     gap_RM = (dice_SRM["real"] - dice_SRM["synthetic"]).mean(0)
     results = []
-    for side, images in (("synthetic", synthetic), ("real", train)):
+    for side, images in sides.items():
         rows = [
             {"name": structure.name, "dice": _interval(dice_SRM[side].mean(0)[:, m]),
              "by_seed": dice_SRM[side][:, 0, m].tolist(),
