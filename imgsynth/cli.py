@@ -174,17 +174,32 @@ def verify(
     audit: Annotated[
         Path | None, typer.Option(help="The run's audit.json; default: beside the release folder. For --policy.")
     ] = None,
+    key: Annotated[
+        Path | None, typer.Option(help="The publisher's public key (PEM): the release must be signed with it.")
+    ] = None,
+    against: Annotated[
+        Path | None,
+        typer.Option(metavar="MANIFEST", help="The run's manifest.json: look for its patients' strings and images."),
+    ] = None,
+    report: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write what was checked and found, as .json or .html.")
+    ] = None,
 ) -> None:
-    """Check a release from its own files: checksums, privacy card against the accountant, DICOM and NIfTI.
+    """Check a release from its own files: checksums, signature, card against settings and accountant, every document,
+    DICOM, NIfTI and Zarr, and that no name, date, address, path or foreign UID is in it.
 
-    With `--policy` the release must also keep the conditions in that file (docs/audit/policy.md). The audit they are
-    judged by is local and not in the release, so this is for whoever has the run.
+    It needs the release alone: no run, no ledger, no network. With `--policy` the release must also keep the
+    conditions in that file (docs/audit/policy.md). With `--against MANIFEST`, in the house, the source's strings are
+    looked for in every byte, and copies of patients among the images; the report is then local. What each check finds:
+    docs/release.md.
 
-    Example: `imgsynth verify RUN/release`, `imgsynth verify RUN/release --policy policy.yaml`
+    Example: `imgsynth verify release`, `imgsynth verify RUN/release --policy policy.yaml --report checked.html`,
+    `imgsynth verify RUN/release --against RUN/manifest.json`
     """
     from imgsynth import pipeline
 
-    console.done(pipeline.verify(release, policy, audit), "hand over the folder, whole")
+    done = pipeline.verify(release, policy, audit, key=key, against=against, report=report)
+    console.done(done, "hand over the folder, whole")
 
 
 @app.command()

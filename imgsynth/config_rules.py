@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from imgsynth.cohort.dicomweb import url_fault
 from imgsynth.cohort.facts import FACTS, UNKNOWN
 from imgsynth.cohort.masks import declaration_faults
 from imgsynth.privacy.public import DECLARATION, is_declaration
+from imgsynth.release.licences import licence_faults
 from imgsynth.schema import Config, DataConfig, InitConfig, PreprocessConfig, PrivacyConfig
 from imgsynth.types import Fault, InputError
 from imgsynth.volumes.dicom_syntax import SMALLEST_JPEG2000, SYNTAXES
@@ -35,6 +37,18 @@ _not_negative: tuple[Callable[[Any], bool], str] = (lambda v: v >= 0, "0 or more
 _decay: tuple[Callable[[Any], bool], str] = (lambda v: 0 <= v < 1, "in [0, 1)")
 _share: tuple[Callable[[Any], bool], str] = (lambda v: 0 < v < 0.5, "a share in (0, 0.5)")
 _level: tuple[Callable[[Any], bool], str] = (lambda v: 0 < v < 0.5, "a level in (0, 0.5), 0.05 say")
+
+_one_line: tuple[Callable[[Any], bool], str] = (
+    lambda v: isinstance(v, str) and bool(v.strip()) and v.isprintable(),
+    "text on one line",
+)
+
+
+def _is_date(value: str) -> bool:
+    try:
+        return datetime.strptime(value, "%Y-%m-%d").strftime("%Y-%m-%d") == value
+    except ValueError:
+        return False
 
 
 def is_train(value: Any) -> bool:
@@ -111,7 +125,7 @@ RULES: tuple[Rule, ...] = (
     ("trainer.threads", *_at_least_one),
     ("trainer.rank_timeout", *_positive),
     ("sample.n", *_at_least_one),
-    ("sample.formats", lambda v: bool(v) and set(v) <= {"dicom", "nifti"}, "a list of dicom, nifti"),
+    ("sample.formats", lambda v: bool(v) and set(v) <= {"dicom", "nifti", "zarr"}, "a list of dicom, nifti, zarr"),
     ("sample.labels", *_one_of("uniform", "histogram")),
     ("sample.histogram_epsilon", *_positive),
     ("sample.metadata", lambda v: len(set(v)) == len(v) and set(v) <= set(FACTS), "some of age_band, sex, site"),
@@ -128,6 +142,10 @@ RULES: tuple[Rule, ...] = (
     ("sample.uid_root", is_uid_root, UID_ROOT),
     ("sample.bids_suffix", lambda v: re.fullmatch("[A-Za-z0-9]+", v) is not None, "letters and digits, T1w say"),
     ("encoder.name", *_one_of("efficientnet_lite", "radiomics", "inception", "random_conv", "file", "classifier")),
+    ("release.title", *_one_line),
+    ("release.creators", lambda v: bool(v) and all(map(_one_line[0], v)), 'a list of "Family, Given", or institutions'),
+    ("release.contact", *_one_line),
+    ("release.date", _is_date, "a date, YYYY-MM-DD, in quotes"),
     ("evaluate.n", *_at_least_one),
     ("evaluate.bootstrap", *_at_least_one),
     ("evaluate.classifier_seeds", *_at_least_one),
@@ -331,6 +349,7 @@ def _across_sections(config: Config) -> Iterator[Fault]:
         except InputError as error:
             yield from error.faults
     yield from settings_faults(config.audit)
+    yield from licence_faults(config.release)
     if "site" in config.sample.counted and config.sample.sites is None:
         yield Fault("sample.sites", "nothing, and sites are to be released", "the public list of sites: a list read "
                     "from private data is not free", "sample.sites=[A,B], or sample.metadata without site")  # fmt: skip

@@ -13,6 +13,7 @@ from typing import Any
 
 from imgsynth import config as door
 from imgsynth import console
+from imgsynth.audit.against import compare
 from imgsynth.audit.canaries.run import audit_canaries as canaries_run
 from imgsynth.audit.closing import closing
 from imgsynth.audit.conclude import conclude_again
@@ -31,9 +32,11 @@ from imgsynth.files import read_json, write_json
 from imgsynth.privacy.chain import Broken
 from imgsynth.privacy.ledger import Ledger
 from imgsynth.privacy.overview import print_overview, print_runs
-from imgsynth.release.card import fresh_card, update_card
+from imgsynth.release.card import fresh_card
 from imgsynth.release.sample import sample_release
-from imgsynth.release.verify import checked, verify_release
+from imgsynth.release.update import update_card
+from imgsynth.release.verify import Check, checked, examine
+from imgsynth.release.verify_report import write_verify_report
 from imgsynth.report.inspection import PAGE, TABLE, write_inspection
 from imgsynth.report.write import write_report
 from imgsynth.schema import Config
@@ -135,7 +138,7 @@ def _search_again(config: Config) -> Sought:
     """The strings of the source, which were looked for in all that the run made; audit.json and the card follow."""
     sought, unread = source_strings(load_run(folder(config)).manifest, config)
     if search_again(folder(config), sought, unread):
-        update_card(folder(config))
+        update_card(folder(config), config.sample.sign)
     return sought
 
 
@@ -159,7 +162,7 @@ def audit(config: Config) -> Path:
 def _audit(config: Config) -> Path:
     refuse_several("audit")
     found = audit_run(folder(config), config, door.extra_transforms(config))
-    update_card(folder(config))
+    update_card(folder(config), config.sample.sign)
     for line in closing(found):
         console.say(line)
     return folder(config) / "audit.json"
@@ -172,7 +175,7 @@ def audit_canaries(config: Config) -> Path:
         canaries_run(folder(config), config, door.extra_transforms(config))
     finally:  # a violation is raised when the record is written: the verdict and the card must have it
         conclude_again(folder(config))
-        update_card(folder(config))
+        update_card(folder(config), config.sample.sign)
     return folder(config) / "canaries.json"
 
 
@@ -197,27 +200,30 @@ def report(config: Config) -> Path:
     return write_report(folder(config), _search_again(config))
 
 
-def verify(release: Path, policy: Path | None = None, audit: Path | None = None) -> Path:
+def verify(
+    release: Path, policy: Path | None = None, audit: Path | None = None, *, key: Path | None = None,
+    against: Path | None = None, report: Path | None = None,
+) -> Path:  # fmt: skip
     """Check a release offline, from its own files alone; raises ``CheckFailed`` with all that is wrong.
 
-    With ``policy``, a file of conditions, also by the run's ``audit`` (default: beside the release folder).
+    With ``policy``, a file of conditions, also by the run's ``audit`` (default: beside the release folder); with
+    ``key`` the signature must be by that public key. With ``against``, the manifest of the run, strings and copies of
+    its patients are looked for: what comes of it is local. ``report`` (.json or .html) says what was checked and found.
     """
     conditions = None if policy is None else read_policy(policy)
-    faults: tuple[Fault, ...] = ()
-    found: dict[str, Any] = {}
-    try:
-        found = verify_release(release)
-    except CheckFailed as error:
-        faults = error.faults
+    found = examine(release, key)
     if conditions is not None:
-        faults += tuple(release_faults(conditions, release, audit))
-    if faults:
-        raise CheckFailed(*faults)
+        said = f"{policy} holds ({', '.join(conditions)})"
+        found.checks.append(Check("policy", said, tuple(release_faults(conditions, release, audit))))
+    if against is not None:
+        found.checks += compare(release, against)
+    if report is not None:
+        write_verify_report(report, found, local=against is not None)
+    if found.faults:
+        raise CheckFailed(*found.faults)
     for line in checked(found):
         console.say(line)
-    if conditions is not None:
-        console.say(f"  {'policy':<15}{policy} holds ({', '.join(conditions)})")
-    else:
+    if conditions is None:
         console.say("Not asked: a custodian's conditions (--policy FILE)")
     return release
 

@@ -185,6 +185,7 @@ class SampleConfig:
     writers: int | None = None  # processes that write files; changes no byte; null: as many as pay
     uid_root: str = "2.25"  # of all UIDs of DICOM files; the default is of random UUIDs, which needs no registration
     bids_suffix: str = "T1w"  # MR volumes only: the cohort's contrast as BIDS names it (T1w, T2w, FLAIR, PDw)
+    sign: str | None = None  # file of an Ed25519 private key (PEM) that signs the release's checksums; null: not signed
 
     @property
     def counted(self) -> list[str]:
@@ -195,6 +196,20 @@ class SampleConfig:
     def epsilon_for_histogram(self) -> float:
         """What the plan spends on counts of patients; 0 where none are taken."""
         return self.histogram_epsilon if self.labels == "histogram" or self.counted else 0.0
+
+
+@dataclass
+class ReleaseConfig:
+    """What only the custodian can say of a release; docs/release.md. What is null stands in its documents as open."""
+
+    title: str | None = None
+    creators: list[str] | None = None  # each "Family, Given" of a person, or the name of an institution
+    license: str | None = None  # SPDX id (CC-BY-4.0, say), or LicenseRef-NAME for terms of your own
+    license_text: str | None = None  # file with the whole text, for LICENSE.txt
+    contact: str | None = None  # where questions, and reports of trouble with the data, go
+    description: str | None = None  # what the cohort was, and what the data are for
+    ethics: str | None = None  # approval or waiver, consent, and the legal ground of the release
+    date: str | None = None  # of publication, YYYY-MM-DD; null: no file of the release has a date
 
 
 @dataclass
@@ -263,6 +278,7 @@ class Config:
     privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     sample: SampleConfig = field(default_factory=SampleConfig)
+    release: ReleaseConfig = field(default_factory=ReleaseConfig)
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     audit: AuditConfig = field(default_factory=AuditConfig)

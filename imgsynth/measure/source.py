@@ -10,8 +10,11 @@ import numpy as np
 import torch
 
 from imgsynth.cohort.dataset import PatientDataset
+from imgsynth.cohort.grid import grid_of
+from imgsynth.cohort.manifest import Manifest
 from imgsynth.measure.images import Images, stored_as, synthetic_images
 from imgsynth.release.generate import generate
+from imgsynth.schema import PreprocessConfig
 from imgsynth.training.run import Run
 from imgsynth.types import Split
 
@@ -21,8 +24,7 @@ MIN_PATIENTS = 20
 
 
 def real_images(run: Run, split: Split, n: int, seed: int, extra_transforms: Sequence[Any] = ()) -> Images:
-    """All images of patients of ``split``, drawn at random (seeded) until the next would exceed ``n`` images; of
-    MIN_PATIENTS in any case, or of all where there are fewer: patients are what counts, however many images they have.
+    """``patient_images`` of the run's cohort, with its preprocessing.
 
     ``extra_transforms`` are those of ``run.config.preprocess.extra``, instantiated; images are measured as trained on.
     """
@@ -30,7 +32,16 @@ def real_images(run: Run, split: Split, n: int, seed: int, extra_transforms: Seq
         raise ValueError(
             f"Expected the {len(run.config.preprocess.extra)} extra transforms of the run, got {extra_transforms}."
         )
-    of_patient = {p: items for p, items in run.manifest.by_patient.items() if items[0].split == split}
+    return patient_images(run.manifest, run.config.preprocess, split, n, seed, extra_transforms)
+
+
+def patient_images(
+    manifest: Manifest, preprocess: PreprocessConfig, split: Split, n: int, seed: int, extra: Sequence[Any] = ()
+) -> Images:
+    """All images of patients of ``split``, drawn at random (seeded) until the next would exceed ``n`` images; of
+    MIN_PATIENTS in any case, or of all where there are fewer: patients are what counts, however many images they have.
+    """
+    of_patient = {p: items for p, items in manifest.by_patient.items() if items[0].split == split}
     order = np.random.default_rng(seed).permutation(np.array(sorted(of_patient), dtype=object))
     kept: set[str] = set()
     images = 0
@@ -39,14 +50,12 @@ def real_images(run: Run, split: Split, n: int, seed: int, extra_transforms: Seq
             break
         kept.add(patient)
         images += len(of_patient[patient])
-    grid = run.grid
+    grid = grid_of(preprocess, manifest.modality)
     if not kept:
         none = np.empty((0, grid.channels, *grid.shape), np.float32)
         return Images.of(none, np.empty(0, np.int64), np.empty(0, dtype=str))
-    subset = replace(run.manifest, items=tuple(item for p in sorted(kept) for item in of_patient[p]))
-    dataset = PatientDataset(
-        subset, split, run.config.preprocess, images_per_patient=1, cache="memory", extra=extra_transforms
-    )
+    subset = replace(manifest, items=tuple(item for p in sorted(kept) for item in of_patient[p]))
+    dataset = PatientDataset(subset, split, preprocess, images_per_patient=1, cache="memory", extra=extra)
     patients, x, y = zip(*dataset.all_images(), strict=True)
     whole_NC = np.stack([np.asarray(image) for image in x])
     return Images.of(whole_NC, np.array(y, dtype=np.int64), np.array(patients))

@@ -16,7 +16,9 @@ from imgsynth.training.run import Run
 NO_RUN = "not audited: audit.json does not say of which run it is"
 OTHER_RUN = "not audited: audit.json is of another run, or of this one in another state"
 REFUSED = (NO_RUN, OTHER_RUN)
-_CARD = ("privacy_card.json", "privacy_card.md")  # written anew after every audit, and always from public facts
+# Written anew after every audit, and always from public facts.
+_WRITTEN_ANEW = ("privacy_card.json", "privacy_card.md", "README.md", "datasheet.md", "model_card.md", "LICENSE.txt",
+                 "CITATION.cff", "croissant.json", "signing_key.pub.pem")  # fmt: skip
 
 
 def audited(run: Run) -> dict[str, Any]:
@@ -35,12 +37,13 @@ def state_of(run_dir: Path) -> dict[str, str | None]:
 
 
 def release_id(release: Path) -> str | None:
-    """SHA-256 over the checksums of all files of ``release`` but its privacy card; None where there is no release."""
+    """SHA-256 over the checksums of all files of ``release`` but its card and what follows from it; None where there is
+    no release."""
     path = release / CHECKSUMS
     if not path.is_file():
         return None
     lines = path.read_text(encoding="utf-8").splitlines()
-    kept = [line for line in lines if line.partition("  ")[2] not in _CARD]
+    kept = [line for line in lines if line.partition("  ")[2] not in _WRITTEN_ANEW]
     return hashlib.sha256("\n".join(kept).encode()).hexdigest()
 
 

@@ -29,11 +29,10 @@ from imgsynth.release.card_text import (
     unit_warning,
     weak_proof,
 )
-from imgsynth.release.folder import write_checksums
 from imgsynth.release.metadata import note_of, table_limits
 from imgsynth.release.rounding import round_up
 from imgsynth.training.folder import RunFolder
-from imgsynth.training.run import Run, load_run
+from imgsynth.training.run import Run
 
 FORMAT = "imgsynth-privacy-card-1"
 CARD_JSON = "privacy_card.json"
@@ -192,20 +191,6 @@ def card_markdown(card: dict[str, Any]) -> str:
     )
     pages.filters["up"] = lambda value: "∞" if value is None else round_up(value)
     return pages.get_template("privacy_card.md.j2").render(card=card, verdicts=VERDICTS)
-
-
-def update_card(run_dir: Path) -> Path | None:
-    """Bring the card of ``run_dir/release`` up to date with audit.json and the ledger, and then its checksums.
-
-    Returns the card's path, or None where there is no release yet (its card will have the audit when it is written).
-    """
-    release = run_dir / "release"
-    if not (release / CARD_JSON).is_file():
-        return None
-    run = load_run(run_dir)
-    write_card(release, fresh_card(run))
-    write_checksums(release)
-    return release / CARD_JSON
 
 
 def fresh_card(run: Run) -> dict[str, Any]:

@@ -10,6 +10,8 @@ from imgsynth.files import sha256, write_text
 from imgsynth.types import Fault
 
 CHECKSUMS = "checksums.sha256"
+SIGNATURE = "checksums.sha256.sig"  # of the checksums, and so the one file that they cannot list
+PUBLIC_KEY = "signing_key.pub.pem"
 
 
 def list_files(folder: Path) -> list[str]:
@@ -27,7 +29,7 @@ def write_checksums(folder: Path, known: Mapping[str, str] | None = None) -> Pat
     Sums that are ``known``, by relative path, are those that a writer took of its files; the rest is hashed here.
     """
     known = known or {}
-    names = [name for name in list_files(folder) if name != CHECKSUMS]
+    names = [name for name in list_files(folder) if name not in (CHECKSUMS, SIGNATURE)]
     return write_text(
         folder / CHECKSUMS, "".join(f"{known.get(name) or sha256(folder / name)}  {name}\n" for name in names)
     )
@@ -45,7 +47,7 @@ def check_checksums(folder: Path) -> list[Fault]:
         if not separator or len(digest) != 64 or not name or name in listed:
             return [Fault(CHECKSUMS, f"the line '{line[:80]}'", "'<64 hex digits>  <path>', each path once", remedy)]
         listed[name] = digest
-    present = set(list_files(folder)) - {CHECKSUMS}
+    present = set(list_files(folder)) - {CHECKSUMS, SIGNATURE}
     faults = [Fault(name, "no such file", "the file that the checksums list", remedy) for name in set(listed) - present]
     faults += [
         Fault(name, "a file", "no file that the checksums do not list", remedy) for name in present - set(listed)

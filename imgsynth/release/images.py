@@ -13,10 +13,11 @@ from imgsynth import __version__
 from imgsynth.cohort.grid import grid_affine, to_volume
 from imgsynth.cohort.masks import label_map
 from imgsynth.privacy.plan import PrivacyPlan
-from imgsynth.release.bids import bids_path
+from imgsynth.release.bids import CT, bids_path
 from imgsynth.release.card_text import counted_unit
 from imgsynth.release.patients import SyntheticPatient, dicom_sex, patient_id
 from imgsynth.release.rounding import round_up
+from imgsynth.release.zarr_parts import write_part
 from imgsynth.types import Grid, Structure
 from imgsynth.volumes.dicom_seg import write_segmentation
 from imgsynth.volumes.dicom_write import DicomForm, write_dicom_series
@@ -36,7 +37,7 @@ def provenance_of(plan: PrivacyPlan, model: str, burned_in: Literal["YES", "NO"]
     Features is left out.
     """
     if plan.releasable:
-        made = "trained by DP-SGD"
+        made = "trained by DP-SGD" if plan.teachers is None else "trained on noisy votes of teachers (PATE)"
     else:
         made = "trained by DP-SGD with noise from a seed" if plan.seeded else "trained without differential privacy"
     return Provenance(
@@ -70,9 +71,9 @@ def release_geometry(grid: Grid) -> tuple[tuple[int, ...], np.ndarray]:
     return empty.array.shape, empty.affine
 
 
-def bids_suffix(grid: Grid, contrast: str) -> str | None:
-    """The BIDS suffix of the images; None where BIDS has no place for them (CT, radiographs, single images)."""
-    return contrast if grid.modality == "MR" and grid.spatial_dims == 3 else None
+def nifti_name(number: int, suffix: str | None) -> str:
+    """Where the NIfTI file of synthetic patient ``number`` lies in the release; ``suffix`` is BIDS', if it has one."""
+    return f"nifti/{bids_path(number, suffix) if suffix else f'{patient_id(number)}.nii.gz'}"
 
 
 def write_patient(
@@ -98,13 +99,15 @@ def write_patient(
         if mask is not None:
             masks += write_segmentation(mask.array, dicom, series.with_name("SEG"), structures, made, new_uid)
     if "nifti" in formats:
-        path = release / "nifti" / (bids_path(number, suffix) if suffix else f"{name}.nii.gz")
+        path = release / nifti_name(number, suffix)
         # Flushing file by file takes longer than writing: a release is flushed as a whole, before it gets its name.
         beside = sidecar(name, label, made, suffix, facts)
         nifti = [write_nifti(volume, path, description_of(made), beside, False)]
         if mask is not None:
-            path = release / "nifti" / (bids_path(number, "dseg") if suffix else f"{name}_dseg.nii.gz")
+            path = release / "nifti" / (bids_path(number, suffix, mask=True) if suffix else f"{name}_dseg.nii.gz")
             masks.append(write_nifti(mask, path, description_of(made), beside, False))
+    if "zarr" in formats:
+        write_part(release, number, volume)
 
     def relative(paths: list[Path]) -> tuple[str, ...]:
         return tuple(path.relative_to(release).as_posix() for path in paths)
@@ -140,5 +143,5 @@ def sidecar(
         "PrivacyUnit": made.unit,
         # BIDS asks this of every derived anatomical volume. Nothing was stripped from a sample; whether the cohort's
         # volumes had been, the generator does not know.
-        **({"SkullStripped": False} if suffix else {}),
+        **({"SkullStripped": False} if suffix not in (None, CT) else {}),
     }

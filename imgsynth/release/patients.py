@@ -17,6 +17,7 @@ from imgsynth.volumes.nifti import sidecar_path
 
 COHORT_CSV = "synthetic_cohort.csv"
 COHORT_JSON = "synthetic_cohort.json"
+STORE = "zarr/cohort.zarr"
 
 
 @dataclass(frozen=True)
@@ -63,18 +64,25 @@ def bids_subject(number: int) -> str:
     return f"syn{number:04d}"
 
 
-def write_cohort(folder: Path, patients: Sequence[SyntheticPatient], grid: Grid, classes: Sequence[str]) -> None:
+def write_cohort(
+    folder: Path, patients: Sequence[SyntheticPatient], grid: Grid, classes: Sequence[str], formats: Sequence[str]
+) -> None:
     """Write ``synthetic_cohort.csv`` (one row a patient) and ``.json`` (with the grid and every file)."""
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(cohort_rows(patients))
+    store = STORE if "zarr" in formats else None
+    csv.writer(text, lineterminator="\n").writerows(cohort_rows(patients, store))
     write_text(folder / COHORT_CSV, text.getvalue())
-    write_json(folder / COHORT_JSON, _cohort_json(patients, grid, classes))
+    write_json(folder / COHORT_JSON, _cohort_json(patients, grid, classes, store))
 
 
-def cohort_rows(patients: Sequence[SyntheticPatient]) -> list[list[str]]:
-    """The rows of ``synthetic_cohort.csv``, its heading first; several files are parted by semicolons."""
+def cohort_rows(patients: Sequence[SyntheticPatient], store: str | None = None) -> list[list[str]]:
+    """The rows of ``synthetic_cohort.csv``, its heading first; several files are parted by semicolons.
+
+    ``store`` is the Zarr store of all images, if there is one; a patient's image is at the patient's number - 1.
+    """
+    also = [store] if store else []
     facts = list(patients[0].facts) if patients else []
-    rows = [[p.id, p.label or "", *p.facts.values(), ";".join([*_folders(p.dicom), *p.nifti])] for p in patients]
+    rows = [[p.id, p.label or "", *p.facts.values(), ";".join([*_folders(p.dicom), *p.nifti, *also])] for p in patients]
     if not any(p.masks for p in patients):
         return [["id", "label", *facts, "files"], *rows]
     masks = [[";".join([*_folders(p.segmentations), *p.nifti_masks])] for p in patients]
@@ -93,11 +101,14 @@ def grid_from_json(value: dict[str, Any]) -> Grid:
     return Grid(**{**value, **lists})
 
 
-def _cohort_json(patients: Sequence[SyntheticPatient], grid: Grid, classes: Sequence[str]) -> dict[str, Any]:
+def _cohort_json(
+    patients: Sequence[SyntheticPatient], grid: Grid, classes: Sequence[str], store: str | None
+) -> dict[str, Any]:
     return {
         "description": "Synthetic patients: no row is a person.",
         "grid": dataclasses.asdict(grid),
         "classes": list(classes),
+        "zarr": store,  # every patient's image, in this order
         "patients": [dataclasses.asdict(patient) for patient in patients],
     }
 

@@ -13,21 +13,24 @@ import numpy as np
 import torch
 
 from imgsynth import __version__, console
-from imgsynth.files import sha256, write_text
+from imgsynth.files import sha256
 from imgsynth.models.base import GenerativeModel
-from imgsynth.release.bids import structures_table, write_bids_dataset
+from imgsynth.release.bids import bids_suffix
 from imgsynth.release.card import build_card, cohort_ledger, judged_burned_in, write_card
 from imgsynth.release.card_audit import audit_part
-from imgsynth.release.documents import write_provenance, write_readme
-from imgsynth.release.folder import write_checksums
+from imgsynth.release.documents import write_documents
 from imgsynth.release.generate import images_in_blocks
-from imgsynth.release.images import bids_suffix, provenance_of
+from imgsynth.release.images import provenance_of
 from imgsynth.release.labels import draw_labels
 from imgsynth.release.metadata import Table, draw_metadata
 from imgsynth.release.partial import Partial, resumable_folder
 from imgsynth.release.patients import SyntheticPatient, patient_id, write_cohort
+from imgsynth.release.provenance import write_provenance
+from imgsynth.release.sbom import write_sbom
+from imgsynth.release.sign import private_key, seal
 from imgsynth.release.streams import Streams, entropy
 from imgsynth.release.writers import Recipe, Sampled, write_all, writers_for
+from imgsynth.release.zarr_store import needs_zarr, write_store
 from imgsynth.schema import Config, SampleConfig
 from imgsynth.training.device import choose_device
 from imgsynth.training.folder import RunFolder
@@ -62,6 +65,7 @@ def sample_release(run_dir: Path, cfg: Config) -> Path:
     made = provenance_of(run.plan, type(run.model).__name__, judged_burned_in(run.plan, cfg.sample.burned_in))
     suffix = bids_suffix(run.grid, cfg.sample.bids_suffix)
     found = audit_part(run_dir, None)
+    _ready(cfg)
     made_of = _made_of(run, cfg.sample, made)
     seed = entropy() if cfg.sample.seed is None else cfg.sample.seed
     with resumable_folder(run_dir / "release", made_of, seed) as partial:
@@ -75,17 +79,23 @@ def sample_release(run_dir: Path, cfg: Config) -> Path:
         formats = tuple(cfg.sample.formats)
         recipe = Recipe(folder, run.grid, made, formats, suffix, form, cfg.sample.uid_root, streams)
         patients = _write_patients(run.model, labels_N, names, table, recipe, partial, cfg.sample.writers)
-        if suffix and "nifti" in cfg.sample.formats:
-            write_bids_dataset(folder / "nifti", names, made.derivation, table)
-        if run.grid.structures and "nifti" in cfg.sample.formats:
-            name, text = structures_table(run.grid.structures, suffix)
-            write_text(folder / "nifti" / name, text)
-        write_cohort(folder, patients, run.grid, classes)
-        write_provenance(folder, run, cfg.data.defaced, cfg.sample.seed)
-        write_readme(folder, card, run, len(patients), cfg.sample.formats, suffix is not None, cfg.data.defaced)
+        if "zarr" in formats:
+            write_store(folder, run.grid, names, classes, made)
+        write_cohort(folder, patients, run.grid, classes, formats)
+        write_provenance(folder, run, cfg)
+        write_sbom(folder)
         write_card(folder, card)
-        write_checksums(folder, partial.sums)
+        write_documents(folder)
+        seal(folder, cfg.sample.sign, partial.sums)
     return run_dir / "release"
+
+
+def _ready(cfg: Config) -> None:
+    """Raises InputError where a package or a key is missing that the release needs, before any work."""
+    if "zarr" in cfg.sample.formats:
+        needs_zarr()
+    if cfg.sample.sign is not None:
+        private_key(Path(cfg.sample.sign))
 
 
 def _write_patients(
@@ -115,7 +125,7 @@ def _sampled(
 
 def _made_of(run: Run, sample: SampleConfig, made: Provenance) -> str:
     """SHA-256 of all that a release's bytes follow from beside its seed, and of the seed where the user set one."""
-    settings = {key: value for key, value in dataclasses.asdict(sample).items() if key != "writers"}
+    settings = {key: value for key, value in dataclasses.asdict(sample).items() if key not in ("writers", "sign")}
     histogram = RunFolder(run.root).label_histogram
     parts: dict[str, Any] = {
         "sample": settings,

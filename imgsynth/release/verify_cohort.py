@@ -7,21 +7,24 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from imgsynth.release.bids import BIDS_FILES, structures_table
 from imgsynth.release.card import CARD_JSON, CARD_MD
-from imgsynth.release.documents import PROVENANCE, README
-from imgsynth.release.folder import CHECKSUMS, list_files
+from imgsynth.release.folder import CHECKSUMS, PUBLIC_KEY, SIGNATURE, list_files
 from imgsynth.release.patients import COHORT_CSV, COHORT_JSON, SyntheticPatient, cohort_rows, patient_id
-from imgsynth.types import Fault, Structure
+from imgsynth.release.provenance import PROVENANCE
+from imgsynth.release.sbom import SBOM
+from imgsynth.types import Fault
 
 REMEDY = "get the release again from whoever published it"
 
 
 def cohort_faults(
-    folder: Path, patients: Sequence[SyntheticPatient], classes: Sequence[str], structures: Sequence[Structure] = ()
-) -> Iterator[Fault]:
-    """Faults between ``synthetic_cohort.json`` (``patients``, ``classes``), its .csv, and the images in ``folder``."""
-    tables = [f"nifti/{name}" for name, _ in _tables(patients, structures)]
+    folder: Path, patients: Sequence[SyntheticPatient], classes: Sequence[str], documents: set[str],
+    zarr: str | None = None,
+) -> Iterator[Fault]:  # fmt: skip
+    """Faults between ``synthetic_cohort.json`` (``patients``, ``classes``), its .csv, and the images in ``folder``.
+
+    ``documents`` are the release's own files that no table lists; ``zarr`` is the store of all images, if there is one.
+    """
     ids = [patient.id for patient in patients]
     expected = [patient_id(number) for number in range(1, len(ids) + 1)]
     if not ids or ids != expected:
@@ -29,7 +32,7 @@ def cohort_faults(
     for patient in patients:
         if patient.label not in (classes if len(classes) > 1 else [None]):
             yield Fault(f"{COHORT_JSON}: {patient.id}", f"label {patient.label!r}", f"one of {list(classes)}", REMEDY)
-        if not patient.dicom and not patient.nifti:
+        if not patient.dicom and not patient.nifti and zarr is None:
             yield Fault(f"{COHORT_JSON}: {patient.id}", "no file", "an image", REMEDY)
     listed = Counter(name for patient in patients for name in (*patient.dicom, *patient.nifti, *patient.masks))
     present = {name for name in list_files(folder) if name.endswith((".dcm", ".nii", ".nii.gz"))}
@@ -39,38 +42,25 @@ def cohort_faults(
         yield Fault(name, "an image of no synthetic patient", f"only images that {COHORT_JSON} lists", REMEDY)
     for name in sorted(name for name, count in listed.items() if count > 1):
         yield Fault(name, "listed more than once", "one synthetic patient for each image", REMEDY)
-    for name in sorted(set(list_files(folder)) - listed.keys() - present - _documents(patients) - set(tables)):
+    store = {name for name in list_files(folder) if zarr is not None and name.startswith(f"{zarr}/")}  # verify_zarr
+    for name in sorted(set(list_files(folder)) - listed.keys() - present - store - documents - _own(patients)):
         yield Fault(name, "a file that imgsynth does not write", "nothing beside the release's own files", REMEDY)
-    for name, text in _tables(patients, structures):
-        path = folder / "nifti" / name
-        if not path.is_file() or path.read_text(encoding="utf-8", errors="replace") != text:
-            yield Fault(
-                f"nifti/{name}", "another table of the masks' values, or none", "the declared structures", REMEDY
-            )
-    yield from _csv_faults(folder, patients)
+    yield from _csv_faults(folder, patients, zarr)
 
 
-def _tables(patients: Sequence[SyntheticPatient], structures: Sequence[Structure]) -> list[tuple[str, str]]:
-    """The table of the masks' values, beside NIfTI masks; by its name and text."""
-    names = [name for patient in patients for name in patient.nifti_masks]
-    if not names:
-        return []
-    return [structures_table(structures, "BIDS" if "/sub-" in names[0] else None)]
+def _own(patients: Sequence[SyntheticPatient]) -> set[str]:
+    """Every file of a release that is neither image nor document."""
+    own = {PROVENANCE, SBOM, CARD_JSON, CARD_MD, COHORT_CSV, COHORT_JSON, CHECKSUMS, SIGNATURE, PUBLIC_KEY}
+    return own | {name for patient in patients for name in patient.files}
 
 
-def _documents(patients: Sequence[SyntheticPatient]) -> set[str]:
-    """Every file of a release that is no image."""
-    own = {README, PROVENANCE, CARD_JSON, CARD_MD, COHORT_CSV, COHORT_JSON, CHECKSUMS}
-    return own | {name for patient in patients for name in patient.files} | {f"nifti/{name}" for name in BIDS_FILES}
-
-
-def _csv_faults(folder: Path, patients: Sequence[SyntheticPatient]) -> Iterator[Fault]:
+def _csv_faults(folder: Path, patients: Sequence[SyntheticPatient], zarr: str | None) -> Iterator[Fault]:
     path = folder / COHORT_CSV
     if not path.is_file():
         yield Fault(COHORT_CSV, "no such file", "one row for each synthetic patient", REMEDY)
         return
     with path.open(newline="", encoding="utf-8") as handle:
-        if list(csv.reader(handle)) != cohort_rows(patients):
+        if list(csv.reader(handle)) != cohort_rows(patients, zarr):
             yield Fault(
                 COHORT_CSV, f"rows that differ from {COHORT_JSON}", "the same patients, labels and files", REMEDY
             )

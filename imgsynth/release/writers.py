@@ -20,6 +20,7 @@ from imgsynth.release.images import release_mask, release_volume, write_patient
 from imgsynth.release.partial import hold
 from imgsynth.release.patients import SyntheticPatient
 from imgsynth.release.streams import Streams
+from imgsynth.release.zarr_parts import part_name
 from imgsynth.types import Grid
 from imgsynth.volumes.dicom_write import DicomForm
 from imgsynth.volumes.provenance import Provenance
@@ -71,7 +72,8 @@ class Recipe:
             self.folder, sampled.number, sampled.label, volume, window, self.made, self.formats, self.suffix, new_uid,
             self.form, sampled.facts, mask, structures,
         )  # fmt: skip
-        return Written(patient, {name: sha256(self.folder / name) for name in patient.files})
+        parts = [part_name(sampled.number)] if "zarr" in self.formats else []
+        return Written(patient, {name: sha256(self.folder / name) for name in (*patient.files, *parts)})
 
 
 def write_all(sampled: Iterable[Sampled], recipe: Recipe, writers: int) -> Iterator[Written]:

@@ -7,8 +7,8 @@ from typing import Any
 from imgsynth.files import read_json
 from imgsynth.release.card import CARD_JSON, fresh_card
 from imgsynth.release.card_audit import VERDICTS
-from imgsynth.release.documents import provenance
 from imgsynth.release.patients import COHORT_JSON
+from imgsynth.release.provenance import provenance
 from imgsynth.release.rounding import round_up
 from imgsynth.report import figures
 from imgsynth.report.pictures import release_sheet

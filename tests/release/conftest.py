@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,10 +12,20 @@ import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
 from imgsynth.release.sample import sample_release
-from imgsynth.schema import Config, DataConfig, PreprocessConfig, PrivacyConfig, SampleConfig, TrainerConfig
+from imgsynth.schema import (
+    Config,
+    DataConfig,
+    PreprocessConfig,
+    PrivacyConfig,
+    ReleaseConfig,
+    SampleConfig,
+    TrainerConfig,
+)
 from imgsynth.training.loop import train
 from imgsynth.training.run import load_run, model_factory
 
@@ -156,3 +167,53 @@ def ct_release(ct_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tampered(ct_release: Path, tmp_path: Path) -> Path:
     """A copy of the release to tamper with."""
     return Path(shutil.copytree(ct_release, tmp_path / "release"))
+
+
+ANSWERS = ReleaseConfig(
+    title="Synthetic thorax CT",
+    creators=["Doe, Jane", "Example Hospital"],
+    license="CC-BY-4.0",
+    contact="data@example.org",
+    description="Thorax CT for testing segmentation software.",
+    ethics="Approved by the ethics board of Example Hospital, 2026/17.",
+    date="2026-11-22",
+)
+
+
+@pytest.fixture(scope="session")
+def signing_key(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A private key as `openssl genpkey -algorithm ed25519` writes it."""
+    path = tmp_path_factory.mktemp("key") / "signing_key.pem"
+    seed = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
+    path.write_bytes(seed.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    return path
+
+
+class Packaged(dict[str, Path]):
+    """Releases in every format by kind, each made when it is first asked for."""
+
+    def __init__(self, request: pytest.FixtureRequest) -> None:
+        super().__init__()
+        self.request = request
+
+    def __missing__(self, kind: str) -> Path:
+        run_dir = self.request.getfixturevalue(f"{kind}_run")
+        cfg = load_run(run_dir).config
+        cfg.sample.formats = ["dicom", "nifti", *(["zarr"] if sys.version_info >= (3, 11) else [])]
+        if kind == "ct":
+            cfg.release, cfg.sample.sign = ANSWERS, str(self.request.getfixturevalue("signing_key"))
+        to = self.request.getfixturevalue("tmp_path_factory").mktemp(kind) / "release"
+        self[kind] = Path(shutil.copytree(sample_release(run_dir, cfg), to))
+        return self[kind]
+
+
+@pytest.fixture(scope="session")
+def packaged(request: pytest.FixtureRequest) -> Packaged:
+    """Releases that no test changes: CT with all answers and a signature, MR and DX without any."""
+    return Packaged(request)
+
+
+@pytest.fixture
+def broken(packaged: dict[str, Path], tmp_path: Path) -> Path:
+    """A copy of the CT release to break."""
+    return Path(shutil.copytree(packaged["ct"], tmp_path / "release"))

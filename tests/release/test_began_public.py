@@ -11,8 +11,9 @@ from imgsynth.files import read_json, write_json
 from imgsynth.privacy.plan import PrivacyPlan
 from imgsynth.privacy.public import PublicStart
 from imgsynth.release.card import build_card, card_markdown, write_card
-from imgsynth.release.documents import provenance
+from imgsynth.release.documents import write_documents
 from imgsynth.release.folder import write_checksums
+from imgsynth.release.provenance import provenance
 from imgsynth.release.verify import verify_release
 from imgsynth.training.run import load_run
 from imgsynth.types import CheckFailed
@@ -46,12 +47,21 @@ def test_the_card_names_the_images_and_says_whom_the_guarantee_is_not_for(ct_rel
 def test_verify_holds_the_card_to_its_beginning(tampered: Path) -> None:
     whole = of_release(tampered, START)
 
-    def verified(card: dict) -> None:
+    made = read_json(tampered / "provenance.json")
+    began = {"digest": START.digest, "images": START.images, "trained": "all", "rank_of_adapters": 0}
+
+    def verified(card: dict, began_with: dict | str = began) -> None:
         write_card(tampered, card)
+        write_json(tampered / "provenance.json", made | {"began_with": began_with})
+        write_documents(tampered)
         write_checksums(tampered)
         verify_release(tampered)
 
     verified(whole)
+    with pytest.raises(CheckFailed, match="began_with: got None"):
+        verified(whole, "random numbers")
+    with pytest.raises(CheckFailed, match="began_with"):
+        verified(whole, {**began, "images": "none"})
     for key in ("declared_public", "not_covered"):
         with pytest.raises(CheckFailed, match=key):
             verified({**whole, key: [one for one in whole[key] if START.images not in one]})
@@ -59,8 +69,10 @@ def test_verify_holds_the_card_to_its_beginning(tampered: Path) -> None:
         verified({**whole, "plan": {**whole["plan"], "public": None}})
     with pytest.raises(CheckFailed, match="declared_public"):
         verified({**whole, "plan": {**whole["plan"], "public": {**whole["plan"]["public"], "images": "none"}}})
+    write_card(tampered, {**whole, "plan": {**whole["plan"], "public": {**START.__dict__, "digest": "unknown"}}})
+    write_checksums(tampered)
     with pytest.raises(CheckFailed, match="SHA-256"):
-        verified({**whole, "plan": {**whole["plan"], "public": {**whole["plan"]["public"], "digest": "unknown"}}})
+        verify_release(tampered)
 
 
 def test_provenance_says_what_the_networks_began_with(ct_run: Path, tmp_path: Path) -> None:

@@ -23,12 +23,12 @@ from imgsynth.release.card import (
     cohort_ledger,
     fresh_card,
     local_ledger,
-    update_card,
 )
 from imgsynth.release.card_audit import NOT_AUDITED, VERDICTS, audit_part
 from imgsynth.release.card_text import CASE_IDS, group_of_two
 from imgsynth.release.rounding import round_down, round_up
 from imgsynth.release.sample import sample_release
+from imgsynth.release.update import update_card
 from imgsynth.release.verify import verify_release
 from imgsynth.schema import PrivacyConfig
 from imgsynth.training.folder import RunFolder

@@ -18,10 +18,10 @@ from imgsynth.cohort.facts import AGE_BANDS, SEXES, UNKNOWN, domains, facts_by_p
 from imgsynth.cohort.manifest import Item, Manifest
 from imgsynth.files import read_json, write_json
 from imgsynth.release.anonymity import SUPPRESSED, Anonymity, measure
-from imgsynth.release.card import update_card
 from imgsynth.release.folder import write_checksums
 from imgsynth.release.metadata import draw_metadata, hierarchy, shares
 from imgsynth.release.sample import sample_release
+from imgsynth.release.update import update_card
 from imgsynth.release.verify import verify_release
 from imgsynth.schema import DataConfig, PreprocessConfig, SampleConfig
 from imgsynth.training.histogram import count

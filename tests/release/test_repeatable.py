@@ -130,7 +130,7 @@ def within_a_line_of_the_journal() -> None:
 
 
 def before_the_checksums() -> None:
-    sample.write_checksums = lambda *_: die()
+    sample.seal = lambda *_: die()
 
 
 @pytest.mark.parametrize(

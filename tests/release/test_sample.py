@@ -21,13 +21,13 @@ import torch
 from imgsynth.files import read_json
 from imgsynth.models.base import GenerativeModel
 from imgsynth.release import images as images_module
-from imgsynth.release.card import update_card
-from imgsynth.release.documents import hyper_parameters, provenance
 from imgsynth.release.folder import CHECKSUMS
 from imgsynth.release.generate import generate
 from imgsynth.release.images import release_volume
 from imgsynth.release.labels import draw_labels
+from imgsynth.release.provenance import hyper_parameters, provenance
 from imgsynth.release.sample import sample_release
+from imgsynth.release.update import update_card
 from imgsynth.release.verify import verify_release
 from imgsynth.training.run import load_run
 from imgsynth.types import Grid, InputError
@@ -117,7 +117,7 @@ def test_nothing_else_of_the_source_is_in_the_release(ct_run: Path, ct_release: 
 
 
 def test_every_call_gives_other_patients(ct_run: Path) -> None:
-    name = "nifti/SYN-000001.nii.gz"
+    name = "nifti/sub-syn0001/ct/sub-syn0001_desc-synthetic_ct.nii.gz"
     assert tree(released(ct_run))[name] != tree(released(ct_run))[name]
 
 
@@ -148,7 +148,7 @@ def test_nothing_that_a_further_transform_is_told_is_released(ct_run: Path) -> N
     preprocess = dataclasses.replace(run.config.preprocess, extra=extra)
     told = provenance(dataclasses.replace(run, config=dataclasses.replace(run.config, preprocess=preprocess)))
     assert text not in str(told) and told["further_transforms"] == 1
-    assert set(told["preprocess"]) == {"shape", "spacing", "orientation", "fit", "intensity", "low", "high"}
+    assert set(told["config"]["preprocess"]) == {"shape", "spacing", "orientation", "fit", "intensity", "low", "high"}
 
 
 @pytest.mark.parametrize(
@@ -158,7 +158,7 @@ def test_a_release_says_what_was_declared_of_faces(ct_run: Path, defaced: bool |
     cfg = load_run(ct_run).config
     cfg.data.defaced = defaced
     folder = sample_release(ct_run, cfg)
-    assert read_json(folder / "provenance.json")["source_declared_defaced"] is defaced
+    assert read_json(folder / "provenance.json")["config"]["data"]["defaced"] is defaced
     assert said in (folder / "README.md").read_text()
     verify_release(folder)
 
@@ -195,9 +195,9 @@ def test_case_ids_are_said_to_be_cases_in_every_file(
     folder = sample_release(ct_run, load_run(ct_run).config)
     for name in ("README.md", "privacy_card.md"):
         assert ("CASES, NOT PATIENTS" in (folder / name).read_text()) == (ids == "case"), name
-    path = folder / "nifti" / "SYN-000001.nii.gz"
+    path = folder / "nifti/sub-syn0001/ct/sub-syn0001_desc-synthetic_ct.nii.gz"
     assert nib.load(path).header["descrip"].item().decode().endswith(f" per {named}")
-    sidecar = read_json(path.with_name("SYN-000001.json"))
+    sidecar = read_json(path.with_name(path.name.replace(".nii.gz", ".json")))
     assert sidecar["PrivacyUnit"] == named
     derivation = pydicom.dcmread(next(folder.rglob("*.dcm"))).DerivationDescription
     assert f"unit = {named}" in derivation and derivation == sidecar["Description"]
@@ -288,7 +288,7 @@ def test_sums_and_provenance(ct_release: Path) -> None:
     subprocess.run(["sha256sum", "--check", "--strict", "--quiet", CHECKSUMS], cwd=ct_release, check=True)
     made = read_json(ct_release / "provenance.json")
     assert made["model"] == {"name": "VAE", "settings": made["model"]["settings"]}
-    assert made["model"]["settings"]["latent"] == 2 and made["trainer"]["steps"] == 3
+    assert made["model"]["settings"]["latent"] == 2 and made["config"]["trainer"]["steps"] == 3
     assert "Not for diagnostic use" in (ct_release / "README.md").read_text()
 
 

@@ -18,7 +18,7 @@ from imgsynth.files import read_json, write_json
 from imgsynth.release.card import card_markdown
 from imgsynth.release.folder import write_checksums
 from imgsynth.release.sample import sample_release
-from imgsynth.release.verify import checked, verify_release
+from imgsynth.release.verify import checked, examine, verify_release
 from imgsynth.release.verify_card import card_faults
 from imgsynth.training.run import load_run
 from imgsynth.types import CheckFailed, InputError
@@ -57,7 +57,7 @@ def test_a_release_as_written_verifies(kind: str, request: pytest.FixtureRequest
     result = verify_release(sample_release(run_dir, load_run(run_dir).config))
     assert result["patients"] == 4 and 0 < result["epsilon"] <= 8
     assert result["unit"] == ("image" if kind == "dx" else "patient")
-    lines = checked(result)
+    lines = checked(examine(run_dir / "release"))
     assert f"{result['files']} files" in lines[1] and "not audited yet" in lines[-1]
     assert result["files"] > result["dicom"] + result["nifti"] >= 4
     assert any(line.split()[0] == "NIfTI" for line in lines) == (result["nifti"] > 0)  # only what is there
@@ -264,13 +264,13 @@ def test_what_is_not_releasable_says_so_everywhere_and_does_not_verify(
         assert "NOT RELEASABLE" in (release / name).read_text()
     dataset = pydicom.dcmread(first(release, "*.dcm"))
     assert dataset.BurnedInAnnotation == "YES"
-    told = [dataset.DerivationDescription, read_json(first(release / "nifti", "*.json"))["Description"]]
+    told = [dataset.DerivationDescription, read_json(first(release / "nifti", "*desc-synthetic*.json"))["Description"]]
     told.append(nib.load(first(release, "*.nii.gz")).header["descrip"].item().decode())
     seeded = "seed" in privacy
     for text in told:
         assert "not releasable" in text and "epsilon = 7" not in text and "eps<=" not in text
         assert ("whoever knows the seed" in text) == seeded
-    assert read_json(first(release / "nifti", "*.json"))["Epsilon"] is None
+    assert read_json(first(release / "nifti", "*desc-synthetic*.json"))["Epsilon"] is None
     assert ("void for whoever knows it" in read_json(release / "provenance.json")["seed"]) == seeded
     found = faults(release, sums=False)
     assert "NOT RELEASABLE" in found and reason in found

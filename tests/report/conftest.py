@@ -10,8 +10,8 @@ import pytest
 
 from imgsynth.audit.run import audit_run
 from imgsynth.evaluate.run import evaluate_run
-from imgsynth.release.card import update_card
 from imgsynth.release.sample import sample_release
+from imgsynth.release.update import update_card
 from imgsynth.schema import (
     AuditConfig,
     Config,

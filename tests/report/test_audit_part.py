@@ -18,8 +18,8 @@ from imgsynth.audit.verdict import WORDS
 from imgsynth.files import read_json, write_json
 from imgsynth.release.audit_record import OTHER_RUN
 from imgsynth.release.canary_record import FORMAT, identity
-from imgsynth.release.card import update_card
 from imgsynth.release.rounding import fixed_down, fixed_up, outward
+from imgsynth.release.update import update_card
 from imgsynth.report.audit_part import ACCESS, PLAIN, audit_part, not_tested
 from imgsynth.report.audit_power import could_show
 from imgsynth.report.write import write_report
