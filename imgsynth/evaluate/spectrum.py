@@ -35,11 +35,12 @@ def detrended(x_Nab: np.ndarray) -> np.ndarray:
 
 
 def rings(shape: tuple[int, int]) -> np.ndarray:
-    """Index of the ring of each frequency of a plane; −1 for the mean and beyond the Nyquist frequency of the axes."""
+    """Index of the ring of each frequency of a plane, into its corners, where checkerboards are; −1 for the mean."""
     radius = np.hypot(*np.meshgrid(np.fft.fftfreq(shape[0]), np.fft.fftfreq(shape[1]), indexing="ij"))
-    count = min(shape) // 2
+    count = min(shape) // 2  # rings up to the Nyquist frequency of the axes
     index = np.ceil(radius * 2 * count - 1e-9).astype(int) - 1
-    return np.where((radius > 0) & (radius <= 0.5 + 1e-9), index.clip(0, count - 1), -1)
+    corner = np.ceil(0.5**0.5 * 2 * count - 1e-9).astype(int) - 2  # the last two as one: the last alone is one point
+    return np.where(radius > 0, index.clip(0, corner), -1)
 
 
 def spectra(x_Nab: np.ndarray) -> np.ndarray:

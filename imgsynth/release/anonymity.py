@@ -56,11 +56,6 @@ def equal_distance(p: np.ndarray, q: np.ndarray) -> float:
     return float(np.abs(p - q).sum() / 2)
 
 
-def ordered_distance(p: np.ndarray, q: np.ndarray) -> float:
-    """Where values are ordered, i and j being |i - j| / (m - 1) apart: Σᵢ |Σⱼ≤ᵢ (pⱼ - qⱼ)| / (m - 1) (ibid., 5.1)."""
-    return float(np.abs(np.cumsum(p - q)[:-1]).sum() / max(1, len(p) - 1))
-
-
 def anonymised(
     rows: Sequence[Row], sensitive: Sequence[str], asked: Anonymity, hierarchies: Sequence[Sequence[Mapping[str, str]]]
 ) -> list[Row]:

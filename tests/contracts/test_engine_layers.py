@@ -468,6 +468,31 @@ def test_mixing_through_labels_and_random_inputs_is_found(what):
     assert "independent" in (GhostEngine.obstacle(module) or "")
 
 
+def kinked(coupled_in_double):
+    """As at the kink of a ReLU, where another order of summation lands on the other side: the gradient jumps by a
+    hundredth when others are in the batch. In double precision it does not, unless it is no matter of rounding."""
+
+    def forward(m, x, y, t):
+        jump = coupled_in_double or x.dtype == torch.float32
+        return squared(m, x.flatten(1)) * (1 + 0.01 * jump * (len(x) > 1))
+
+    return made(forward).float()
+
+
+def test_what_rounding_alone_does_is_no_mixing_and_what_it_does_not_is():
+    batch, aux = make_batch(4, 1, 2, dtype=torch.float32)
+    rounded, mixed = kinked(False), kinked(True)
+    for module in (rounded, mixed):
+        get_engine("ghost").clipped_sum(module, batch, aux, 0.1, 8)
+    assert GhostEngine.obstacle(rounded) is None
+    assert "independent" in GhostEngine.obstacle(mixed)
+    # what a copy in double precision does not share with the network is not excused by it
+    module = made(lambda m, x, y, t: squared(m, x.flatten(1)) + (x.flatten(1) @ m.before).squeeze(1)).float()
+    module.before = module.layer.weight.T
+    with pytest.raises(InputError, match="through lists or views"):
+        get_engine("ghost").clipped_sum(module, batch, aux, 0.1, 8)
+
+
 def test_a_call_in_which_the_probe_has_no_gradient_is_no_examination():
     """The first patient says nothing about a network that mixes the images of the others."""
     batch, aux = make_batch(4, 1, 2)

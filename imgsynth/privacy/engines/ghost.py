@@ -11,7 +11,7 @@ weight gradient on output gradients scaled by the clip factors. There is no seco
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
 
@@ -19,14 +19,22 @@ import torch
 from torch import Tensor, nn
 
 from imgsynth import console
-from imgsynth.privacy.engines.base import Aux, Clipped, Engine, Parameters, check_losses, clip_factors
+from imgsynth.privacy.engines.base import (
+    Aux,
+    Clipped,
+    Engine,
+    Parameters,
+    check_losses,
+    clip_factors,
+    trainable_parameters,
+)
 from imgsynth.privacy.engines.choice import norms2
 from imgsynth.privacy.engines.contributions import Contribution
 from imgsynth.privacy.engines.functional import FunctionalEngine
 from imgsynth.privacy.engines.layers import Unsupported
 from imgsynth.privacy.engines.loop import LoopEngine
 from imgsynth.privacy.engines.patients import Images
-from imgsynth.privacy.engines.probe import alike, probe, surroundings, without_randomness
+from imgsynth.privacy.engines.probe import alike, in_double, probe, surroundings, without_randomness
 from imgsynth.privacy.engines.tape import Tape
 from imgsynth.types import Fault, InputError, PatientBatch
 
@@ -190,12 +198,26 @@ class GhostEngine(Engine):
         if made is None:
             return
         first = known.examined == 0
-        reason, telling = self._compare(module, parameters, *made, clipping_norm)
-        if reason is None and physical_batch > 1:
-            patients = min(8, physical_batch, max(4, len(batch) // 4))  # more would need more memory than a step
-            seeds = range(3) if first else [known.calls]
-            tries = (self._coupling(module, parameters, *made, int(batch.y_PK.max()), patients, seed) for seed in seeds)
-            reason = next((found for found in tries if found is not None), None)
+        patients = min(8, physical_batch, max(4, len(batch) // 4))  # more would need more memory than a step
+        seeds = [*range(3)] if first else [known.calls]
+        label = int(batch.y_PK.max())
+
+        def check(module: nn.Module, parameters: Parameters, batch: PatientBatch, aux: Aux) -> tuple[str | None, bool]:
+            reason, telling = self._compare(module, parameters, batch, aux, clipping_norm)
+            if reason is None and physical_batch > 1:
+                tries = (self._coupling(module, parameters, batch, aux, label, patients, seed) for seed in seeds)
+                reason = next((found for found in tries if found is not None), None)
+            return reason, telling
+
+        reason, telling = check(module, parameters, *made)
+        if reason is not None:
+            # Where a sum lies at the kink of a ReLU or |.|, rounding can send two orders of summation to different
+            # sides. What is wrong is wrong in double precision too; what rounding did is not there.
+            twin = in_double(module, *made)
+            with suppress(Unsupported, InputError, RuntimeError):  # a network that cannot compute in double precision
+                if twin is not None:
+                    again = check(twin[0], trainable_parameters(twin[0]), *twin[1:])
+                    reason, telling = again if again[0] is None else (reason, telling)
         if reason is None:
             known.examined += telling
         elif first:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -79,6 +80,18 @@ def alike(got: Clipped, expected: Clipped, clipping_norm: float, tolerance: floa
     return all(close(g, e, largest) for g, e in norms) and all(
         close(got.sums[name], e, whole) for name, e in expected.sums.items()
     )
+
+
+def in_double(module: nn.Module, batch: PatientBatch, aux_PK: Aux) -> tuple[nn.Module, PatientBatch, Aux] | None:
+    """The network and what it is shown, in double precision; None where it is there already, or cannot be copied."""
+    if all(p.dtype == torch.float64 for p in module.parameters()):
+        return None
+    try:
+        twin = copy.deepcopy(module).double()
+    except (RuntimeError, TypeError, NotImplementedError):  # tensors of a graph, handles: not every module can be
+        return None
+    aux = tuple(a.double() if a.is_floating_point() else a for a in aux_PK)
+    return twin, PatientBatch(batch.x_PKC.double(), batch.y_PK, batch.w_PK.double()), aux
 
 
 @contextmanager
