@@ -168,7 +168,8 @@ def checked(found: Examined) -> list[str]:
     """What was checked, in lines for the terminal: each check by name, with how much it looked at."""
     facts = found.facts
     lines = [f"  {one.name:<15}{one.said}" for one in found.checks if facts.get(one.name.lower(), 1)]
-    whole = f"ε = {at_most(facts['epsilon'])} at δ = {facts['delta']:g} for each {facts['unit']}"
+    epsilon = "∞" if facts["epsilon"] is None else at_most(facts["epsilon"])
+    whole = f"ε = {epsilon} at δ = {facts['delta']:g} for each {facts['unit']}"
     said = f"{facts['audit']}: as the card says; the audit itself is not in a release"
     return ["Checked, and nothing is wrong:", *lines, f"  {'guarantee':<15}{whole}", f"  {'audit':<15}{said}"]
 
