@@ -1,11 +1,12 @@
 """Releases of a CT phantom cohort and of MR cohorts, in every form of DICOM, before other people's programs:
-dicom3tools, SimpleITK, and an Orthanc that takes every file and gives it back to the bit."""
+dicom3tools, the BIDS validator, mlcroissant, SimpleITK, and an Orthanc that gives every file back to the bit."""
 
 from __future__ import annotations
 
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -104,6 +105,28 @@ def test_dicom3tools_knows_one_line_against_it(cohort: str, request: pytest.Fixt
 def errors(program: str, *files: Path) -> list[str]:
     done = subprocess.run([program, *map(str, files)], capture_output=True, text=True, check=False)
     return [line for line in (done.stdout + done.stderr).splitlines() if line.startswith("Error")]
+
+
+@each_cohort
+def test_the_bids_validator_returns_0(cohort: str, request: pytest.FixtureRequest, releases: Releases) -> None:
+    validator = shutil.which("bids-validator-deno")
+    if validator is None:
+        pytest.skip("bids-validator-deno is not installed (pip install bids-validator-deno)")
+    folder = releases(request.getfixturevalue(cohort))[FORMS[0]]
+    done = subprocess.run([validator, str(folder / "nifti")], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@each_cohort
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="mlcroissant needs Python 3.11")
+def test_mlcroissant_finds_no_error(cohort: str, request: pytest.FixtureRequest, releases: Releases) -> None:
+    import mlcroissant
+
+    folder = releases(request.getfixturevalue(cohort))[FORMS[0]]
+    dataset = mlcroissant.Dataset(jsonld=folder / "croissant.json")
+    assert not dataset.metadata.ctx.issues.errors
+    assert len(list(dataset.records("patients"))) == 2
+    assert len(list(dataset.records("dicom_files"))) == len(list(folder.rglob("*.dcm")))
 
 
 @each_cohort
