@@ -84,9 +84,13 @@ def look_at(root: Path, scan: Scan) -> tuple[Look, Volume | None]:
     return look, volume
 
 
+_MISSING = ("", "unreadable", "truncated", "broken_header", "absurd_size", "no_pixels")  # of files that are left out
+
+
 def _kept(fault: Fault, root: Path) -> Fault:
-    """The fault of an image that stays in the cohort: nothing is left out because of it."""
-    return replace(fault, where=below(fault.where, str(root)), code=fault.code or "broken_pixels", files=())
+    """The fault of an image that stays in the cohort: nothing is left out because of it, and training would stop."""
+    code = "broken_pixels" if fault.code in _MISSING else fault.code
+    return replace(fault, where=below(fault.where, str(root)), code=code, files=())
 
 
 def _read(root: Path, scan: Scan) -> tuple[Volume, float]:

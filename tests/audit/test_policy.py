@@ -250,7 +250,7 @@ def test_an_audit_must_be_of_the_run_and_its_search_of_the_release(tmp_path: Pat
     release, checkpoint = tmp_path / "release", tmp_path / "checkpoints" / "last.pt"
     release.mkdir()
     checkpoint.parent.mkdir()
-    (release / "checksums.sha256").write_text(f"{'0' * 64}  README.md\n")
+    (release / "checksums.sha256").write_text(f"{'0' * 64}  synthetic_cohort.csv\n")
     checkpoint.write_bytes(b"weights")
     of = state_of(tmp_path) | {"release": release_id(release)}
     audit = AUDIT | {"of": of, "leakage": AUDIT["leakage"]}
@@ -260,7 +260,7 @@ def test_an_audit_must_be_of_the_run_and_its_search_of_the_release(tmp_path: Pat
     assert failed(evidence_of(CARD, audit, tmp_path, release))["audit.json"] == OTHER_RUN
     checkpoint.unlink()
     assert failed(evidence_of(CARD, audit, tmp_path, release)) == {}
-    (release / "checksums.sha256").write_text(f"{'1' * 64}  README.md\n")
+    (release / "checksums.sha256").write_text(f"{'1' * 64}  synthetic_cohort.csv\n")
     assert failed(evidence_of(CARD, audit, tmp_path, release))["audit.json"] == OTHER_RUN
     checkpoint.write_bytes(b"weights")
     found = failed(evidence_of(CARD, audit, tmp_path, release))

@@ -69,7 +69,7 @@ def test_what_is_fetched_is_the_folder_that_was_stored(orthanc: Orthanc, source:
     assert faults == []
     assert digests(Path(fetched.root)) == digests(source)  # to the bit, compressed ones too
     assert len(digests(source)) == sent == before.items[0].shape[2] * len(before.items)
-    assert (fetched.fingerprint, fetched.patients()) == (before.fingerprint, before.patients())
+    assert (fetched.fingerprint, set(fetched.patients())) == (before.fingerprint, set(before.patients()))
     assert {(i.patient, i.study, i.series, i.digest, i.split, i.affine) for i in fetched.items} == {
         (i.patient, i.study, i.series, i.digest, i.split, i.affine) for i in before.items
     }
@@ -83,7 +83,7 @@ def test_filters(orthanc: Orthanc, source: Path, tmp_path: Path) -> None:
     some = whole.patients()[1:4]
     ids.write_text("\ufeff" + "\r\n".join([*some, "", "nobody"]), encoding="utf-8")
     manifest, faults = build_manifest(ask(orthanc.dicomweb, tmp_path / "some", patients=str(ids)))
-    assert manifest.patients() == some
+    assert set(manifest.patients()) == set(some)
     assert [fault.where for fault in faults] == ["data.dicomweb.patients, nobody"]
     dates = {i.study: pydicom.dcmread(source / i.files[0]).StudyDate for i in whole.items}
     first = sorted(dates.values())[3]

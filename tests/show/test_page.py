@@ -28,9 +28,14 @@ def chromium() -> str:
 
 
 def opened(chromium: str, url: str) -> str:
-    """The document after its scripts have run."""
-    command = [chromium, "--headless=new", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=10000", "--dump-dom"]
-    return subprocess.run([*command, url], capture_output=True, text=True, timeout=300, check=True).stdout
+    """The document after its scripts have run: once more where a busy machine had not drawn by then."""
+    command = [chromium, "--headless=new", "--no-sandbox", "--disable-gpu", "--dump-dom"]
+    for budget in (10_000, 60_000, 300_000):
+        limit = f"--virtual-time-budget={budget}"
+        page = subprocess.run([*command, limit, url], capture_output=True, text=True, timeout=300, check=True).stdout
+        if 'data-ready="yes"' in page:
+            break
+    return page
 
 
 def drawn(page: str, plane: str) -> np.ndarray | None:

@@ -37,7 +37,7 @@ def release(tmp_path: Path) -> Path:
         volume = Volume(np.full((4, 5, 6), 10 * number, np.float32), np.diag([1.0, 2, 3, 1]), "CT", "HU")
         write_nifti(volume, folder / "nifti" / f"SYN-{number}.nii.gz")
     patients = [SyntheticPatient(f"SYN-{n}", "lesion", nifti=(f"nifti/SYN-{n}.nii.gz",)) for n in (1, 2)]
-    write_cohort(folder, patients, GRID, ["normal", "lesion"])
+    write_cohort(folder, patients, GRID, ["normal", "lesion"], ["nifti"])
     return folder
 
 
@@ -98,7 +98,7 @@ def test_a_release_that_names_files_outside_itself_is_refused(release: Path, how
     outside = write_nifti(Volume(np.zeros((2, 2, 2), np.float32), np.eye(4), "CT", "HU"), release.parent / "o.nii.gz")
     name = {"up": "nifti/../../o.nii.gz", "absolute": str(outside), "link": "nifti/link.nii.gz"}[how]
     (release / "nifti" / "link.nii.gz").symlink_to(outside)
-    write_cohort(release, [SyntheticPatient("SYN-1", "lesion", nifti=(name,))], GRID, ["normal", "lesion"])
+    write_cohort(release, [SyntheticPatient("SYN-1", "lesion", nifti=(name,))], GRID, ["normal", "lesion"], ["nifti"])
     with pytest.raises(InputError, match="a file of the release"):
         shelf_of(release, none_further)
 

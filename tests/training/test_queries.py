@@ -48,9 +48,9 @@ def patients_of(run):
     """[P] (class, mean image) of every training patient, read by another way than training reads."""
     data = np.load(run.config.data.root)
     x = (data["images"].astype(np.float64) / 127.5 - 1).reshape(len(data["images"]), -1)
-    names = set(run.manifest.patients("train"))
     ids = data["patient_ids"]
-    return [(int(data["labels"][ids == one][0]), x[ids == one].mean(0)) for one in sorted(set(ids)) if one in names]
+    train = {ids[item.row] for item in run.manifest.items if item.split == "train"}
+    return [(int(data["labels"][ids == one][0]), x[ids == one].mean(0)) for one in sorted(train)]
 
 
 def naive(run, scale, norm):

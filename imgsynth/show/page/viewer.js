@@ -29,6 +29,7 @@ async function start() {
   }
   fillLists();
   await Promise.all(view.slots.map((slot) => choose(slot, Number(slot.list.value))));
+  draw(); // now, not with the next frame: a page that says it is ready has been drawn
   document.body.dataset.ready = "yes";
 }
 
@@ -225,13 +226,15 @@ function setWindow(level, width) {
 function redraw() { // once for all that changed before the screen is drawn
   if (view.waiting) return;
   view.waiting = true;
-  requestAnimationFrame(() => {
-    view.waiting = false;
-    for (const slot of view.slots) {
-      slot.root.querySelector(".planes").hidden = !slot.volume;
-      if (slot.volume) drawSlot(slot);
-    }
-  });
+  requestAnimationFrame(draw);
+}
+
+function draw() {
+  view.waiting = false;
+  for (const slot of view.slots) {
+    slot.root.querySelector(".planes").hidden = !slot.volume;
+    if (slot.volume) drawSlot(slot);
+  }
 }
 
 function drawSlot(slot) {
