@@ -18,7 +18,7 @@ from imgsynth.cohort.facts import FACTS, UNKNOWN
 from imgsynth.cohort.masks import declaration_faults
 from imgsynth.privacy.public import DECLARATION, is_declaration
 from imgsynth.release.licences import licence_faults
-from imgsynth.schema import Config, DataConfig, InitConfig, PreprocessConfig, PrivacyConfig
+from imgsynth.schema import Config, DataConfig, InitConfig, PreprocessConfig, PrivacyConfig, SplitsConfig
 from imgsynth.types import Fault, InputError
 from imgsynth.volumes.dicom_syntax import SMALLEST_JPEG2000, SYNTAXES
 from imgsynth.volumes.dicom_write import KINDS
@@ -182,6 +182,7 @@ def range_faults(config: Config) -> list[Fault]:
             faults.append(Fault(path, repr(value), expected, f"{path}=<value>"))
     together = (
         _source_faults(config.data),
+        _split_faults(config.data),
         _choice_faults(config.data),
         _dicomweb_faults(config.data),
         declaration_faults(config.data.masks),
@@ -215,6 +216,17 @@ def _source_faults(data: DataConfig) -> Iterator[Fault]:
             re.compile(data.pattern)
         except re.error as error:
             yield Fault("data.pattern", data.pattern, "a regular expression", str(error))
+
+
+def _split_faults(data: DataConfig) -> Iterator[Fault]:
+    splits, usual = data.splits, SplitsConfig()
+    if splits.official and data.kind != "medmnist":
+        yield Fault("data.splits.official", f"true, with data.kind={data.kind}", "a source that has parts of its own",
+                    "data=medmnist, or data.splits.official=false")  # fmt: skip
+    for name in ("holdout", "test", "seed"):
+        if splits.official and getattr(splits, name) != getattr(usual, name):
+            yield Fault(f"data.splits.{name}", f"{getattr(splits, name)}, with data.splits.official=true",
+                        "nothing: the source says who is where", f"leave out data.splits.{name}")  # fmt: skip
 
 
 def _choice_faults(data: DataConfig) -> Iterator[Fault]:

@@ -30,6 +30,7 @@ class SplitsConfig:
     holdout: float = 0.15
     test: float = 0.15
     seed: int = 0
+    official: bool = False  # medmnist: the source's own parts, train, val (as the holdout) and test, instead of shares
 
 
 @dataclass

@@ -220,7 +220,8 @@ def test_every_rule_names_a_key_that_exists() -> None:
 @pytest.mark.parametrize(
     "override",
     [
-        "data={kind: tape, root: .}", "data.splits.holdout=0.9", "preprocess.shape=[4,4,4]", "preprocess.low=900",
+        "data={kind: tape, root: .}", "data.splits.holdout=0.9", "data.splits.official=true",
+        "preprocess.shape=[4,4,4]", "preprocess.low=900",
         "privacy.delta=2",
         "preprocess.orientation=XYZ", "trainer.ema=1", "sample.formats=[png]", "sample.dicom=multi",
         "sample.transfer_syntax=jpeg", "sample.uid_root=1.2.", "audit.primary=soul", "audit.alpha=0.7",
@@ -233,6 +234,15 @@ def test_every_rule_names_a_key_that_exists() -> None:
 )  # fmt: skip
 def test_out_of_range_values_are_refused(override: str) -> None:
     assert len(faults(override)) == 1
+
+
+def test_official_splits_leave_nothing_to_draw(tmp_path: Path) -> None:
+    (tmp_path / "x.npz").touch()
+    overrides = ["data=medmnist", "data.root=x.npz", "data.splits.official=true"]
+    config.from_overrides("train", overrides)
+    drawn = ["data.splits.test=0.2", "data.splits.holdout=0.1", "data.splits.seed=1"]
+    assert set(faults(*overrides, *drawn)) == {"data.splits.test", "data.splits.holdout", "data.splits.seed"}
+    assert set(faults("data=phantom", "data.splits.official=true")) == {"data.splits.official"}
 
 
 @pytest.mark.parametrize(

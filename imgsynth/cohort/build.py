@@ -26,7 +26,7 @@ from imgsynth.cohort.ids import clean_id
 from imgsynth.cohort.labels import age_band_of, class_of, sex_of
 from imgsynth.cohort.manifest import Item, Manifest
 from imgsynth.cohort.masks import structures_of
-from imgsynth.cohort.splits import split_patients
+from imgsynth.cohort.splits import official_splits, split_patients
 from imgsynth.console import warn
 from imgsynth.schema import DataConfig
 from imgsynth.types import Fault, InputError, Split, Unit
@@ -193,7 +193,10 @@ def _manifest(found: Found, data: DataConfig) -> Manifest:
     ids: Literal["patient", "case"] = "case" if CASE_NOTE in notes else "patient"
     unsplit = Manifest(data.kind, str(found.root.resolve()), unit, classes, tuple(items), tuple(notes), ids=ids,
                        structures=structures_of(data.masks))  # fmt: skip
-    splits = split_patients(unsplit.patient_classes(), data.splits)
+    if data.splits.official:
+        splits = official_splits((item.patient, scan.part) for item, scan in zip(items, found.scans, strict=True))
+    else:
+        splits = split_patients(unsplit.patient_classes(), data.splits)
     placed = tuple(_placed(item, splits) for item in unsplit.items)
     return dataclasses.replace(unsplit, items=placed)
 

@@ -10,8 +10,9 @@ import numpy as np
 from imgsynth.cohort.build_scan import Found, Scan
 from imgsynth.cohort.load import archive, digest_of, read_row
 from imgsynth.schema import DataConfig
-from imgsynth.types import Fault, InputError
+from imgsynth.types import Fault, InputError, Split
 
+_SPLITS: dict[str, Split] = {"train": "train", "val": "holdout", "test": "test"}
 _USUAL = {"patient": ("patient_ids", "patient_id", "patients", "patient"), "label": ("labels", "label")}
 
 
@@ -28,12 +29,17 @@ def find_npz(data: DataConfig) -> Found:
 
 
 def find_medmnist(data: DataConfig) -> Found:
-    """The train_, val_ and test_ arrays pooled: imgsynth's own splits are drawn by the rules that it states."""
+    """The train_, val_ and test_ arrays. They are pooled, and imgsynth's own splits drawn by the rules that it states,
+    unless ``data.splits.official`` keeps them as train, holdout and test."""
     path = Path(str(data.root))
     found = Found(path.parent)
-    found.notes.append("the source's train, val and test parts are pooled and split again")
+    kept = "kept as train, holdout and test" if data.splits.official else "pooled and split again"
+    found.notes.append(f"the source's train, val and test parts are {kept}")
     for part, (_, labels) in archive(path).medmnist().items():
+        first = len(found.scans)
         _add_rows(found, path, f"{part}_images", data.modality, None, _texts(labels, f"{part}_labels"))
+        for scan in found.scans[first:]:
+            scan.part = _SPLITS[part]
     return found
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from imgsynth.types import Fault
+from imgsynth.types import Fault, Split
 
 if TYPE_CHECKING:
     from imgsynth.cohort.build_table import Table
@@ -41,6 +41,7 @@ class Scan:
     mask_digest: str = ""
     affine: tuple[float, ...] = ()  # 4×4 by rows, where files alone do not give it (DICOM)
     frames: tuple[int, ...] = ()  # of a multi-frame file, in the order of space
+    part: Split | None = None  # where the source has parts of its own
 
 
 @dataclass

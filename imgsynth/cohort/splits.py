@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 
 from imgsynth.schema import SplitsConfig
 from imgsynth.types import SPLITS, Fault, InputError, Split
@@ -45,6 +46,32 @@ def split_patients(classes: Mapping[str, int], splits: SplitsConfig) -> dict[str
         for rank, patient in enumerate(ordered):
             assigned[patient] = "holdout" if rank < first else "test" if rank < second else "train"
     _fill_empty(assigned, wanted, splits.seed)
+    return assigned
+
+
+def official_splits(parts: Iterable[tuple[str, Split | None]]) -> dict[str, Split]:
+    """The split of every patient where the source has parts of its own, from one (patient, part) for each image.
+
+    No patient's split depends on who else is in the cohort. A part may be empty, but for train.
+
+    Raises:
+        InputError: for images in no part, for a patient in two, and where there is nobody to train on.
+    """
+    found: dict[str, set[Split | None]] = {}
+    for patient, part in parts:
+        found.setdefault(patient, set()).add(part)
+    one = {patient: next(iter(of)) for patient, of in found.items() if len(of) == 1}
+    assigned = {patient: part for patient, part in one.items() if part is not None}
+    if len(assigned) < len(found) or "train" not in assigned.values():
+        count = Counter(str(part) for of in found.values() for part in of)
+        raise InputError(
+            Fault(
+                "data.splits.official",
+                f"{len(found) - len(assigned)} patients in no part or in several; parts: {dict(count)}",
+                "a source with parts of its own, in one of which each patient is, and some to train on",
+                "data.splits.official=false, to have splits drawn",
+            )
+        )
     return assigned
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import zipfile
 from pathlib import Path
 
@@ -97,6 +98,8 @@ def test_pneumoniamnist(real_data: Path) -> None:
     item = manifest.by_patient[test.patient(0)][0]
     pixels = np.load(real_data / "pneumoniamnist_28.npz")[str(item.array)][item.row]
     np.testing.assert_allclose(test[0][0][0, 0].numpy(), pixels / 127.5 - 1, atol=1e-5)
+    official, _ = build_manifest(dataclasses.replace(data, splits=SplitsConfig(official=True)))
+    assert [len(official.patients(split)) for split in ("train", "holdout", "test")] == [4708, 524, 624]
 
 
 @pytest.mark.parametrize(("plane", "orientation"), [("axial", "RAS"), ("coronal", "IL"), ("sagittal", "IP")])

@@ -12,7 +12,7 @@ from PIL import Image
 from imgsynth.cohort.build import build_manifest
 from imgsynth.cohort.dataset import PatientDataset
 from imgsynth.cohort.load import load_volume
-from imgsynth.schema import DataConfig, PhantomConfig, PreprocessConfig
+from imgsynth.schema import DataConfig, PhantomConfig, PreprocessConfig, SplitsConfig
 from imgsynth.types import InputError
 
 
@@ -153,6 +153,28 @@ def test_medmnist_parts_are_pooled_and_the_unit_must_be_the_image(medmnist: Path
     assert any("pooled" in note for note in manifest.notes)
     item = next(item for item in manifest.items if item.array == "val_images" and item.row == 2)
     np.testing.assert_array_equal(load_volume(manifest, item).array[..., 0], np.load(medmnist)["val_images"][2].T)
+
+
+def test_medmnist_keeps_its_official_parts_where_asked(medmnist: Path) -> None:
+    data = DataConfig(kind="medmnist", root=str(medmnist), modality="DX", unit="image", classes=["no", "yes"],
+                      splits=SplitsConfig(official=True))  # fmt: skip
+    manifest, _ = build_manifest(data)
+    parts = {"train": "train_images", "holdout": "val_images", "test": "test_images"}
+    assert {(item.split, item.array) for item in manifest.items} == set(parts.items())
+    assert [len(manifest.patients(split)) for split in ("train", "holdout", "test")] == [10, 4, 6]
+    assert any("kept as train, holdout and test" in note for note in manifest.notes)
+    pooled, _ = build_manifest(dataclasses.replace(data, splits=SplitsConfig()))
+    assert pooled.fingerprint == manifest.fingerprint  # one cohort, one account, however it is split
+
+
+def test_an_official_part_may_be_empty(medmnist: Path) -> None:
+    arrays = dict(np.load(medmnist))
+    arrays |= {"val_images": arrays["val_images"][:0], "val_labels": arrays["val_labels"][:0]}
+    np.savez(medmnist, **arrays)
+    data = DataConfig(kind="medmnist", root=str(medmnist), modality="DX", unit="image", classes=["no", "yes"],
+                      splits=SplitsConfig(official=True))  # fmt: skip
+    manifest, _ = build_manifest(data)
+    assert [len(manifest.patients(split)) for split in ("train", "holdout", "test")] == [10, 0, 6]
 
 
 def test_medmnist_in_3d_comes_to_the_grid_of_a_volume(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imgsynth.cohort.splits import split_patients
+from imgsynth.cohort.splits import official_splits, split_patients
 from imgsynth.schema import SplitsConfig
 from imgsynth.types import InputError
 
@@ -60,3 +60,18 @@ def test_three_patients_give_one_each_and_two_are_too_few() -> None:
     assert sorted(split_patients({"a": 0, "b": 0, "c": 0}, SplitsConfig()).values()) == ["holdout", "test", "train"]
     with pytest.raises(InputError, match="2 patients; expected 3 or more"):
         split_patients({"a": 0, "b": 1}, SplitsConfig())
+
+
+def test_official_parts_are_taken_as_they_are() -> None:
+    parts = [("a", "train"), ("b", "test"), ("a", "train"), ("c", "holdout")]
+    assert official_splits(parts) == {"a": "train", "b": "test", "c": "holdout"}  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [[("a", "train"), ("a", "test"), ("b", "train")], [("a", "train"), ("b", None)], [("a", "test")]],
+    ids=["in two", "in none", "nobody trains"],
+)
+def test_official_parts_that_do_not_split_patients_are_refused(parts: list[tuple[str, None]]) -> None:
+    with pytest.raises(InputError, match=r"data\.splits\.official"):
+        official_splits(parts)
