@@ -25,6 +25,7 @@ import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,6 +33,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from imgsynth import config, pipeline
+from imgsynth.cohort import dataset
+from imgsynth.cohort.cache import Images
 from imgsynth.privacy.engines import get_engine
 from imgsynth.privacy.noise import NoiseSource
 from imgsynth.privacy.plan import make_plan
@@ -73,6 +76,7 @@ def main() -> None:
         print(picture(asked.folder, asked.picture))
         return
     asked.folder.mkdir(parents=True, exist_ok=True)
+    reading_once()
     once: dict[str, Callable[[float, int], Accuracies]] = {
         "logreg": lambda epsilon, number: private_regression(asked.source, epsilon, number),
         "real": lambda epsilon, number: classified(*images(asked.source, "train"), asked, number),
@@ -146,6 +150,18 @@ def generator(asked: argparse.Namespace, epsilon: float, number: int) -> Accurac
     labels_N = np.arange(GENERATED) % CLASSES
     made_NC = generate(trained, labels_N, torch.Generator().manual_seed(number))
     return classified(torch.from_numpy(made_NC), torch.from_numpy(labels_N), asked, number)
+
+
+def reading_once() -> None:
+    """Let repetitions of this process share the preprocessed images: there are 60,000 of them, always the same."""
+    read, kept = dataset.cached, []
+
+    def cached(*arguments: Any) -> Images:
+        if not kept:
+            kept.append(read(*arguments))
+        return kept[0]
+
+    dataset.cached = cached
 
 
 def picture(run: Path, path: Path) -> Path:
