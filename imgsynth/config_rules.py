@@ -110,6 +110,7 @@ RULES: tuple[Rule, ...] = (
     ("privacy.physical_batch", *_at_least_one),
     ("privacy.budget_epsilon", *_positive),
     ("trainer.steps", *_at_least_one),
+    ("trainer.steps_before", *_not_negative),
     ("trainer.steps_after", *_not_negative),
     ("trainer.optimizer", *_one_of("adam", "adam_bc", "sgd", "summary")),
     ("trainer.learning_rate", *_positive),

@@ -36,7 +36,7 @@ from imgsynth.training.initial import Initial, begun, stored_initial
 from imgsynth.training.queries import ask
 from imgsynth.training.run import Run, model_factory
 from imgsynth.training.state import TrainingState
-from imgsynth.training.steps import post_processing_updates, private_update, vote_update
+from imgsynth.training.steps import post_processing_updates, private_update, vote_update, warm_up
 from imgsynth.training.teachers import Teachers
 from imgsynth.types import Fault, InputError
 
@@ -197,6 +197,7 @@ def train_reference(
         state = TrainingState(model, plan, recipe.trainer, patients=len(rows), seed=seed, device=device)
         dataset.generator = state.picks
         ask(state, plan, dataset, rows, "before")
+        warm_up(state, plan, recipe.trainer.steps_before)
         teachers = None if plan.teachers is None else Teachers.of(state, plan, dataset, rows, seed)
         for _ in track(range(plan.steps + recipe.trainer.steps_after), what):
             state.step += 1

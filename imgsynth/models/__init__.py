@@ -1,6 +1,7 @@
 """Generative models. They know no privacy: they say which objective sees real images, and training does the rest."""
 
 from imgsynth.models.base import FakeSource, GenerativeModel, PostProcessing, Private, Query, Update
+from imgsynth.models.diffusion import Diffusion
 from imgsynth.models.evolution import Evolution
 from imgsynth.models.gan import GAN
 from imgsynth.models.mepf import MEPF
@@ -16,6 +17,7 @@ __all__ = [
     "PATEGAN",
     "VAE",
     "VAEGAN",
+    "Diffusion",
     "Evolution",
     "FakeSource",
     "GenerativeModel",

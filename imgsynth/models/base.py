@@ -97,6 +97,9 @@ class PostProcessing:
 
     A ``Pace`` decides from step to step how often that is, by ``accuracy(n, generator)``, a scalar without real data.
     ``module`` may share parameters with the private network: what it does to released weights costs nothing.
+
+    With ``before`` its turn is once, before the first private step and after the queries that come before it, for
+    ``trainer.steps_before`` steps in a row.
     """
 
     name: str
@@ -105,9 +108,12 @@ class PostProcessing:
     every: int | Pace = 1
     images: int | None = None
     accuracy: Callable[[int, torch.Generator], Tensor] | None = None
+    before: bool = False
 
     def due(self, step: int) -> bool:
         """Whether its turn has come after ``step`` steps."""
+        if self.before:
+            return False
         return step % self.every == 0 if isinstance(self.every, int) else self.every.due(step)
 
 

@@ -41,7 +41,7 @@ PUBLIC: dict[str, tuple[str, ...]] = {
         "batch_patients", "sampling_rate", "n", "engine",
     ),
     "trainer": (
-        "steps", "steps_after", "optimizer", "learning_rate", "generator_learning_rate", "beta1", "beta2",
+        "steps", "steps_before", "steps_after", "optimizer", "learning_rate", "generator_learning_rate", "beta1", "beta2",
         "second_moment_floor", "ema", "precision",
     ),
     "sample": (

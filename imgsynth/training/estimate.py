@@ -19,7 +19,7 @@ from imgsynth.schema import Config
 from imgsynth.training.device import choose_device
 from imgsynth.training.run import model_factory
 from imgsynth.training.state import TrainingState
-from imgsynth.training.steps import post_processing_updates, private_update
+from imgsynth.training.steps import post_processing_updates, private_update, warm_up
 from imgsynth.types import PatientBatch, Unit
 
 WARM = 2  # calls before the one that counts: the ghost engine examines the network on calls 1, 2, 4, 8, …
@@ -70,6 +70,7 @@ def _measure(config: Config, n: int, classes: int, unit: Unit) -> Estimate:
         small = large = memory = small_memory = 0.0
     each = max(0.0, (large - small) / (measured - 1))
     after = _timed(lambda: post_processing_updates(state, plan.companion_size)) if state.post else 0.0
+    before = _timed(lambda: warm_up(state, plan, 1)) if any(o.before for o in state.post) else 0.0
     memory = max(memory, _peak())
     memory += max(0.0, (memory - small_memory) / (measured - 1)) * (chunk - measured)
     memory += 4 * batch * voxels + 4 * n * voxels * (config.data.cache == "memory")
@@ -77,6 +78,7 @@ def _measure(config: Config, n: int, classes: int, unit: Unit) -> Estimate:
     # An average over as many steps as post-processing objectives rest between two of theirs.
     often = sum(1 / _every(o.every) for o in state.post) / max(1, len(state.post))
     seconds = config.trainer.steps * step + config.trainer.all_steps * after * often
+    seconds += config.trainer.steps_before * before
     return Estimate(seconds, memory, device.type, step, after)
 
 

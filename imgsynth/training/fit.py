@@ -24,10 +24,21 @@ def refuse_misfit(objectives: Sequence[Objective], privacy: PrivacyConfig, train
         faults = list(_of_a_summary(private.rounds, privacy, trainer))
     else:
         faults = list(_of_a_network(trainer))
-    if trainer.steps_after and not any(isinstance(o, PostProcessing) for o in objectives):
+    post = [o for o in objectives if isinstance(o, PostProcessing)]
+    if trainer.steps_after and all(o.before for o in post):
         faults.append(
             Fault("trainer.steps_after", str(trainer.steps_after), "0, as this model has no network that sees no data",
                   "trainer.steps_after=0")
+        )  # fmt: skip
+    if trainer.steps_before and not any(o.before for o in post):
+        faults.append(
+            Fault("trainer.steps_before", str(trainer.steps_before), "0, as nothing in this model is trained before "
+                  "patients are seen", "trainer.steps_before=0, or model=diffusion model.warm_up=true")
+        )  # fmt: skip
+    if not trainer.steps_before and (names := ", ".join(o.name for o in post if o.before)):
+        faults.append(
+            Fault("trainer.steps_before", "0", f"1 or more for {names}: the query for it would be spent for nothing",
+                  "trainer.steps_before=500, or model.warm_up=false")
         )  # fmt: skip
     queries = queries_of(objectives)
     if [query.when for query in queries] != sorted((query.when for query in queries), reverse=True):

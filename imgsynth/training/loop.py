@@ -29,7 +29,7 @@ from imgsynth.training.publish import Publisher, is_due
 from imgsynth.training.queries import ask, refuse_other_queries
 from imgsynth.training.run import ModelFactory
 from imgsynth.training.state import TrainingState
-from imgsynth.training.steps import Numbers, post_processing_updates, private_update, vote_update
+from imgsynth.training.steps import Numbers, post_processing_updates, private_update, vote_update, warm_up
 from imgsynth.training.teachers import Teachers
 from imgsynth.training.team import SOLO, Team
 from imgsynth.types import CheckFailed, Fault, Grid, InputError
@@ -102,6 +102,11 @@ def train(
                 and ask(state, plan, dataset, range(len(dataset)), "before", refused)
             ):
                 epsilon = publisher.publish(state)
+
+            # And what begins with the answers, on no real data.
+            public = warm_up(state, plan, cfg.trainer.steps_before)
+            for name, value in public.items():
+                console.say(f"{name} after {cfg.trainer.steps_before} steps before training: {value:.4g}")
 
             while state.step < steps:
                 began = time.perf_counter()

@@ -6,6 +6,7 @@ import math
 
 import torch
 
+from imgsynth.console import track
 from imgsynth.models.base import PostProcessing
 from imgsynth.models.pace import Pace
 from imgsynth.privacy.fakes import how_many
@@ -101,16 +102,37 @@ def post_processing_updates(state: TrainingState, images: int) -> Numbers:
             continue
         if isinstance(objective.every, Pace):
             losses |= _tell(objective.every, objective, state, images)
-        parameters = [p for p in objective.module.parameters() if p.requires_grad]
-        loss = objective.loss(objective.images or images, state.random)
-        refuse_divergence(loss.item(), f"loss of {objective.name}", state.step)
-        # Not loss.backward(): that would leave gradients in the private network as well.
-        gradients = state.team.same(torch.autograd.grad(loss, parameters))
-        for parameter, gradient in zip(parameters, gradients, strict=True):
-            parameter.grad = gradient
-        state.optimizers[objective.name].step()
-        losses[f"{objective.name}_loss"] = loss.item()
+        losses[f"{objective.name}_loss"] = _post_processing_update(objective, state, images)
     return losses
+
+
+def warm_up(state: TrainingState, plan: PrivacyPlan, steps: int) -> Numbers:
+    """The turn of what is trained before the first private step (``PostProcessing.before``); returns its last losses.
+
+    It follows from released answers to queries alone, so that a run which was killed meanwhile can take it again. On a
+    state that has taken a private step, there is nothing to do.
+    """
+    losses: Numbers = {}
+    if state.step > 0:
+        return losses
+    for objective in state.post:
+        if objective.before:
+            for _ in track(range(steps), objective.name.replace("_", " ")):
+                losses[f"{objective.name}_loss"] = _post_processing_update(objective, state, plan.companion_size)
+    return losses
+
+
+def _post_processing_update(objective: PostProcessing, state: TrainingState, images: int) -> float:
+    """One step of ``objective``; returns its loss."""
+    parameters = [p for p in objective.module.parameters() if p.requires_grad]
+    loss = objective.loss(objective.images or images, state.random)
+    refuse_divergence(loss.item(), f"loss of {objective.name}", state.step)
+    # Not loss.backward(): that would leave gradients in the private network as well.
+    gradients = state.team.same(torch.autograd.grad(loss, parameters))
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        parameter.grad = gradient
+    state.optimizers[objective.name].step()
+    return loss.item()
 
 
 def _tell(pace: Pace, objective: PostProcessing, state: TrainingState, images: int) -> Numbers:

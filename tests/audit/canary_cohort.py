@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from imgsynth.audit.canaries.twin import Twin
-from imgsynth.models import GAN, VAE, VAEGAN, GenerativeModel, Private, Update
+from imgsynth.models import GAN, VAE, VAEGAN, Diffusion, GenerativeModel, Private, Update
 from imgsynth.privacy.plan import PrivacyPlan
 from imgsynth.schema import TrainerConfig
 from imgsynth.types import Grid, PatientBatch
@@ -82,6 +82,7 @@ MODELS = {
     "gan": lambda: GAN(SHAPE, CLASSES, latent=2, channels=4, widest=8, every=2),
     "wgan": lambda: GAN(SHAPE, CLASSES, latent=2, channels=4, widest=8, loss="wasserstein", critic="penalty"),
     "vaegan": lambda: VAEGAN(SHAPE, CLASSES, latent=2, channels=4, widest=8, encoder_channels=4),
+    "diffusion": lambda: Diffusion(SHAPE, CLASSES, channels=4, widest=8),
     "moments": Moments,
     "moving": Moving,
 }

@@ -15,7 +15,7 @@ from imgsynth.audit.registry import build
 from imgsynth.audit.roc import auc, auc_interval
 from imgsynth.measure.encoders import get_encoder
 from imgsynth.measure.images import Images, synthetic_images
-from imgsynth.models import GAN, MERF, VAE, VAEGAN, GenerativeModel
+from imgsynth.models import GAN, MERF, VAE, VAEGAN, Diffusion, GenerativeModel
 from imgsynth.models.white_box import LatentMap
 from imgsynth.schema import AuditConfig
 from imgsynth.training.checkpoint import load_checkpoint
@@ -27,13 +27,14 @@ MODELS = {
     "vae": lambda shape: VAE(shape, 2, latent=3, channels=2, widest=4),
     "merf": lambda shape: MERF(shape, 2, latent=3, channels=2, widest=4, frequencies=2000),
     "vaegan": lambda shape: VAEGAN(shape, 2, latent=3, channels=2, widest=4, encoder_channels=2),
+    "diffusion": lambda shape: Diffusion(shape, 2, channels=2, widest=4),
     "hybrid": lambda shape: Hybrid(shape, 2),
     "sampler": lambda shape: Sampler(shape, 2),
 }
 APPLIES = {
     "logan": {"gan", "vaegan", "hybrid"},
-    "posterior/reconstruction": {"vae", "vaegan", "hybrid"},
-    "posterior/elbo": {"vae", "vaegan", "hybrid"},
+    "posterior/reconstruction": {"vae", "vaegan", "diffusion", "hybrid"},
+    "posterior/elbo": {"vae", "vaegan", "diffusion", "hybrid"},
     "latent_inversion": {"gan", "vae", "vaegan", "merf", "hybrid"},
     "released_mean": {"merf"},
 }

@@ -16,6 +16,7 @@ from imgsynth.models import (
     PATEGAN,
     VAE,
     VAEGAN,
+    Diffusion,
     Evolution,
     GenerativeModel,
     PostProcessing,
@@ -39,6 +40,11 @@ MODELS = {
     "merf": lambda shape, classes: MERF(shape, classes, latent=4, channels=4, widest=8, frequencies=50, images=12),
     "pategan": lambda shape, classes: PATEGAN(shape, classes, latent=4, channels=4, widest=8, images=8),
     "mepf": lambda shape, classes: MEPF(shape, classes, latent=4, channels=4, widest=8, images=12),
+    "diffusion": partial(Diffusion, channels=4, widest=8, label_dropping=0.0, sampler_steps=3),
+    "diffusion, warm-up": partial(
+        Diffusion, channels=4, widest=8, label_dropping=0.0, sampler_steps=3, churn=2.0, warm_up=True
+    ),
+    "diffusion, masks": partial(Diffusion, channels=4, widest=8, label_dropping=0.0, sampler_steps=3, structures=2),
     "vae, masks": partial(VAE, latent=4, channels=4, widest=8, structures=2),
     "gan, masks": partial(GAN, latent=4, channels=4, widest=8, structures=2),
     "vaegan, masks": partial(VAEGAN, latent=4, channels=4, widest=8, structures=2),
@@ -300,6 +306,8 @@ DEFAULTS = {
     "gan, penalty": partial(GAN, loss="wasserstein", critic="penalty"),
     "gan, adaptive": partial(GAN, loss="hinge", adaptive=True),
     "vaegan": VAEGAN,
+    "diffusion": Diffusion,
+    "diffusion, warm-up": partial(Diffusion, warm_up=True),
     "merf": MERF,
     "mepf": MEPF,
     "evolution": partial(Evolution, source={"_target_": "imgsynth.models.VAE"}),

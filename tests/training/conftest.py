@@ -18,6 +18,13 @@ MODELS = {
     "vae": {"_target_": "imgsynth.models.VAE", "latent": 2, "channels": 2, "widest": 4},
     "gan": {"_target_": "imgsynth.models.GAN", "latent": 2, "channels": 2, "widest": 4, "every": 2},
     "merf": {"_target_": "imgsynth.models.MERF", "latent": 2, "channels": 2, "frequencies": 30, "images": 8},
+    "diffusion": {
+        "_target_": "imgsynth.models.Diffusion",
+        "channels": 2,
+        "widest": 2,
+        "sampler_steps": 2,
+        "warm_up": True,
+    },
     "pategan": {
         "_target_": "imgsynth.models.PATEGAN",
         "latent": 2,
@@ -38,7 +45,10 @@ SUMMARY: dict[str, dict[str, Any]] = {
     "trainer": {"optimizer": "summary", "learning_rate": 1.0, "steps": 1, "steps_after": 8},
 }
 VOTES: dict[str, dict[str, Any]] = {"privacy": {"batch_patients": None, "sampling_rate": 1.0}}
-NEEDS = {"merf": SUMMARY, "pategan": VOTES}
+WARM_UP: dict[str, dict[str, Any]] = {
+    "privacy": {"query_noise_multiplier": 0.7}, "trainer": {"steps_before": 5}, "data": {"augmentation_multiplicity": 2},
+}  # fmt: skip
+NEEDS = {"merf": SUMMARY, "pategan": VOTES, "diffusion": WARM_UP}
 
 
 @pytest.fixture(scope="session")

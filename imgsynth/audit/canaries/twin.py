@@ -25,7 +25,7 @@ from imgsynth.training.feed import Feed
 from imgsynth.training.progress import training_bar
 from imgsynth.training.queries import ask
 from imgsynth.training.state import TrainingState
-from imgsynth.training.steps import post_processing_updates, private_update
+from imgsynth.training.steps import post_processing_updates, private_update, warm_up
 from imgsynth.types import PatientBatch
 
 
@@ -105,6 +105,7 @@ class Twin:
         assert (strings is not None) == (kind == "text"), kind
         self.plan, self._strings, self._samples = plan, strings, samples
         self._trained = noiseless(plan) if silent else plan
+        self._before = trainer.steps_before
         self._after = 0 if strings is None else trainer.steps_after
         random = np.random.default_rng(seed)
         audited = Audited(model, kind, len(coins_M), plan, random, strings)
@@ -129,6 +130,7 @@ class Twin:
         of strings, in how many generated images. Raises what training raises."""
         state, plan = self.state, self.plan
         ask(state, self._trained, self._patients, range(len(self._patients)), "before")
+        warm_up(state, plan, self._before)
         feed, steps = Feed(self._data, state.sampler, state.random.device), plan.steps + self._after
         with training_bar(steps) as advance, closing(feed):
             while state.step < steps:
