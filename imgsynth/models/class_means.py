@@ -8,9 +8,9 @@ has less to learn under noise. The query is the mean over all patients of
 
 p(x) the D means of the image over a coarse grid of cells, each in [-1, 1]; so |v| ≤ 1 whatever the image.
 
-Unlike the paper: the shares of the classes are in the same sum, so that nothing is divided by a private count; the noise
-in a mean, whose size is known, is taken out where it can be told apart; and images around a mean are made by small
-movements of it, not by the augmentations of photographs.
+Unlike the paper: the shares of the classes are in the same sum, so that nothing is divided by a private count; the
+noise in a mean, whose size is known, is taken out where it can be told apart; and images around a mean are made by
+small movements of it, not by the augmentations of photographs.
 """
 
 from __future__ import annotations

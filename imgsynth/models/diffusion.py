@@ -2,9 +2,9 @@
 
 Dockhorn, Cao, Vahdat and Kreis 2023, "Differentially Private Diffusion Models" (arXiv:2210.09929): the formulation of
 Karras et al. (``edm.py``), a small network (``unet.py``), and many noise levels for each image within a patient's own
-loss, which cost no privacy: ``data.augmentation_multiplicity`` copies of an image have random inputs of their own, their
-mean gradient is clipped once. Labels guide as in Ho and Salimans 2022 (arXiv:2207.12598). The network may begin on
-images around noised class means (``class_means.py``).
+loss, which cost no privacy: ``data.augmentation_multiplicity`` copies of an image have random inputs of their own, and
+their mean gradient is clipped once. Labels guide as in Ho and Salimans 2022 (arXiv:2207.12598). The network may begin
+on images around noised class means (``class_means.py``).
 
 Symbols: those of ``edm.py``, and
     y_B      class indices [B], public       keep_B  1 where the network is told the class, 0 where it is not
@@ -69,7 +69,7 @@ class Diffusion(GenerativeModel):
         label_dropping: share of images whose class the network is not told, so that it knows all classes together too.
         guidance: w; above 1 samples are more typical of their class and less varied.
         sampler_steps: levels of noise from which a sample is denoised, two passes of the network each.
-        churn: S_churn of the stochastic sampler; 0: the deterministic one, where a sample follows its first noise alone.
+        churn: S_churn of the stochastic sampler; 0: the deterministic one, a function of the first noise alone.
         warm_up: begin with ``trainer.steps_before`` steps on images around noised class means, one private query.
         structures: of the mask that each image comes with.
     """

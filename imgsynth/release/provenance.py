@@ -41,8 +41,8 @@ PUBLIC: dict[str, tuple[str, ...]] = {
         "batch_patients", "sampling_rate", "n", "engine",
     ),
     "trainer": (
-        "steps", "steps_before", "steps_after", "optimizer", "learning_rate", "generator_learning_rate", "beta1", "beta2",
-        "second_moment_floor", "ema", "precision",
+        "steps", "steps_before", "steps_after", "optimizer", "learning_rate", "generator_learning_rate", "beta1",
+        "beta2", "second_moment_floor", "ema", "precision",
     ),
     "sample": (
         "n", "formats", "labels", "histogram_epsilon", "metadata", "metadata_by", "sites", "k", "l", "t",

@@ -104,8 +104,7 @@ def train(
                 epsilon = publisher.publish(state)
 
             # And what begins with the answers, on no real data.
-            public = warm_up(state, plan, cfg.trainer.steps_before)
-            for name, value in public.items():
+            for name, value in warm_up(state, plan, cfg.trainer.steps_before).items():
                 console.say(f"{name} after {cfg.trainer.steps_before} steps before training: {value:.4g}")
 
             while state.step < steps:

@@ -56,7 +56,7 @@ def test_before_training_the_denoiser_is_that_of_gaussian_data(shape):
 
 
 def test_many_noise_levels_are_one_patients_mean_and_clipped_once():
-    """Noise multiplicity: M copies with noise of their own; the patient moves the sum by C at most, by whatever engine."""
+    """Noise multiplicity: M copies with noise of their own; the patient moves the sum by C at most, by any engine."""
     model = diffusion()
     (private,) = [o for o in model.objectives() if isinstance(o, Private)]
     patients, copies, clip = 3, 4, 0.01

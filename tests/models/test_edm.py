@@ -2,6 +2,7 @@
 are known (Karras et al. 2022, appendix B; Song et al. 2021)."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -96,7 +97,7 @@ def error_of(steps: int, churn: float = 0.0) -> float:
 
 def test_the_deterministic_sampler_is_of_second_order():
     errors = [error_of(steps) for steps in (33, 65, 129)]
-    orders = [math.log2(a / b) for a, b in zip(errors, errors[1:], strict=False)]
+    orders = [math.log2(a / b) for a, b in pairwise(errors)]
     assert all(1.9 < order < 2.1 for order in orders), orders
 
 

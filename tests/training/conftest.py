@@ -46,8 +46,10 @@ SUMMARY: dict[str, dict[str, Any]] = {
 }
 VOTES: dict[str, dict[str, Any]] = {"privacy": {"batch_patients": None, "sampling_rate": 1.0}}
 WARM_UP: dict[str, dict[str, Any]] = {
-    "privacy": {"query_noise_multiplier": 0.7}, "trainer": {"steps_before": 5}, "data": {"augmentation_multiplicity": 2},
-}  # fmt: skip
+    "privacy": {"query_noise_multiplier": 0.7},
+    "trainer": {"steps_before": 5},
+    "data": {"augmentation_multiplicity": 2},
+}
 NEEDS = {"merf": SUMMARY, "pategan": VOTES, "diffusion": WARM_UP}
 
 
