@@ -4,6 +4,7 @@ from imgsynth.models.base import FakeSource, GenerativeModel, PostProcessing, Pr
 from imgsynth.models.diffusion import Diffusion
 from imgsynth.models.evolution import Evolution
 from imgsynth.models.gan import GAN
+from imgsynth.models.latent_diffusion import LatentDiffusion
 from imgsynth.models.mepf import MEPF
 from imgsynth.models.merf import MERF
 from imgsynth.models.pategan import PATEGAN
@@ -21,6 +22,7 @@ __all__ = [
     "Evolution",
     "FakeSource",
     "GenerativeModel",
+    "LatentDiffusion",
     "PostProcessing",
     "Private",
     "Query",

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.func import grad
 
-from imgsynth.models import GAN, VAE, VAEGAN, Diffusion, Private
+from imgsynth.models import GAN, VAE, VAEGAN, Diffusion, LatentDiffusion, Private
 from imgsynth.models.base import queries_of
 from imgsynth.privacy.engines import ENGINES, Clipped, get_engine
 from imgsynth.privacy.engines.ghost import GhostEngine
@@ -146,6 +146,7 @@ OURS = {
     "gan, penalty": partial(GAN, loss="wasserstein", critic="penalty", channels=2),
     "vaegan": VAEGAN,
     "diffusion": partial(Diffusion, channels=4, widest=8),
+    "latent diffusion": partial(LatentDiffusion, source={"_target_": "imgsynth.models.VAE"}, width=8, depth=1),
 }
 
 

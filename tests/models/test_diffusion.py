@@ -1,4 +1,5 @@
 import copy
+import dataclasses
 
 import pytest
 import torch
@@ -112,7 +113,7 @@ def test_more_sampler_steps_and_churn_change_samples_and_are_repeatable():
     y_B = torch.zeros(3, dtype=torch.long)
     model = diffusion(sampler_steps=6)
     plain = model.sample(y_B, seeded(5))
-    model.churn = 5.0
+    model.sampling = dataclasses.replace(model.sampling, churn=5.0)
     churned = model.sample(y_B, seeded(5))
     assert not torch.equal(plain, churned) and torch.equal(churned, model.sample(y_B, seeded(5)))
 
