@@ -277,7 +277,7 @@ def test_masks_tell_the_model_how_many_structures_it_makes() -> None:
 def test_a_model_without_masks_is_refused_by_name() -> None:
     found = faults(*PAIRS, "model=mepf", "data.masks=[a]")
     assert "MEPF, which makes images alone" in found["data.masks"]
-    assert "Evolution, GAN, MERF, PATEGAN, VAE, VAEGAN" in found["data.masks"]
+    assert "Diffusion, Evolution, GAN, LatentDiffusion, MERF, PATEGAN, VAE, VAEGAN" in found["data.masks"]
 
 
 @pytest.mark.parametrize(("masks", "told"), [("null", 1), ("[a,b]", 1)])
