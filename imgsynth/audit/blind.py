@@ -15,7 +15,7 @@ from sklearn.preprocessing import StandardScaler
 from imgsynth.audit.controls import Control
 from imgsynth.audit.roc import auc, auc_interval
 from imgsynth.measure.images import Images
-from imgsynth.measure.resampling import sum_by_patient
+from imgsynth.measure.resampling import mean_by_patient
 
 FOLDS = 5
 BLIND_LEVEL = 0.99  # of the blind classifier's interval: cross-validated scores share their training patients, so an
@@ -48,5 +48,4 @@ def blind_baseline(members_ND: np.ndarray, members: Images, others_MD: np.ndarra
 
 
 def _mean_by_patient(features_ND: np.ndarray, images: Images) -> np.ndarray:
-    counts_P = np.bincount(images.owner_N)
-    return sum_by_patient(features_ND, images.owner_N, images.n_patients) / counts_P[:, None]
+    return mean_by_patient(features_ND, images.owner_N, images.n_patients)

@@ -38,7 +38,7 @@ class Patched(Images):
     def __len__(self) -> int:
         return len(self.base)
 
-    def select(self, keep_N: np.ndarray) -> Images:
+    def select(self, keep_N: np.ndarray | slice) -> Images:
         kept = np.arange(len(self))[keep_N]
         patch_N = np.full(len(self), -1)
         patch_N[self.spots_K] = np.arange(len(self.spots_K))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,58 +13,65 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from imgsynth.measure.encoders import Encoder
-from imgsynth.measure.small_cnn import SmallCNN, SmallResNet, shrunk, train
+from imgsynth.measure.small_cnn import SmallCNN, SmallResNet, probabilities, shrunk, train
 
 
 class Classifier(ABC):
-    """``scores`` trains on one set of images and returns class probabilities [M, classes] for another."""
+    """``seen`` is what it sees of images, computed once for all trainings; ``scores`` trains on that of some images and
+    returns class probabilities [M, classes] for others."""
 
     name: str
     encoder: str | None
     seeds: int  # how many trainings ``scores`` can tell apart; 1 for a deterministic fit
 
     @abstractmethod
+    def seen(self, x_NC: np.ndarray) -> np.ndarray: ...
+
+    @abstractmethod
     def scores(
-        self, x_NC: np.ndarray, y_N: np.ndarray, x_MC: np.ndarray, classes: int, seed: int
+        self, seen_N: np.ndarray, y_N: np.ndarray, seen_M: np.ndarray, classes: int, seed: int
     ) -> np.ndarray: ...  # fmt: skip
 
 
-class LinearProbe(Classifier):
-    """Logistic regression on standardised encoder features, classes weighted equally. The fit has no randomness."""
+class OnFeatures(Classifier):
+    """One of scikit-learn's on an encoder's features, classes weighted equally."""
+
+    def __init__(self, encoder: Encoder, seeds: int = 1):
+        self._encoder, self.encoder, self.seeds = encoder, encoder.name, seeds
+
+    def seen(self, x_NC: np.ndarray) -> np.ndarray:
+        return self._encoder.encode(x_NC)
+
+    @abstractmethod
+    def unfitted(self, seed: int) -> Any: ...
+
+    def scores(self, seen_N: np.ndarray, y_N: np.ndarray, seen_M: np.ndarray, classes: int, seed: int) -> np.ndarray:
+        fit = self.unfitted(seed).fit(seen_N, y_N)
+        assert list(fit.classes_) == list(range(classes))
+        found: np.ndarray = fit.predict_proba(seen_M)
+        return found
+
+
+class LinearProbe(OnFeatures):
+    """Logistic regression on standardised features. The fit has no randomness."""
 
     name = "logistic_regression"
-    seeds = 1
 
-    def __init__(self, encoder: Encoder):
-        self.encoder = encoder.name
-        self.encode = encoder.encode
-
-    def scores(self, x_NC: np.ndarray, y_N: np.ndarray, x_MC: np.ndarray, classes: int, seed: int) -> np.ndarray:
-        fit = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=2000, class_weight="balanced"))
-        fit.fit(self.encode(x_NC), y_N)
-        assert list(fit.classes_) == list(range(classes))
-        return fit.predict_proba(self.encode(x_MC))
+    def unfitted(self, seed: int) -> Any:
+        return make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=2000, class_weight="balanced"))
 
 
-class Boosted(Classifier):
-    """Gradient-boosted trees on encoder features (Friedman 2001; scikit-learn's histogram form), classes weighted
-    equally. Each seed draws other features for its splits."""
+class Boosted(OnFeatures):
+    """Gradient-boosted trees (Friedman 2001; scikit-learn's histogram form). Each seed draws other features for its
+    splits."""
 
     name = "gradient_boosting"
 
-    def __init__(self, encoder: Encoder, seeds: int):
-        self.encoder = encoder.name
-        self.encode = encoder.encode
-        self.seeds = seeds
-
-    def scores(self, x_NC: np.ndarray, y_N: np.ndarray, x_MC: np.ndarray, classes: int, seed: int) -> np.ndarray:
-        fit = HistGradientBoostingClassifier(
+    def unfitted(self, seed: int) -> Any:
+        return HistGradientBoostingClassifier(
             max_iter=60, max_leaf_nodes=8, max_features=0.1, min_samples_leaf=5, class_weight="balanced",
             early_stopping=False, random_state=seed,
         )  # fmt: skip
-        fit.fit(self.encode(x_NC), y_N)
-        assert list(fit.classes_) == list(range(classes))
-        return fit.predict_proba(self.encode(x_MC))
 
 
 class Network(Classifier):
@@ -75,12 +83,14 @@ class Network(Classifier):
     def __init__(self, seeds: int):
         self.seeds = seeds
 
-    def scores(self, x_NC: np.ndarray, y_N: np.ndarray, x_MC: np.ndarray, classes: int, seed: int) -> np.ndarray:
+    def seen(self, x_NC: np.ndarray) -> np.ndarray:
+        return shrunk(x_NC).numpy()
+
+    def scores(self, seen_N: np.ndarray, y_N: np.ndarray, seen_M: np.ndarray, classes: int, seed: int) -> np.ndarray:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            network = train(self.make(x_NC.ndim - 2, classes), x_NC, y_N, classes)
-        with torch.inference_mode():
-            return torch.cat([network(part).softmax(1) for part in shrunk(x_MC).split(64)]).numpy()
+            network = train(self.make(seen_N.ndim - 2, classes), seen_N, y_N, classes)
+        return probabilities(network, seen_M)
 
 
 class ConvolutionalNetwork(Network):

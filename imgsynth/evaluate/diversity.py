@@ -77,17 +77,8 @@ def ms_ssim_diversity(c: Comparison) -> Measurement:
     scales = scales_for(shape)
     require(scales > 0, f"images of {shape} voxels; the window of MS-SSIM takes {KERNEL} along each axis")
     real, result = similarity(c.test, c.random()), similarity(c.synthetic, c.random())
-    return Measurement(
-        name="ms_ssim",
-        value=result.value,
-        low=result.low,
-        high=result.high,
-        floor=real,
-        unit="",
-        better="lower",
-        n_real=c.test.n_patients,
-        n_synthetic=len(c.synthetic),
-        encoder=None,
-        note=f"between different patients of one class, {scales} scale(s); well above the real one means that the "
-        "generator repeats itself, well below it that samples share less structure than patients do (noise)",
+    note = (
+        f"between different patients of one class, {scales} scale(s); well above the real one means that the "
+        "generator repeats itself, well below it that samples share less structure than patients do (noise)"
     )
+    return Measurement.of(c, "ms_ssim", result, real, len(c.synthetic), note, on_voxels=True)

@@ -8,34 +8,18 @@ from __future__ import annotations
 
 import numpy as np
 
-from imgsynth.evaluate.frechet import frechet_squared
+from imgsynth.evaluate.frechet import distance_of, resampled
 from imgsynth.evaluate.metric import Comparison, Interval, Measurement, require
-from imgsynth.measure.images import Images
-from imgsynth.measure.resampling import bootstrap_weights
+from imgsynth.evaluate.side import Side
 
 MIN_IMAGES = 4096  # on each side: two for each feature
 REPLICATES = 10  # each takes two eigenvalue problems of 2048 × 2048
 
 
-def weighted_gaussian(x_ND: np.ndarray, w_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and covariance (divisor Σw − 1) when image i counts ``w_N[i]`` times."""
-    total = w_N.sum()
-    mean = w_N @ x_ND / total
-    centred = x_ND - mean
-    return mean, (centred * w_N[:, None]).T @ centred / (total - 1)
-
-
-def fid_with_interval(
-    a_ND: np.ndarray, a: Images, b_MD: np.ndarray, b: Images, random: np.random.Generator
-) -> Interval:  # fmt: skip
+def fid_with_interval(a: Side, b: Side, random: np.random.Generator) -> Interval:
     """The distance, and ± 1.96 standard deviations of REPLICATES resamples of patients."""
-    value = frechet_squared(*weighted_gaussian(a_ND, np.ones(len(a))), *weighted_gaussian(b_MD, np.ones(len(b))))
-    w_RP, v_RQ = (bootstrap_weights(side.n_patients, REPLICATES, random) for side in (a, b))
-    found = [
-        frechet_squared(*weighted_gaussian(a_ND, w_P[a.owner_N]), *weighted_gaussian(b_MD, v_Q[b.owner_N]))
-        for w_P, v_Q in zip(w_RP, v_RQ, strict=True)
-    ]
-    half = 1.96 * float(np.std(found, ddof=1))
+    value = distance_of(a, b)
+    half = 1.96 * float(np.std(resampled(a, b, REPLICATES, random), ddof=1))
     return Interval(value, max(value - half, 0.0), value + half)
 
 
@@ -45,23 +29,14 @@ def fid(c: Comparison) -> Measurement:
     n = min(len(c.train), len(c.synthetic))
     smallest = min(n, len(c.test))
     require(smallest >= MIN_IMAGES, f"{smallest} images on the smallest side; it takes {MIN_IMAGES}")
-    test = c.test_features.astype(np.float64)
-    sides = ((c.synthetic, c.synthetic_features), (c.train, c.train_features))
-    first = np.arange(n)
-    result, floor = (
-        fid_with_interval(features[:n].astype(np.float64), images.select(first), test, c.test, c.random())
-        for images, features in sides
-    )
-    return Measurement(
-        name="fid",
-        value=result.value,
-        low=result.low,
-        high=result.high,
-        floor=floor,
-        unit="",
-        better="lower",
-        n_real=c.test.n_patients,
-        n_synthetic=n,
-        encoder=c.encoder.name,
-        note=f"all {test.shape[1]} features; biased upward by small samples, as every FID is",
+    test = Side.of(c.test_features, c.test.patients_N)
+    synthetic = Side.of(c.synthetic_features[:n], c.synthetic.patients_N[:n])
+    train = Side.of(c.train_features[:n], c.train.patients_N[:n])
+    return Measurement.of(
+        c,
+        "fid",
+        fid_with_interval(synthetic, test, c.random()),
+        fid_with_interval(train, test, c.random()),
+        n,
+        f"all {test.x_ND.shape[1]} features; biased upward by small samples, as every FID is",
     )

@@ -5,13 +5,11 @@ d² = ‖μ₁ − μ₂‖² + tr(Σ₁ + Σ₂ − 2 (Σ₁Σ₂)^½). It is a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from imgsynth.evaluate.metric import Comparison, Interval, Measurement, require
-from imgsynth.measure.images import Images
-from imgsynth.measure.resampling import bootstrap_weights, recentred_interval, sum_by_patient
+from imgsynth.evaluate.side import Side
+from imgsynth.measure.resampling import bootstrap_weights, recentred_interval
 
 PATIENTS_PER_DIMENSION = 5  # a d×d covariance from fewer than 5 d patients is mostly estimation error
 MIN_DIMENSIONS = 4
@@ -30,39 +28,33 @@ def frechet_squared(mean1: np.ndarray, cov1: np.ndarray, mean2: np.ndarray, cov2
     return float(max(gap @ gap + np.trace(cov1) + np.trace(cov2) - 2 * cross, 0.0))
 
 
-@dataclass(frozen=True, eq=False)
-class Moments:
-    """Sums over each patient's images, from which mean and covariance follow for any weighting of patients."""
+def gaussian(side: Side, weights_P: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean [D] and covariance [D, D] (divisor n − 1) when patient p counts ``weights_P[p]`` times.
 
-    count_P: np.ndarray
-    sum_PD: np.ndarray
-    outer_PDD: np.ndarray
-
-    @staticmethod
-    def of(features_ND: np.ndarray, images: Images) -> Moments:
-        owner_N, n = images.owner_N, images.n_patients
-        outer_NDD = features_ND[:, :, None] * features_ND[:, None, :]
-        return Moments(
-            sum_by_patient(np.ones(len(features_ND)), owner_N, n),
-            sum_by_patient(features_ND, owner_N, n),
-            sum_by_patient(outer_NDD, owner_N, n),
-        )
-
-    def gaussian(self, weights_P: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Mean [D] and covariance [D, D] (divisor n − 1) when patient p counts ``weights_P[p]`` times."""
-        count = weights_P @ self.count_P
-        mean = weights_P @ self.sum_PD / count
-        outer = np.tensordot(weights_P, self.outer_PDD, axes=1)
-        return mean, (outer - count * np.outer(mean, mean)) / (count - 1)
+    Of sums of x xᵀ around the plain mean, so that no digits are lost where features are far from 0.
+    """
+    w_N = weights_P[side.owner_N]
+    total = w_N.sum()
+    centre = side.x_ND.mean(0, dtype=np.float64)
+    x_ND = side.x_ND - centre
+    moved = w_N @ x_ND / total
+    return centre + moved, ((x_ND * w_N[:, None]).T @ x_ND - total * np.outer(moved, moved)) / (total - 1)
 
 
-def frechet_with_interval(a: Moments, b: Moments, replicates: int, random: np.random.Generator) -> Interval:
-    """d² and its interval: the patients of both sides are resampled."""
-    n_a, n_b = len(a.count_P), len(b.count_P)
-    value = frechet_squared(*a.gaussian(np.ones(n_a)), *b.gaussian(np.ones(n_b)))
-    weights = zip(bootstrap_weights(n_a, replicates, random), bootstrap_weights(n_b, replicates, random), strict=True)
-    replicates_R = np.array([frechet_squared(*a.gaussian(w_a), *b.gaussian(w_b)) for w_a, w_b in weights])
-    low, high = recentred_interval(value, replicates_R)
+def distance_of(a: Side, b: Side) -> float:
+    return frechet_squared(*gaussian(a, np.ones(a.n_patients)), *gaussian(b, np.ones(b.n_patients)))
+
+
+def resampled(a: Side, b: Side, replicates: int, random: np.random.Generator) -> np.ndarray:
+    """[R] d² where the patients of both sides are resampled."""
+    weights = (bootstrap_weights(side.n_patients, replicates, random) for side in (a, b))
+    return np.array([frechet_squared(*gaussian(a, w), *gaussian(b, v)) for w, v in zip(*weights, strict=True)])
+
+
+def frechet_with_interval(a: Side, b: Side, replicates: int, random: np.random.Generator) -> Interval:
+    """d² and its interval."""
+    value = distance_of(a, b)
+    low, high = recentred_interval(value, resampled(a, b, replicates, random))
     return Interval(value, max(low, 0.0), high)
 
 
@@ -79,38 +71,32 @@ def random_projection(features: int, dimensions: int) -> np.ndarray:
     return np.linalg.qr(np.random.default_rng(20170626).standard_normal((features, dimensions)))[0]
 
 
+def projection_for(c: Comparison, features: int) -> np.ndarray:
+    """[D, d] for ``features`` and the patients there are. Raises NotDone where they carry too few dimensions."""
+    dimensions = dimensions_for(c.smallest, features)
+    require(
+        dimensions >= MIN_DIMENSIONS,
+        f"{c.smallest} patients on the smallest side; a covariance in {MIN_DIMENSIONS} dimensions takes "
+        f"{MIN_DIMENSIONS * PATIENTS_PER_DIMENSION}",
+    )
+    return random_projection(features, dimensions)
+
+
 def frechet_distance(c: Comparison) -> Measurement:
     """d² between synthetic and test features, floor between train and test, in as many dimensions as n allows.
 
     The statistic is biased upward by small samples, so synthetic and train get the same number of patients.
     """
-    n = min(c.train.n_patients, c.synthetic.n_patients)
-    smallest = min(n, c.test.n_patients)
     full = c.test_features.shape[1]
-    dimensions = dimensions_for(smallest, full)
-    require(
-        dimensions >= MIN_DIMENSIONS,
-        f"{smallest} patients on the smallest side; a covariance in {MIN_DIMENSIONS} dimensions takes "
-        f"{MIN_DIMENSIONS * PATIENTS_PER_DIMENSION}",
-    )
-    projection = random_projection(full, dimensions)
-    keep = np.isin(c.train.patients_N, c.train.draw_patients(n, c.random()).names_P)
-    test = Moments.of(c.test_features @ projection, c.test)
-    train = Moments.of(c.train_features[keep] @ projection, c.train.select(keep))
-    synthetic = Moments.of(c.synthetic_features[:n] @ projection, c.synthetic.select(np.arange(n)))
-    result = frechet_with_interval(synthetic, test, c.bootstrap, c.random())
-    return Measurement(
-        name="frechet_distance",
-        value=result.value,
-        low=result.low,
-        high=result.high,
-        floor=frechet_with_interval(train, test, c.bootstrap, c.random()),
-        unit="",
-        better="lower",
-        n_real=c.test.n_patients,
-        n_synthetic=n,
-        encoder=c.encoder.name,
-        note=f"squared; not an FID ({'features projected' if c.encoder.standard_fid else 'not Inception'}); {full} "
-        f"features by a fixed random projection to {dimensions}, the most that {smallest} patients carry; compare only "
-        "at the same encoder and dimensions",
+    projection = projection_for(c, full)
+    synthetic, train, test = (side.seen_by(projection) for side in c.matched())
+    return Measurement.of(
+        c,
+        "frechet_distance",
+        frechet_with_interval(synthetic, test, c.bootstrap, c.random()),
+        frechet_with_interval(train, test, c.bootstrap, c.random()),
+        c.n,
+        f"squared; not an FID ({'features projected' if c.encoder.standard_fid else 'not Inception'}); {full} "
+        f"features by a fixed random projection to {projection.shape[1]}, the most that {c.smallest} patients carry; "
+        "compare only at the same encoder and dimensions",
     )

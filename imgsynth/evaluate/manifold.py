@@ -5,7 +5,7 @@ arXiv:2002.09797), on an encoder's features.
 
 A side's manifold is the union of balls around its images that reach to the image's k-th nearest neighbour *of another
 patient*: two images of one patient would shrink their balls. With one image a patient these are the published
-definitions.
+definitions. Distances are worked through a block of rows at a time and only counts are kept.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from imgsynth.evaluate.metric import Comparison, Interval, Measurement, require
+from imgsynth.evaluate.metric import Comparison, Interval, Measurement
+from imgsynth.evaluate.side import Side
 from imgsynth.measure.distances import distances
-from imgsynth.measure.images import Images
 from imgsynth.measure.resampling import bootstrap_weights, percentile_interval, sum_by_patient
 
 NEIGHBOURS = 5  # Naeem et al.'s default
@@ -25,48 +25,72 @@ MIN_PATIENTS = 20
 
 
 @dataclass(frozen=True, eq=False)
-class Balls:
-    """For all pairs, whether image j of side b is within image i of side a's ball [N, M], and the reverse."""
+class Neighbours:
+    """Which images are in whose balls, counted for each image of two sides, ``real`` and ``other``."""
 
-    b_in_a_NM: np.ndarray
-    a_in_b_NM: np.ndarray
+    real: Side
+    other: Side
+    balls_M: np.ndarray  # of real images, that each other image is in
+    covered_N: np.ndarray  # whether each real image's ball has another side's image in it
+    recalled_N: np.ndarray  # whether each real image is in a ball of the other side
 
     @staticmethod
-    def of(a_ND: np.ndarray, a: Images, b_MD: np.ndarray, b: Images) -> Balls:
-        between_NM = distances(a_ND, b_MD)
-        radius_a_N, radius_b_M = radii(a_ND, a.owner_N), radii(b_MD, b.owner_N)
-        return Balls(between_NM < radius_a_N[:, None], between_NM < radius_b_M[None, :])
+    def of(real: Side, other: Side, radius_N: np.ndarray | None = None) -> Neighbours:
+        """``radius_N``: the radii of ``real``, where they are known."""
+        radius_N, radius_M = radii(real) if radius_N is None else radius_N, radii(other)
+        balls_M = np.zeros(len(other), dtype=np.int64)
+        covered_N, recalled_N = np.zeros((2, len(real)), dtype=bool)
+        for rows in real.blocks(len(other)):
+            between_nM = distances(real.x_ND[rows], other.x_ND)
+            in_real_nM = between_nM < radius_N[rows, None]
+            balls_M += in_real_nM.sum(0)
+            covered_N[rows] = in_real_nM.any(1)
+            recalled_N[rows] = (between_nM < radius_M[None, :]).any(1)
+        return Neighbours(real, other, balls_M, covered_N, recalled_N)
+
+    def of_images(self, name: str) -> tuple[np.ndarray, Side]:
+        """A number for each image, whose mean is the metric ``name``, and the images: precision and density are means
+        over the other side, recall and coverage over real images."""
+        if name == "precision":
+            return (self.balls_M > 0).astype(float), self.other
+        if name == "recall":
+            return self.recalled_N.astype(float), self.real
+        if name == "density":
+            return self.balls_M / NEIGHBOURS, self.other
+        assert name == "coverage"
+        return self.covered_N.astype(float), self.real
 
 
-def radii(x_ND: np.ndarray, owner_N: np.ndarray) -> np.ndarray:
-    """[N] distance of each image to its NEIGHBOURS-th nearest image of another patient."""
-    within_NN = distances(x_ND, x_ND)
-    within_NN[owner_N[:, None] == owner_N[None, :]] = np.inf
-    return np.partition(within_NN, NEIGHBOURS - 1, axis=1)[:, NEIGHBOURS - 1]
+def radii(side: Side) -> np.ndarray:
+    """[N] distance of each image to its NEIGHBOURS-th nearest image of another patient; infinite without so many."""
+    radius_N = np.empty(len(side), dtype=np.float32)
+    for rows in side.blocks(len(side)):
+        within_nN = distances(side.x_ND[rows], side.x_ND)
+        within_nN[side.owner_N[rows, None] == side.owner_N[None, :]] = np.inf
+        radius_N[rows] = np.partition(within_nN, NEIGHBOURS - 1, axis=1)[:, NEIGHBOURS - 1]
+    return radius_N
 
 
-def of_images(name: str, real_synthetic: Balls) -> tuple[np.ndarray, bool]:
-    """A number for each image, whose mean is the metric; and whether the images are the real side's (else the other's).
+def neighbours(c: Comparison) -> tuple[Neighbours, Neighbours]:
+    """Of the samples, and of as many train patients, each with the test images as the real side.
 
-    Side a of ``real_synthetic`` is real. Precision and density are means over samples, recall and coverage over real
-    images.
+    Raises NotDone with fewer than MIN_PATIENTS on a side.
     """
-    in_real_NM, in_synthetic_NM = real_synthetic.b_in_a_NM, real_synthetic.a_in_b_NM
-    if name == "precision":
-        return in_real_NM.any(0).astype(float), False
-    if name == "recall":
-        return in_synthetic_NM.any(1).astype(float), True
-    if name == "density":
-        return in_real_NM.sum(0) / NEIGHBOURS, False
-    assert name == "coverage"
-    return in_real_NM.any(1).astype(float), True
+    c.require_patients(MIN_PATIENTS)
+
+    def compute() -> tuple[Neighbours, Neighbours]:
+        synthetic, train, test = c.matched()
+        radius_N = radii(test)
+        return Neighbours.of(test, synthetic, radius_N), Neighbours.of(test, train, radius_N)
+
+    return c.once("neighbours", compute)
 
 
-def mean_with_interval(values_N: np.ndarray, images: Images, replicates: int, random: np.random.Generator) -> Interval:
+def mean_with_interval(values_N: np.ndarray, side: Side, replicates: int, random: np.random.Generator) -> Interval:
     """The mean over images; its interval resamples patients, both manifolds being taken as they are."""
-    sums_P = sum_by_patient(values_N, images.owner_N, images.n_patients)
-    count_P = sum_by_patient(np.ones(len(images)), images.owner_N, images.n_patients)
-    w_RP = bootstrap_weights(images.n_patients, replicates, random)
+    sums_P = sum_by_patient(values_N, side.owner_N, side.n_patients)
+    count_P = np.bincount(side.owner_N, minlength=side.n_patients)
+    w_RP = bootstrap_weights(side.n_patients, replicates, random)
     low, high = percentile_interval((w_RP @ sums_P) / (w_RP @ count_P))
     return Interval(float(values_N.mean()), low, high)
 
@@ -83,30 +107,8 @@ def manifold_metric(name: str) -> Callable[[Comparison], Measurement]:
     """The metric ``name`` of NOTES; its floor is that of as many train patients against the test patients."""
 
     def metric(c: Comparison) -> Measurement:
-        n = min(c.train.n_patients, len(c.synthetic))
-        smallest = min(n, c.test.n_patients)
-        require(smallest >= MIN_PATIENTS, f"{smallest} patients on the smallest side; it takes {MIN_PATIENTS}")
-        keep = np.isin(c.train.patients_N, c.train.draw_patients(n, c.random()).names_P)
-        sides = (
-            (c.synthetic.select(np.arange(n)), c.synthetic_features[:n]),
-            (c.train.select(keep), c.train_features[keep]),
-        )
-        found = []
-        for other, features in sides:
-            values_N, real = of_images(name, Balls.of(c.test_features, c.test, features, other))
-            found.append(mean_with_interval(values_N, c.test if real else other, c.bootstrap, c.random()))
-        return Measurement(
-            name=name,
-            value=found[0].value,
-            low=found[0].low,
-            high=found[0].high,
-            floor=found[1],
-            unit="",
-            better="higher",
-            n_real=c.test.n_patients,
-            n_synthetic=n,
-            encoder=c.encoder.name,
-            note=f"{NOTES[name]}; k = {NEIGHBOURS}; depends on both sides' sizes, so compare with the floor",
-        )
+        result, floor = (mean_with_interval(*one.of_images(name), c.bootstrap, c.random()) for one in neighbours(c))
+        note = f"{NOTES[name]}; k = {NEIGHBOURS}; depends on both sides' sizes, so compare with the floor"
+        return Measurement.of(c, name, result, floor, c.n, note, better="higher")
 
     return metric

@@ -5,15 +5,20 @@ One file per metric. A metric is a function ``(Comparison) -> Measurement``; ``e
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 
+from imgsynth.evaluate.side import Side
 from imgsynth.measure.encoders import Encoder
 from imgsynth.measure.images import Images
+from imgsynth.measure.resampling import bootstrap_weights, recentred_interval
 from imgsynth.types import Grid
+
+T = TypeVar("T")
 
 
 class NotDone(Exception):
@@ -46,6 +51,16 @@ class Measurement:
     encoder: str | None  # None: computed on the voxels themselves
     note: str
 
+    @staticmethod
+    def of(
+        c: Comparison, name: str, result: Interval, floor: Interval, n_synthetic: int, note: str, *,
+        better: Literal["lower", "higher"] = "lower", unit: str = "", on_voxels: bool = False,
+    ) -> Measurement:  # fmt: skip
+        """Of the synthetic and the test images of ``c``."""
+        encoder = None if on_voxels else c.encoder.name
+        return Measurement(name, result.value, result.low, result.high, floor, unit, better,
+                           c.test.n_patients, n_synthetic, encoder, note)  # fmt: skip
+
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
@@ -64,10 +79,43 @@ class Comparison:
     grid: Grid
     bootstrap: int  # replicates
     seed: int
+    _shared: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
 
     def random(self) -> np.random.Generator:
         """A fresh generator: every metric is repeatable on its own, whichever others run."""
         return np.random.default_rng(self.seed)
+
+    @property
+    def n(self) -> int:
+        """Patients of the synthetic and of the train side where both must be as many, as a statistic is biased by n."""
+        return min(self.train.n_patients, self.synthetic.n_patients)
+
+    @property
+    def smallest(self) -> int:
+        """Patients on the smallest side."""
+        return min(self.n, self.test.n_patients)
+
+    def require_patients(self, least: int) -> None:
+        require(self.smallest >= least, f"{self.smallest} patients on the smallest side; it takes {least}")
+
+    def matched(self) -> tuple[Side, Side, Side]:
+        """Features of ``n`` synthetic images, of ``n`` train patients, and of the test patients."""
+        keep_N = self.train.drawn(self.n, self.random())
+        return (
+            Side.of(self.synthetic_features[: self.n], self.synthetic.patients_N[: self.n]),
+            Side.of(self.train_features[keep_N], self.train.patients_N[keep_N]),
+            Side.of(self.test_features, self.test.patients_N),
+        )
+
+    def matched_images(self) -> tuple[Images, Images, Images]:
+        """The images that ``matched`` has the features of."""
+        return self.synthetic.select(slice(self.n)), self.train.draw_patients(self.n, self.random()), self.test
+
+    def once(self, what: str, compute: Callable[[], T]) -> T:
+        """What several metrics share: computed by the first that asks for ``what``."""
+        if what not in self._shared:
+            self._shared[what] = compute()
+        return self._shared[what]
 
     @cached_property
     def test_features(self) -> np.ndarray:
@@ -101,6 +149,17 @@ class Comparison:
         for name, keep_N in kept.items():  # as cached_property keeps what it has computed
             part.__dict__[f"{name}_features"] = getattr(self, f"{name}_features")[keep_N]
         return part
+
+
+def distance_of_means(
+    a_PF: np.ndarray, b_QF: np.ndarray, distance: Callable[[np.ndarray, np.ndarray], np.ndarray],
+    replicates: int, random: np.random.Generator,
+) -> Interval:  # fmt: skip
+    """``distance`` [R] of the means [R, F] of two sides' patients, 0 or more; its interval resamples both sides."""
+    value = float(distance(a_PF.mean(0, keepdims=True), b_QF.mean(0, keepdims=True))[0])
+    w_RP, v_RQ = (bootstrap_weights(len(side), replicates, random) / len(side) for side in (a_PF, b_QF))
+    low, high = recentred_interval(value, distance(w_RP @ a_PF, v_RQ @ b_QF))
+    return Interval(value, max(low, 0.0), high)
 
 
 def require(condition: bool, why: str) -> None:

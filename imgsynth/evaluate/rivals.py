@@ -9,7 +9,6 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 
 from imgsynth.cohort.dataset import PatientDataset
 from imgsynth.evaluate.dp_classifier import classifier_plan, train_privately
@@ -17,7 +16,7 @@ from imgsynth.evaluate.metric import Comparison
 from imgsynth.evaluate.trivial import class_means, one_release
 from imgsynth.evaluate.utility import Rivals
 from imgsynth.measure.images import Images, synthetic_images
-from imgsynth.measure.small_cnn import shrunk
+from imgsynth.measure.small_cnn import probabilities, shrunk
 from imgsynth.schema import EvaluateConfig
 from imgsynth.training.run import Run
 
@@ -36,9 +35,8 @@ def rivals_of(run: Run, c: Comparison, settings: EvaluateConfig, extra_transform
     def dp_sgd(test: Images) -> np.ndarray:
         plan = classifier_plan(run.plan, len(patients))
         networks = [train_privately(patients, classes, plan) for _ in range(settings.classifier_seeds)]
-        x_NC = shrunk(test.x_NC)
-        with torch.inference_mode():
-            return np.stack([torch.cat([n(part).softmax(1) for part in x_NC.split(64)]).numpy() for n in networks])
+        x_NC = shrunk(test.x_NC).numpy()
+        return np.stack([probabilities(network, x_NC) for network in networks])
 
     return Rivals(trivial, dp_sgd)
 

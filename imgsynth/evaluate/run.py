@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -33,6 +33,7 @@ from imgsynth.measure.source import fresh_samples, real_images
 from imgsynth.schema import Config
 from imgsynth.training.run import Run, load_run
 
+T = TypeVar("T")
 FORMAT = "imgsynth-evaluation-1"
 SCOPE = "local: measured on private data without noise"
 METRICS: dict[str, Callable[[Comparison], Measurement]] = {
@@ -61,66 +62,81 @@ def evaluate(
 ) -> dict[str, Any]:  # fmt: skip
     """Every metric, of all and of each class, and the utility test; what cannot be measured is listed with its reason.
     JSON-able."""
-    metrics, not_done = _measured(c)
-    per_class = {}
-    if len(class_names) > 1:
-        for k, name in enumerate(console.track(class_names, "measuring by class")):
-            found, left_out = _measured(c.of_class(k))
-            per_class[name] = {"metrics": found, "not_done": left_out}
     classifiers = [ConvolutionalNetwork(classifier_seeds), ResidualNetwork(classifier_seeds),
                    LinearProbe(c.encoder), Boosted(c.encoder, classifier_seeds)]  # fmt: skip
-    attributes = attributes or {}
-    useful: dict[str, Any] = {}
-    by_group: list[dict[str, Any]] = []
-    try:
-        useful, trained, test = utility(
+    not_done: list[dict[str, str]] = []
+
+    def attempt(what: str, compute: Callable[[], T]) -> T | None:
+        try:
+            return compute()
+        except NotDone as reason:
+            not_done.append({"what": what, "why": str(reason)})
+            return None
+
+    def useful() -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        found, trained, test = utility(
             c.train, c.test, c.synthetic, classifiers, class_names, c.bootstrap, c.seed, rivals, shares
         )
-        by_group = scores_by_group(trained, test, attributes, c.bootstrap, c.seed)
-    except NotDone as reason:
-        not_done.append({"what": "utility (train on synthetic, test on real)", "why": str(reason)})
-    segmented: dict[str, Any] = {}
-    if c.grid.structures:
-        try:
-            segmented = segmentation_utility(
-                c.train, c.test, c.synthetic, c.grid.structures, c.bootstrap, classifier_seeds, c.seed
-            )
-        except NotDone as reason:
-            not_done.append({"what": "segmentation (train on synthetic, test on real)", "why": str(reason)})
-    detected: dict[str, Any] | None = None
-    try:
-        detected = detectability(c, [classifiers[0], classifiers[2]])
-    except NotDone as reason:
-        not_done.append({"what": "detectability (synthetic or real)", "why": str(reason)})
+        return found, scores_by_group(trained, test, attributes or {}, c.bootstrap, c.seed)
+
+    def segmented() -> dict[str, Any]:
+        return segmentation_utility(
+            c.train, c.test, c.synthetic, c.grid.structures, c.bootstrap, classifier_seeds, c.seed
+        )
+
+    parts: dict[str, Callable[[], Any]] = {
+        "features": lambda: (c.test_features, c.train_features, c.synthetic_features),
+        "metrics": lambda: _measured(c, not_done),
+        "metrics by class": lambda: _by_class(c, class_names),
+        "coverage by subgroup": lambda: coverage_by_group(c, attributes or {}, class_names),
+        "utility": lambda: attempt("utility (train on synthetic, test on real)", useful) or ({}, []),
+        "segmentation": lambda: (
+            attempt("segmentation (train on synthetic, test on real)", segmented) if c.grid.structures else None
+        ),
+        "detectability": lambda: attempt(
+            "detectability (synthetic or real)", lambda: detectability(c, [classifiers[0], classifiers[2]])
+        ),
+    }
+    found = {name: parts[name]() for name in console.each(list(parts), "evaluating")}
     return {
         "encoder": c.encoder.name,
         "n_real_patients": {"train": c.train.n_patients, "test": c.test.n_patients},
         "n_real_images": {"train": len(c.train), "test": len(c.test)},
         "n_synthetic": len(c.synthetic),
         "about_encoder": c.encoder.about,
-        "metrics": metrics,
-        "per_class": per_class,
+        "metrics": found["metrics"],
+        "per_class": found["metrics by class"],
         "histogram": histogram_json(c.test, c.synthetic, c.grid) if len(c.test) else None,
-        "utility": useful,
-        "segmentation": segmented,
-        "detectability": detected,
+        "utility": found["utility"][0],
+        "segmentation": found["segmentation"] or {},
+        "detectability": found["detectability"],
         "subgroups": {
             "smallest": SMALLEST,
-            "coverage": coverage_by_group(c, attributes, class_names),
-            "utility": by_group,
+            "coverage": found["coverage by subgroup"],
+            "utility": found["utility"][1],
         },
         "not_done": not_done,
     }
 
 
-def _measured(c: Comparison) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
-    metrics, not_done = [], []
-    for name, metric in metrics_for(c).items():
+def _measured(c: Comparison, not_done: list[dict[str, str]]) -> list[dict[str, Any]]:
+    """Every metric that ``c`` has; what cannot be measured is added to ``not_done``."""
+    metrics, found = metrics_for(c), []
+    for name in console.each(list(metrics), "measuring"):
         try:
-            metrics.append(metric(c).to_json())
+            found.append(metrics[name](c).to_json())
         except NotDone as reason:
             not_done.append({"what": name, "why": str(reason)})
-    return metrics, not_done
+    return found
+
+
+def _by_class(c: Comparison, class_names: Sequence[str]) -> dict[str, Any]:
+    per_class: dict[str, Any] = {}
+    for k, name in enumerate(console.each(class_names, "class")):
+        not_done: list[dict[str, str]] = []
+        if len(class_names) > 1:
+            per_class[name] = {"metrics": _measured(c.of_class(k), not_done), "not_done": not_done}
+    return per_class
 
 
 def evaluate_run(run_dir: Path, cfg: Config, extra_transforms: Sequence[Any] = ()) -> dict[str, Any]:

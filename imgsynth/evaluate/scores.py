@@ -12,11 +12,14 @@ BINS = 10  # of confidence, for the calibration error
 
 def weighted_auc(scores_N: np.ndarray, positive_N: np.ndarray, weights_RN: np.ndarray) -> np.ndarray:
     """[R] area under the ROC curve for each row of image weights; ties count half; NaN where a side has no weight."""
-    positives, negatives = scores_N[positive_N], scores_N[~positive_N]
-    wins = (positives[:, None] > negatives[None, :]) + 0.5 * (positives[:, None] == negatives[None, :])
-    w_pos, w_neg = weights_RN[:, positive_N], weights_RN[:, ~positive_N]
-    total = w_pos.sum(1) * w_neg.sum(1)
-    area = ((w_pos @ wins) * w_neg).sum(1)
+    order = np.argsort(scores_N)
+    first_N = np.concatenate([[True], np.diff(scores_N[order]) > 0])  # of equal scores
+    starts = np.flatnonzero(first_N[: len(order)])
+    sorted_RN, positive = weights_RN[:, order], positive_N[order]
+    pos_RG, neg_RG = (np.add.reduceat(sorted_RN * side, starts, axis=1) for side in (positive, ~positive))
+    below_RG = np.cumsum(neg_RG, axis=1) - neg_RG
+    total = pos_RG.sum(1) * neg_RG.sum(1)
+    area = (pos_RG * (below_RG + 0.5 * neg_RG)).sum(1)
     return np.divide(area, total, out=np.full(len(total), np.nan), where=total > 0)
 
 

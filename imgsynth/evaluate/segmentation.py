@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from imgsynth.cohort.masks import label_map
 from imgsynth.evaluate.metric import NotDone
 from imgsynth.measure.images import Images
-from imgsynth.measure.resampling import bootstrap_weights, percentile_interval, sum_by_patient
+from imgsynth.measure.resampling import bootstrap_weights, mean_by_patient, value_and_interval
 from imgsynth.types import Structure
 
 MIN_PATIENTS = 5  # with a mask, on every side
@@ -56,9 +56,9 @@ def segmentation_utility(
     results = []
     for side, images in sides.items():
         rows = [
-            {"name": structure.name, "dice": _interval(dice_SRM[side].mean(0)[:, m]),
+            {"name": structure.name, "dice": value_and_interval(dice_SRM[side].mean(0)[:, m]),
              "by_seed": dice_SRM[side][:, 0, m].tolist(),
-             "gap_to_real": _interval(gap_RM[:, m]) if side == "synthetic" else None}
+             "gap_to_real": value_and_interval(gap_RM[:, m]) if side == "synthetic" else None}
             for m, structure in enumerate(structures)
         ]  # fmt: skip
         results.append({"trained_on": side, "n_train": len(images), "seeds": seeds, "structures": rows})
@@ -115,12 +115,6 @@ def dice(found_N: np.ndarray, true_N: np.ndarray, structures: int) -> np.ndarray
 
 def _by_patient(dice_NM: np.ndarray, test: Images, weights_RP: np.ndarray) -> np.ndarray:
     """[1 + R, m] the mean over patients of their mean over images; entry 0 is the test set itself."""
-    images_P = np.bincount(test.owner_N)
-    patient_PM = sum_by_patient(dice_NM, test.owner_N, test.n_patients) / images_P[:, None]
+    patient_PM = mean_by_patient(dice_NM, test.owner_N, test.n_patients)
     everyone_RP = np.vstack([np.ones(test.n_patients), weights_RP])
     return everyone_RP @ patient_PM / everyone_RP.sum(1, keepdims=True)
-
-
-def _interval(values_R: np.ndarray) -> dict[str, float]:
-    low, high = percentile_interval(values_R[1:])
-    return {"value": float(values_R[0]), "low": low, "high": high}

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from imgsynth.evaluate.metric import Comparison, Interval, Measurement, require
-from imgsynth.measure.images import Images
-from imgsynth.measure.resampling import bootstrap_weights, recentred_interval, sum_by_patient
+from imgsynth.evaluate.metric import Comparison, Measurement, distance_of_means, require
+from imgsynth.measure.images import Images, in_blocks
+from imgsynth.measure.resampling import mean_by_patient
 
 MIN_PATIENTS = 5
 SMALLEST = 8  # voxels along each axis of a region
@@ -51,10 +51,9 @@ def spectra(x_Nab: np.ndarray) -> np.ndarray:
 
 
 def _of_patients(images: Images) -> np.ndarray:
-    """[P, F] summed spectra of each patient's images, all planes one after another."""
-    found = np.concatenate([spectra(plane) for plane in planes_of(images.x_NC)], axis=1)
-    mean = sum_by_patient(found, images.owner_N, images.n_patients)
-    return mean / sum_by_patient(np.ones(len(images)), images.owner_N, images.n_patients)[:, None]
+    """[P, F] mean spectra of each patient's images, all planes one after another."""
+    found = in_blocks(lambda x_NC: np.concatenate([spectra(plane) for plane in planes_of(x_NC)], axis=1), images.x_NC)
+    return mean_by_patient(found, images.owner_N, images.n_patients)
 
 
 def decibels(a_RF: np.ndarray, b_RF: np.ndarray) -> np.ndarray:
@@ -63,39 +62,22 @@ def decibels(a_RF: np.ndarray, b_RF: np.ndarray) -> np.ndarray:
     return np.abs(10 * np.log10((a_RF + tiny) / (b_RF + tiny))).mean(1)
 
 
-def spectrum_with_interval(
-    a_PF: np.ndarray, b_QF: np.ndarray, replicates: int, random: np.random.Generator
-) -> Interval:  # fmt: skip
-    value = float(decibels(a_PF.mean(0, keepdims=True), b_QF.mean(0, keepdims=True))[0])
-    w_RP, v_RQ = (bootstrap_weights(len(side), replicates, random) / len(side) for side in (a_PF, b_QF))
-    low, high = recentred_interval(value, decibels(w_RP @ a_PF, v_RQ @ b_QF))
-    return Interval(value, max(low, 0.0), high)
-
-
 def spectrum_distance(c: Comparison) -> Measurement:
     """Decibels between the mean noise power spectra of samples and test patients; floor between train and test."""
     shape = c.test.x_NC.shape[2:]
     require(min(shape) >= SMALLEST, f"images of {shape} voxels; a spectrum takes {SMALLEST} along each axis")
-    n = min(c.train.n_patients, len(c.synthetic))
-    smallest = min(n, c.test.n_patients)
-    require(smallest >= MIN_PATIENTS, f"{smallest} patients on the smallest side; it takes {MIN_PATIENTS}")
-    test = _of_patients(c.test)
-    synthetic = _of_patients(c.synthetic.select(np.arange(n)))
-    train = _of_patients(c.train.draw_patients(n, c.random()))
-    found = spectrum_with_interval(synthetic, test, c.bootstrap, c.random())
+    c.require_patients(MIN_PATIENTS)
+    synthetic, train, test = (_of_patients(images) for images in c.matched_images())
     finest = np.split(10 * np.log10(synthetic.mean(0) / test.mean(0)), len(planes_of(c.test.x_NC[:1])))
     high = float(np.mean([plane[-max(1, len(plane) // 4) :].mean() for plane in finest]))
-    return Measurement(
-        name="noise_power_spectrum",
-        value=found.value,
-        low=found.low,
-        high=found.high,
-        floor=spectrum_with_interval(train, test, c.bootstrap, c.random()),
-        unit="dB",
-        better="lower",
-        n_real=c.test.n_patients,
-        n_synthetic=n,
-        encoder=None,
-        note=f"mean over frequencies of the absolute difference; the finest quarter has {high:+.1f} dB of the real "
+    return Measurement.of(
+        c,
+        "noise_power_spectrum",
+        distance_of_means(synthetic, test, decibels, c.bootstrap, c.random()),
+        distance_of_means(train, test, decibels, c.bootstrap, c.random()),
+        c.n,
+        f"mean over frequencies of the absolute difference; the finest quarter has {high:+.1f} dB of the real "
         "(below 0: blur; above: noise or checkerboards)",
+        unit="dB",
+        on_voxels=True,
     )

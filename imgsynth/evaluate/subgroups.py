@@ -12,13 +12,12 @@ from typing import Any
 import numpy as np
 
 from imgsynth.cohort.manifest import Manifest
-from imgsynth.evaluate.manifold import MIN_PATIENTS as MIN_SIDE
-from imgsynth.evaluate.manifold import Balls, mean_with_interval, of_images
-from imgsynth.evaluate.metric import Comparison
+from imgsynth.evaluate.manifold import mean_with_interval, neighbours
+from imgsynth.evaluate.metric import Comparison, NotDone
 from imgsynth.evaluate.scores import macro_auc
 from imgsynth.evaluate.utility import REAL, SYNTHETIC, Trained
 from imgsynth.measure.images import Images
-from imgsynth.measure.resampling import bootstrap_weights, percentile_interval
+from imgsynth.measure.resampling import bootstrap_weights, value_and_interval
 
 SMALLEST = 10  # patients; smaller groups are suppressed: their numbers would be about persons
 Attributes = Mapping[str, Mapping[str, str | None]]  # by attribute, each patient's value (None: unknown)
@@ -80,8 +79,8 @@ def scores_by_group(
                 )
                 for one in (real, synthetic)
             ]
-            row["results"].append({"classifier": name, "real": _interval(auc[0]), "synthetic": _interval(auc[1]),
-                                   "gap": _interval(auc[0] - auc[1])})  # fmt: skip
+            found = {"real": auc[0], "synthetic": auc[1], "gap": auc[0] - auc[1]}
+            row["results"].append({"classifier": name} | {of: value_and_interval(a_R) for of, a_R in found.items()})
     return rows
 
 
@@ -91,13 +90,10 @@ def coverage_by_group(c: Comparison, attributes: Attributes, class_names: Sequen
 
     [{"attribute", "value", "n_patients", "coverage", "floor", "lost"}]; empty where a side has too few patients.
     """
-    n = min(c.train.n_patients, len(c.synthetic))
-    if min(n, c.test.n_patients) < MIN_SIDE:
+    try:
+        samples, patients = neighbours(c)
+    except NotDone:
         return []
-    keep = np.isin(c.train.patients_N, c.train.draw_patients(n, c.random()).names_P)
-    samples = Balls.of(c.test_features, c.test, c.synthetic_features[:n], c.synthetic.select(np.arange(n)))
-    patients = Balls.of(c.test_features, c.test, c.train_features[keep], c.train.select(keep))
-    covered_N, floor_N = (of_images("coverage", balls)[0] for balls in (samples, patients))
     groups = groups_of(c.test, attributes)
     if len(class_names) > 1:
         groups += [("label", class_names[k], c.test.y_N == k) for k in np.unique(c.test.y_N)]
@@ -107,15 +103,11 @@ def coverage_by_group(c: Comparison, attributes: Attributes, class_names: Sequen
             rows.append({"attribute": attribute, "value": value, "n_patients": None,
                          "why_not": f"fewer than {SMALLEST} patients"})  # fmt: skip
             continue
-        part = c.test.select(mask_N)
+        part = samples.real.select(mask_N)
         found, floor = (
-            mean_with_interval(of_N[mask_N], part, c.bootstrap, c.random()) for of_N in (covered_N, floor_N)
+            mean_with_interval(one.of_images("coverage")[0][mask_N], part, c.bootstrap, c.random())
+            for one in (samples, patients)
         )
         rows.append({"attribute": attribute, "value": value, "n_patients": part.n_patients, "coverage": vars(found),
                      "floor": vars(floor), "lost": found.high < floor.low})  # fmt: skip
     return rows
-
-
-def _interval(values_R: np.ndarray) -> dict[str, float]:
-    low, high = percentile_interval(values_R[1:])
-    return {"value": float(values_R[0]), "low": low, "high": high}

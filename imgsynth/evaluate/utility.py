@@ -8,7 +8,7 @@ Intervals resample test patients, and differences are of the same resamples (pai
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,11 +19,10 @@ from imgsynth.evaluate.classifiers import Classifier
 from imgsynth.evaluate.metric import require
 from imgsynth.evaluate.scores import SCORES, macro_auc
 from imgsynth.measure.images import Images
-from imgsynth.measure.resampling import bootstrap_weights, percentile_interval
+from imgsynth.measure.resampling import bootstrap_weights, value_and_interval
 
 MIN_PATIENTS = 5  # of each class, in each of train, test and synthetic
 SYNTHETIC, REAL, BOTH, TRIVIAL, DP_SGD = "synthetic", "real", "real + synthetic", "trivial generator", "real (DP-SGD)"
-SHARES = (0.05, 0.1, 0.25, 1.0)  # of the real train patients, for the curve
 
 Outcome = dict[str, np.ndarray]  # for each of SCORES [1 + R]: the test set itself, then its resamples
 
@@ -86,16 +85,19 @@ def utility(
         f"{len(kept)} class(es) have {MIN_PATIENTS} patients each in train, test and synthetic; it takes two",
     )
     train, test, synthetic = (_relabelled(side, kept) for side in (train, test, synthetic))
-    sets = {SYNTHETIC: synthetic, REAL: train, BOTH: _joined(train, synthetic)}
+    sets = {SYNTHETIC: synthetic, REAL: train}
     if rivals.trivial is not None:
         sets[TRIVIAL] = _relabelled(rivals.trivial, kept)
     weights_RN = bootstrap_weights(test.n_patients, replicates, np.random.default_rng(seed))[:, test.owner_N]
 
-    trained = [
-        _fit(classifier, on, images, test, len(kept))
-        for classifier in console.each(classifiers, "training classifiers")
-        for on, images in sets.items()
-    ]
+    trained: list[Trained] = []
+    curve: list[dict[str, Any]] = []
+    for classifier in classifiers:
+        desk = Desk.of(classifier, sets, test, len(kept))
+        done = {on: desk.fit(on) for on in console.each([*sets, BOTH], f"training a {classifier.name} on")}
+        trained += done.values()
+        if classifier is classifiers[0]:
+            curve = _curve(desk, done, train, weights_RN, shares, seed)
     if rivals.dp_sgd is not None:
         scores_SNK = rivals.dp_sgd(test)[:, :, kept]
         total = scores_SNK.sum(2, keepdims=True)
@@ -104,7 +106,6 @@ def utility(
         )
     outcomes = {(one.classifier, one.trained_on): one.outcome(weights_RN) for one in trained}
     results = [_row(one, outcomes) for one in trained]
-    curve = _curve(classifiers, train, synthetic, test, len(kept), weights_RN, shares, seed)
     found = {
         "classes": [names[k] for k in kept],
         "classes_left_out": [name for k, name in enumerate(names) if k not in kept],
@@ -119,9 +120,31 @@ def utility(
     return found, trained, test
 
 
-def _fit(classifier: Classifier, on: str, images: Images, test: Images, classes: int) -> Trained:
-    scores = [classifier.scores(images.x_NC, images.y_N, test.x_NC, classes, seed) for seed in range(classifier.seeds)]
-    return Trained(classifier.name, classifier.encoder, on, len(images), np.stack(scores), test.y_N)
+@dataclass(frozen=True, eq=False)
+class Desk:
+    """What one classifier sees of the images that it is to be trained on, by set, and of the test images."""
+
+    classifier: Classifier
+    sets: dict[str, tuple[np.ndarray, np.ndarray]]  # what is seen of the images, and their labels
+    test: np.ndarray
+    y_N: np.ndarray
+    classes: int
+
+    @staticmethod
+    def of(classifier: Classifier, sets: Mapping[str, Images], test: Images, classes: int) -> Desk:
+        seen = {on: (classifier.seen(images.x_NC), images.y_N) for on, images in sets.items()}
+        return Desk(classifier, seen, classifier.seen(test.x_NC), test.y_N, classes)
+
+    def fit(self, on: str, keep_N: np.ndarray | slice = slice(None)) -> Trained:
+        """The classifier trained on a set, or on BOTH; of REAL images on those of ``keep_N`` alone."""
+        parts = [self.sets[name] for name in ((REAL, SYNTHETIC) if on == BOTH else (on,))]
+        if on in (REAL, BOTH):
+            parts[0] = parts[0][0][keep_N], parts[0][1][keep_N]
+        x_NC, y_N = (np.concatenate(side) if len(side) > 1 else side[0] for side in zip(*parts, strict=True))
+        scores = [
+            self.classifier.scores(x_NC, y_N, self.test, self.classes, seed) for seed in range(self.classifier.seeds)
+        ]
+        return Trained(self.classifier.name, self.classifier.encoder, on, len(y_N), np.stack(scores), self.y_N)
 
 
 def _row(one: Trained, outcomes: dict[tuple[str, str], Outcome]) -> dict[str, Any]:
@@ -135,7 +158,7 @@ def _row(one: Trained, outcomes: dict[tuple[str, str], Outcome]) -> dict[str, An
         "trained_on": one.trained_on,
         "n_train": one.n_train,
         "seeds": len(one.scores_SNK),
-        **{name: _interval(values_R) for name, values_R in mine.items()},
+        **{name: value_and_interval(values_R) for name, values_R in mine.items()},
         "auc_by_seed": [float(macro_auc(s_NK, one.y_N, np.ones((1, len(one.y_N))))[0]) for s_NK in one.scores_SNK],
         "gap_to_real": short,
         "over_trivial": over,
@@ -143,35 +166,34 @@ def _row(one: Trained, outcomes: dict[tuple[str, str], Outcome]) -> dict[str, An
 
 
 def _curve(
-    classifiers: Sequence[Classifier], train: Images, synthetic: Images, test: Images, classes: int,
-    weights_RN: np.ndarray, shares: Sequence[float], seed: int,
+    desk: Desk, done: Mapping[str, Trained], train: Images, weights_RN: np.ndarray, shares: Sequence[float], seed: int
 ) -> list[dict[str, Any]]:  # fmt: skip
-    """AUC of the first of ``classifiers`` on a share of the train patients, alone and with all synthetic images."""
+    """AUC of a classifier on a share of the train patients, alone and with all synthetic images; of all of them it has
+    been ``done``."""
     rows: list[dict[str, Any]] = []
-    for share in shares if classifiers else ():
-        part = _share_of(train, share, classes, np.random.default_rng(seed))
-        if part is None:
+    for share in console.each(list(shares), f"training a {desk.classifier.name} on a share of the patients"):
+        keep_N = _share_of(train, share, desk.classes, np.random.default_rng(seed))
+        if keep_N is None:
             rows.append({"share": share, "why_not": f"fewer than {MIN_PATIENTS} patients of some class"})
             continue
         alone, both = (
-            _fit(classifiers[0], on, images, test, classes).outcome(weights_RN)["auc"]
-            for on, images in ((REAL, part), (BOTH, _joined(part, synthetic)))
+            (done[on] if keep_N.all() else desk.fit(on, keep_N)).outcome(weights_RN)["auc"] for on in (REAL, BOTH)
         )
-        rows.append({"share": share, "n_patients": part.n_patients, "classifier": classifiers[0].name,
-                     "real": _interval(alone), "real_and_synthetic": _interval(both),
-                     "gain": _difference(both, alone)})  # fmt: skip
+        rows.append({"share": share, "n_patients": len(np.unique(train.patients_N[keep_N])),
+                     "classifier": desk.classifier.name, "real": value_and_interval(alone),
+                     "real_and_synthetic": value_and_interval(both), "gain": _difference(both, alone)})  # fmt: skip
     return rows
 
 
-def _share_of(train: Images, share: float, classes: int, random: np.random.Generator) -> Images | None:
-    """That share of each class's patients, at least MIN_PATIENTS; None where there are not so many."""
+def _share_of(train: Images, share: float, classes: int, random: np.random.Generator) -> np.ndarray | None:
+    """[N] images of that share of each class's patients, at least MIN_PATIENTS; None where there are not so many."""
     chosen: list[str] = []
     for k in range(classes):
         names = np.unique(train.patients_N[train.y_N == k])
         if len(names) < MIN_PATIENTS:
             return None
         chosen += random.choice(names, max(MIN_PATIENTS, round(share * len(names))), replace=False).tolist()
-    return train.of_patients(np.array(chosen))
+    return np.isin(train.patients_N, chosen)
 
 
 def _sentences(results: Sequence[dict[str, Any]], curve: Sequence[dict[str, Any]]) -> list[str]:
@@ -199,19 +221,10 @@ def _sentences(results: Sequence[dict[str, Any]], curve: Sequence[dict[str, Any]
     return said
 
 
-def _joined(a: Images, b: Images) -> Images:
-    x_NC = np.concatenate([a.x_NC, b.x_NC.astype(a.x_NC.dtype)])
-    return Images(x_NC, np.concatenate([a.y_N, b.y_N]), np.concatenate([a.patients_N, b.patients_N]))
-
-
 def _relabelled(images: Images, kept: list[int]) -> Images:
-    images = images.select(np.isin(images.y_N, kept))
+    keep_N = np.isin(images.y_N, kept)
+    images = images if keep_N.all() else images.select(keep_N)
     return Images(images.x_NC, np.searchsorted(kept, images.y_N), images.patients_N)
-
-
-def _interval(values_R: np.ndarray) -> dict[str, float]:
-    low, high = percentile_interval(values_R[1:])
-    return {"value": float(values_R[0]), "low": low, "high": high}
 
 
 def _difference(a_R: np.ndarray, b_R: np.ndarray) -> dict[str, float]:
@@ -219,4 +232,4 @@ def _difference(a_R: np.ndarray, b_R: np.ndarray) -> dict[str, float]:
     gap_R = a_R - b_R
     known_R = gap_R[1:][np.isfinite(gap_R[1:])]
     tail = min((known_R <= 0).sum(), (known_R >= 0).sum())
-    return _interval(gap_R) | {"p": float(min(1.0, 2 * (tail + 1) / (len(known_R) + 1)))}
+    return value_and_interval(gap_R) | {"p": float(min(1.0, 2 * (tail + 1) / (len(known_R) + 1)))}

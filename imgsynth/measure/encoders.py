@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from imgsynth import console
 from imgsynth.features.networks import efficientnet_lite, random_convolutions
 from imgsynth.files import write_bytes
 from imgsynth.types import Fault, InputError
@@ -76,7 +77,7 @@ class Encoder(ABC):
             raise ValueError(f"Expected images [N, 1, {self.dims} spatial axes], got shape {x_NC.shape}.")
         parts = [
             self._features(torch.from_numpy(np.ascontiguousarray(x_NC[i : i + batch])).float()).numpy()
-            for i in range(0, len(x_NC), batch)
+            for i in console.track(range(0, len(x_NC), batch), "encoding")
         ]
         return np.concatenate(parts) if parts else np.zeros((0, 0), dtype=np.float32)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +11,20 @@ import numpy as np
 # Shape legend: N images, P patients, C = 1 channel, M structures of a mask, * the two or three spatial axes.
 
 HALF_FROM = 1 << 28  # voxels in a set of synthetic images; from 1 GiB on it is stored in half precision
+
+
+AT_ONCE = 1 << 22  # values of images that are worked on at once
+
+
+def in_blocks(of_images: Callable[[np.ndarray], np.ndarray], x_NC: np.ndarray) -> np.ndarray:
+    """``of_images(x_NC)``, which says something of each image alone, a few images at a time and in single precision."""
+    size = max(1, AT_ONCE // max(1, math.prod(x_NC.shape[1:])))
+    first = of_images(x_NC[:size].astype(np.float32, copy=False))
+    out = np.empty((len(x_NC), *first.shape[1:]), dtype=first.dtype)
+    out[:size] = first
+    for i in range(size, len(x_NC), size):
+        out[i : i + size] = of_images(x_NC[i : i + size].astype(np.float32, copy=False))
+    return out
 
 
 def stored_as(n: int, shape: tuple[int, ...]) -> type:
@@ -70,8 +85,8 @@ class Images:
     def n_patients(self) -> int:
         return len(self.names_P)
 
-    def select(self, keep_N: np.ndarray) -> Images:
-        """The images that an index array or a mask picks."""
+    def select(self, keep_N: np.ndarray | slice) -> Images:
+        """The images that an index array, a mask or a slice picks; a slice copies nothing."""
         masks = None if self.masks_NM is None else self.masks_NM[keep_N]
         return Images(self.x_NC[keep_N], self.y_N[keep_N], self.patients_N[keep_N], masks)
 
@@ -81,8 +96,12 @@ class Images:
 
     def draw_patients(self, n: int, random: np.random.Generator) -> Images:
         """All images of ``n`` patients drawn without replacement (of all of them when there are no more than ``n``)."""
+        return self if n >= self.n_patients else self.select(self.drawn(n, random))
+
+    def drawn(self, n: int, random: np.random.Generator) -> np.ndarray:
+        """[N] which images ``draw_patients`` takes."""
         names = self.names_P
-        return self if n >= len(names) else self.of_patients(random.choice(names, n, replace=False))
+        return np.isin(self.patients_N, names if n >= len(names) else random.choice(names, n, replace=False))
 
     def with_images(self, x_NC: np.ndarray) -> Images:
         return Images(x_NC, self.y_N, self.patients_N, self.masks_NM)

@@ -7,6 +7,7 @@ patients is recomputed for all resamples by one matrix product.
 from __future__ import annotations
 
 import numpy as np
+from scipy.sparse import csr_array
 from scipy.special import betaincinv
 
 LEVEL = 0.95  # of every interval that says nothing else
@@ -15,6 +16,11 @@ LEVEL = 0.95  # of every interval that says nothing else
 def bootstrap_weights(n_patients: int, replicates: int, random: np.random.Generator) -> np.ndarray:
     """[R, P] counts: each row is n_patients draws with replacement from n_patients patients (Efron's bootstrap)."""
     return random.multinomial(n_patients, np.full(n_patients, 1.0 / n_patients), size=replicates).astype(np.float64)
+
+
+def mean_by_patient(values_N: np.ndarray, owner_N: np.ndarray, n_patients: int) -> np.ndarray:
+    """[P, F] means of ``values_N`` [N, F] over the images of each patient."""
+    return sum_by_patient(values_N, owner_N, n_patients) / np.bincount(owner_N, minlength=n_patients)[:, None]
 
 
 def percentile_interval(replicates_R: np.ndarray, level: float = LEVEL) -> tuple[float, float]:
@@ -33,6 +39,12 @@ def recentred_interval(value: float, replicates_R: np.ndarray, level: float = LE
     return value + low, value + high
 
 
+def value_and_interval(values_R: np.ndarray) -> dict[str, float]:
+    """{"value", "low", "high"} of a statistic: the first entry is of the sample itself, the others of its resamples."""
+    low, high = percentile_interval(values_R[1:])
+    return {"value": float(values_R[0]), "low": low, "high": high}
+
+
 def clopper_pearson(successes: int, trials: int, level: float = LEVEL) -> tuple[float, float]:
     """Exact two-sided interval of a binomial proportion (Clopper & Pearson 1934); (0, 1) without trials."""
     alpha = 1 - level
@@ -43,6 +55,9 @@ def clopper_pearson(successes: int, trials: int, level: float = LEVEL) -> tuple[
 
 def sum_by_patient(values_N: np.ndarray, owner_N: np.ndarray, n_patients: int) -> np.ndarray:
     """[P, ...] sums of ``values_N`` [N, ...] over the images of each patient."""
-    sums = np.zeros((n_patients, *values_N.shape[1:]), dtype=np.float64)
-    np.add.at(sums, owner_N, values_N)
-    return sums
+    ends = np.cumsum(np.bincount(owner_N, minlength=n_patients))
+    of_patient = csr_array(
+        (np.ones(len(owner_N)), np.argsort(owner_N, kind="stable"), np.concatenate([[0], ends])),
+        shape=(n_patients, len(owner_N)),
+    )
+    return (of_patient @ values_N.reshape(len(owner_N), -1)).reshape(n_patients, *values_N.shape[1:])

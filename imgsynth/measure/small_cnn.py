@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 
 import numpy as np
@@ -12,6 +13,8 @@ from torch.nn import functional as F
 CHANNELS = (1, 16, 32, 64)
 STEPS, BATCH, LEARNING_RATE = 120, 32, 2e-3
 LONGEST = 64  # voxels: longer axes are averaged down
+MOST = 1 << 21  # voxels in a batch: of 64³ it takes 8 volumes, up to 40³ all BATCH
+AT_ONCE = 1 << 20  # voxels that go through a network at once: its activations then stay in the processor's caches
 
 
 class SmallCNN(nn.Module):
@@ -63,21 +66,38 @@ class SmallResNet(nn.Module):
 
 
 def shrunk(x_NC: np.ndarray) -> Tensor:
-    """Images with no axis over LONGEST voxels."""
+    """Images with no axis over LONGEST voxels, in single precision."""
     x = torch.from_numpy(np.ascontiguousarray(x_NC, dtype=np.float32))
+    if max(x.shape[2:]) <= LONGEST:
+        return x
     pool = nn.AdaptiveAvgPool2d if x.ndim == 4 else nn.AdaptiveAvgPool3d
     return pool(tuple(min(axis, LONGEST) for axis in x.shape[2:]))(x)
 
 
+def probabilities(network: nn.Module, x_NC: np.ndarray) -> np.ndarray:
+    """[N, classes] of images as ``shrunk`` gives them."""
+    with torch.inference_mode():
+        parts = torch.from_numpy(x_NC).split(_at_once(x_NC.shape))
+        return torch.cat([network(part).softmax(1) for part in parts]).numpy()
+
+
+def _at_once(shape: tuple[int, ...]) -> int:
+    return max(1, AT_ONCE // math.prod(shape[2:]))
+
+
 def train(network: nn.Module, x_NC: np.ndarray, y_N: np.ndarray, classes: int) -> nn.Module:
-    """``network`` after STEPS steps of Adam on class-balanced batches. Draws from torch's own generator."""
+    """``network`` after STEPS steps of Adam on class-balanced batches of BATCH images (fewer where they are large).
+
+    Draws from torch's own generator. A batch goes through in parts, whose gradients are added up: the same step.
+    """
     x, y = shrunk(x_NC), torch.from_numpy(y_N).long()
+    batch = min(BATCH, MOST // math.prod(x.shape[2:]))
     adam = torch.optim.Adam(network.parameters(), lr=LEARNING_RATE)
     balance_N = 1.0 / torch.bincount(y, minlength=classes).float()[y]
     for _ in range(STEPS):
-        pick = torch.multinomial(balance_N, BATCH, replacement=True)
-        loss = F.cross_entropy(network(x[pick]), y[pick])
+        pick = torch.multinomial(balance_N, batch, replacement=True)
         adam.zero_grad()
-        loss.backward()
+        for part in pick.split(_at_once(x.shape)):
+            (F.cross_entropy(network(x[part]), y[part], reduction="sum") / batch).backward()
         adam.step()
     return network

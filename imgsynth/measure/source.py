@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from imgsynth import console
 from imgsynth.cohort.dataset import PatientDataset
 from imgsynth.cohort.grid import grid_of
 from imgsynth.cohort.manifest import Manifest
@@ -79,6 +80,6 @@ def fresh_samples(run: Run, n: int, seed: int) -> Images:
     random = torch.Generator().manual_seed(seed)
     shape = run.grid.channels, *run.grid.shape
     x_NC: np.ndarray = np.empty((n, *shape), dtype=stored_as(n, shape))
-    for i in range(0, n, AT_ONCE):
+    for i in console.track(range(0, n, AT_ONCE), "sampling"):
         x_NC[i : i + AT_ONCE] = generate(run, labels_N[i : i + AT_ONCE], random)
     return synthetic_images(x_NC, labels_N)
