@@ -24,3 +24,17 @@ def test_each_names_what_is_at_work_at_a_terminal(monkeypatch: pytest.MonkeyPatc
 
 def test_each_is_silent_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     assert shown(False, monkeypatch) == (["logan", "domias/[pca]"], "")
+
+
+def test_a_loop_within_a_loop_is_a_second_line_and_the_screen_is_free_afterwards(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stream = io.StringIO()
+    monkeypatch.setattr(console, "err", Console(file=stream, force_terminal=True, width=100))
+    seen = [(a, b) for a in console.each("xy", "outer") for b in console.track(range(2), "inner")]
+    assert seen == [("x", 0), ("x", 1), ("y", 0), ("y", 1)]
+    assert "outer: y" in stream.getvalue() and "inner" in stream.getvalue()
+    with pytest.raises(KeyError):
+        for _ in console.each("xy", "outer"):
+            raise KeyError
+    assert list(console.each("z", "again")) == ["z"] and console._shown is None

@@ -30,6 +30,9 @@ class Memory(Classifier):
 
     name, encoder, seeds = "memory", None, 1
 
+    def seen(self, x_NC: np.ndarray) -> np.ndarray:
+        return x_NC
+
     def scores(self, x_NC: np.ndarray, y_N: np.ndarray, x_MC: np.ndarray, classes: int, seed: int) -> np.ndarray:
         known = {x.tobytes(): y for x, y in zip(x_NC, y_N, strict=True)}
         p = np.array([known.get(x.tobytes(), 0.5) for x in x_MC], dtype=float)
@@ -40,7 +43,8 @@ def test_what_a_classifier_has_seen_is_not_what_it_is_asked() -> None:
     random = np.random.default_rng(0)
     sides = [Images(random.normal(size=(40, 1, 4, 4)), np.zeros(40, int), np.repeat([f"{s}{i}" for i in range(20)], 2))
              for s in "ab"]  # fmt: skip
-    assert told_apart(*sides, Memory(), 50, random)["value"] == 0.5
+    seen_N = np.concatenate([side.x_NC for side in sides])
+    assert told_apart(*sides, Memory(), seen_N, 50, random)["value"] == 0.5
     # two images of a patient are in one half
     half_N = halves(sides[0], random)
     assert (half_N[::2] == half_N[1::2]).all() and half_N.sum() == 20

@@ -5,13 +5,18 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from imgsynth.evaluate.kid import kernel_sums, kid_with_interval, weighted_mmd
-from imgsynth.measure.images import Images
+from imgsynth.evaluate import side
+from imgsynth.evaluate.kid import kid_with_interval, weighted_mmd
+from imgsynth.evaluate.side import Side
 
 
-def owned(names: str) -> Images:
-    n = len(names)
-    return Images(np.zeros((n, 1, 2, 2)), np.zeros(n, dtype=int), np.array(list(names)))
+@pytest.fixture(params=[side.PAIRS, 9], ids=["one block", "many blocks"], autouse=True)
+def blocks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(side, "PAIRS", request.param)
+
+
+def owned(x_ND: np.ndarray, names: str) -> Side:
+    return Side.of(x_ND, np.array(list(names)))
 
 
 def kernel(a: np.ndarray, b: np.ndarray) -> float:
@@ -30,27 +35,24 @@ def naive_mmd(a: np.ndarray, who_a: str, b: np.ndarray, who_b: str) -> float:
 def test_agrees_with_a_double_loop(who_a: str, who_b: str) -> None:
     random = np.random.default_rng(0)
     a, b = random.standard_normal((7, 4)), random.standard_normal((5, 4)) + 0.5
-    measured = kid_with_interval(a, owned(who_a), b, owned(who_b), 10, random).value
+    measured = kid_with_interval(owned(a, who_a), owned(b, who_b), 10, random).value
     assert measured == pytest.approx(naive_mmd(a, who_a, b, who_b), rel=1e-10)
 
 
 def test_a_resample_never_pairs_a_patient_with_its_own_copy() -> None:
     random = np.random.default_rng(1)
     a, b = random.standard_normal((4, 3)), random.standard_normal((3, 3))
-    side_a, side_b = owned("abcd"), owned("xyz")
-    sums = kernel_sums(a, side_a, a, side_a), kernel_sums(b, side_b, b, side_b), kernel_sums(a, side_a, b, side_b)
     weights = np.array([[2.0, 0.0, 1.0, 1.0]]), np.array([[1.0, 1.0, 1.0]])
-    measured = weighted_mmd(*sums, np.ones(4), np.ones(3), *weights)[0]
+    measured = weighted_mmd(owned(a, "abcd"), weights[0], owned(b, "xyz"), weights[1])[0]
     assert measured == pytest.approx(naive_mmd(a[[0, 0, 2, 3]], "aacd", b, "xyz"), rel=1e-10)
 
 
 def test_is_unbiased_where_the_biased_estimate_is_not() -> None:
     random = np.random.default_rng(2)
     same = [
-        kid_with_interval(random.standard_normal((12, 4)), owned("abcdefghijkl"),
-                          random.standard_normal((12, 4)), owned("abcdefghijkl"), 1, random).value
+        kid_with_interval(*(owned(random.standard_normal((12, 4)), "abcdefghijkl") for _ in "ab"), 1, random).value
         for _ in range(600)
-    ]  # fmt: skip
+    ]
     error = np.std(same) / np.sqrt(len(same))
     assert abs(np.mean(same)) < 4 * error
     with_own_pairs = np.mean([kernel(x, x) for x in random.standard_normal((2000, 4))]) - 1.0
@@ -62,9 +64,16 @@ def test_interval_is_about_patients() -> None:
     random = np.random.default_rng(3)
     a, b = random.standard_normal((20, 4)), random.standard_normal((20, 4)) + 0.4
     names = "abcdefghijklmnopqrst"
-    once = kid_with_interval(a, owned(names), b, owned(names), 300, np.random.default_rng(0))
+    once = kid_with_interval(owned(a, names), owned(b, names), 300, np.random.default_rng(0))
     often = [np.repeat(x, 4, axis=0) for x in (a, b)]
     names4 = "".join(c * 4 for c in names)
-    again = kid_with_interval(often[0], owned(names4), often[1], owned(names4), 300, np.random.default_rng(0))
+    again = kid_with_interval(*(owned(x, names4) for x in often), 300, np.random.default_rng(0))
     assert (once.value, once.low, once.high) == pytest.approx((again.value, again.low, again.high))
     assert once.low < once.value < once.high
+
+
+def test_a_resample_of_one_patient_alone_has_no_estimate() -> None:
+    x = np.random.default_rng(4).standard_normal((3, 4))
+    w = np.array([[3.0, 0.0, 0.0], [1.0, 1.0, 1.0]])
+    found = weighted_mmd(owned(x, "abc"), w, owned(x, "xyz"), np.ones((2, 3)))
+    assert np.isnan(found[0]) and np.isfinite(found[1])

@@ -111,8 +111,10 @@ def test_network_in_three_dimensions_learns_and_leaves_the_global_random_state_a
     x_NC[y_N == 1, :, 2:6, 20:60, 3:7] += 0.8
     before = torch.random.get_rng_state()
     network = ConvolutionalNetwork(2)
-    scores = network.scores(x_NC[:20], y_N[:20], x_NC[20:], 2, seed=0)
-    assert not np.array_equal(scores, network.scores(x_NC[:20], y_N[:20], x_NC[20:], 2, seed=1))
+    seen = network.seen(x_NC)
+    assert seen.shape == (40, 1, 8, 64, 9)
+    scores = network.scores(seen[:20], y_N[:20], seen[20:], 2, seed=0)
+    assert not np.array_equal(scores, network.scores(seen[:20], y_N[:20], seen[20:], 2, seed=1))
     assert (scores.argmax(1) == y_N[20:]).mean() > 0.9
     assert torch.equal(before, torch.random.get_rng_state())
 
