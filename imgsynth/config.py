@@ -311,7 +311,7 @@ def model_faults(config: Config) -> list[Fault]:
             restrict(built, config.init.train, config.init.rank)
         objectives = built.objectives()
         private = the_private(objectives)
-        refuse_misfit(objectives, config.privacy, config.trainer)
+        refuse_misfit(objectives, config.privacy, config.trainer, config.selection)
         if config.privacy.mode == "dp":
             for query in queries_of(built.objectives()):
                 check_networks(query.module)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import datetime
 from itertools import chain
 from pathlib import Path
@@ -17,6 +18,8 @@ from imgsynth.cohort.dicomweb import url_fault
 from imgsynth.cohort.facts import FACTS, UNKNOWN
 from imgsynth.cohort.masks import declaration_faults
 from imgsynth.privacy.public import DECLARATION, is_declaration
+from imgsynth.privacy.selection import RULES as SELECTION_RULES
+from imgsynth.privacy.selection import setting_faults as selection_faults
 from imgsynth.release.licences import licence_faults
 from imgsynth.schema import Config, DataConfig, InitConfig, PreprocessConfig, PrivacyConfig, SplitsConfig
 from imgsynth.types import Fault, InputError
@@ -125,6 +128,14 @@ RULES: tuple[Rule, ...] = (
     ("trainer.precision", *_one_of("float32", "bf16")),
     ("trainer.threads", *_at_least_one),
     ("trainer.rank_timeout", *_positive),
+    ("selection.rule", *_one_of("last", *SELECTION_RULES)),
+    ("selection.step", *_at_least_one),
+    ("selection.every", *_at_least_one),
+    ("selection.share", lambda v: 0 < v < 1, "a share in (0, 1)"),
+    ("selection.epsilon", *_positive),
+    ("selection.samples", *_at_least_one),
+    ("selection.encoder", *_one_of("random_conv", "efficientnet_lite")),
+    ("selection.public", is_declaration, DECLARATION),
     ("sample.n", *_at_least_one),
     ("sample.formats", lambda v: bool(v) and set(v) <= {"dicom", "nifti", "zarr"}, "a list of dicom, nifti, zarr"),
     ("sample.labels", *_one_of("uniform", "histogram")),
@@ -190,6 +201,7 @@ def range_faults(config: Config) -> list[Fault]:
         _grid_faults(config.preprocess),
         _init_faults(config.init),
         _privacy_faults(config.privacy),
+        _selection_faults(config),
         _dicom_faults(config),
         _across_sections(config),
     )
@@ -335,6 +347,22 @@ def _init_faults(init: InitConfig) -> Iterator[Fault]:
             if got != default:
                 yield Fault(where, f"{got}, and no init.run", "a run on public images that this is about",
                             f"init.run=FOLDER, or leave {where} out")  # fmt: skip
+
+
+def _selection_faults(config: Config) -> Iterator[Fault]:
+    """Of the choice among a run's steps, and of the public cohort that it may be made on."""
+    selection = config.selection
+    if selection.rule == "last":
+        given = [("step", selection.step, None), ("every", selection.every, None), ("public", selection.public, None)]
+        for name, got, default in given:
+            if got != default:
+                yield Fault(f"selection.{name}", f"{got}, and selection.rule=last", "a rule that it is about",
+                            f"selection.rule=…, or leave selection.{name} out")  # fmt: skip
+        return
+    yield from selection_faults(selection, config.privacy, config.trainer.all_steps)
+    if selection.rule == "public":
+        for fault in (*_source_faults(selection.data), *_choice_faults(selection.data)):
+            yield replace(fault, where=f"selection.{fault.where}")
 
 
 def _dicom_faults(config: Config) -> Iterator[Fault]:

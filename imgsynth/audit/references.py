@@ -78,8 +78,9 @@ class Recipe:
 
     def for_patients(self, n: int) -> PrivacyPlan:
         """The run's mechanism on ``n`` patients: the same rate, noise, clipping and steps, and so the same ε and the
-        same number of visits to each patient. Without the label histogram, which training does not use."""
-        return replace(self.plan, n=n, seeded=True, histogram_epsilon=0.0)
+        same number of visits to each patient. Without label histogram and choice of weights: a
+        reference ends with those of its last step."""
+        return replace(self.plan, n=n, seeded=True, histogram_epsilon=0.0, selection=None)
 
     def overfitted(self, n: int, steps: int, clipped: bool = False) -> Recipe:
         """The same networks and optimizers, ``steps`` steps on batches of half of ``n`` patients: for a positive
@@ -92,7 +93,7 @@ class Recipe:
             self.plan, mode="dp" if clipped else "none", n=n, sampling_rate=1.0 if whole else 0.5,
             steps=self.plan.steps if summary else steps, noise_multiplier=0.0, histogram_epsilon=0.0,
             clipping_quantile=self.plan.clipping_quantile if clipped else None, count_noise_multiplier=0.0, seeded=True,
-            queries=queries, teachers=None if self.plan.teachers is None else 1,
+            queries=queries, selection=None, teachers=None if self.plan.teachers is None else 1,
         )  # fmt: skip
         trainer = replace(self.trainer, steps=plan.steps, steps_after=steps if summary else 0)
         return replace(self, plan=plan, trainer=trainer)

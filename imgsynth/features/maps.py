@@ -37,10 +37,10 @@ class LiteMaps(nn.Module):
     channels are those of all planes of an axis, one after another.
     """
 
-    def __init__(self, dims: int):
+    def __init__(self, dims: int, where: str = "model.encoder"):
         super().__init__()
         self.dims = dims
-        self.network = constants(folded(efficientnet_lite("model.encoder")))
+        self.network = constants(folded(efficientnet_lite(where)))
 
     def forward(self, x_BC: Tensor) -> list[Tensor]:
         if self.dims == 2:
@@ -65,15 +65,15 @@ class LiteMaps(nn.Module):
         return [*maps, h_BC]
 
 
-def feature_maps(name: str, dims: int, seed: int) -> nn.Module:
+def feature_maps(name: str, dims: int, seed: int, where: str = "model.encoder") -> nn.Module:
     """The network ``name`` as a map from images to lists of feature maps; ``seed`` is that of random_conv.
 
-    Raises InputError for an unknown name, or a package that is not installed.
+    Raises InputError about the setting ``where`` for an unknown name, or a package that is not installed.
     """
     if name == "random_conv":
         return RandomMaps(dims, seed)
     if name == "efficientnet_lite":
-        return LiteMaps(dims)
+        return LiteMaps(dims, where)
     raise InputError(
-        Fault("model.encoder", repr(name), "one of random_conv, efficientnet_lite", "model.encoder=random_conv")
+        Fault(where, repr(name), "one of random_conv, efficientnet_lite", f"{where}=random_conv")
     )

@@ -28,7 +28,7 @@ from dp_accounting import dp_event as dp
 from dp_accounting.pld import PLDAccountant
 from dp_accounting.rdp import RdpAccountant
 
-from imgsynth.privacy.events import compose, event_from_json, event_to_json, histogram_event, training_event
+from imgsynth.privacy.events import compose, event_from_json, event_to_json, histogram_event, pure_event, training_event
 
 # Grid h of the PLD, in units of privacy loss. Any grid gives a valid bound: losses are moved so that ε can only grow. A
 # loss between two points is split over them, which widens each of T steps by about h and their sum by about h√T. With
@@ -75,13 +75,16 @@ def rdp_epsilon(event: dp.DpEvent, delta: float, orders: tuple[float, ...] | Non
 
 def mechanism(
     sampling_rate: float, noise_multiplier: float, steps: int, epsilon_for_histogram: float = 0.0,
-    query_noise_multipliers: Sequence[float] = (),
+    query_noise_multipliers: Sequence[float] = (), epsilon_for_selection: float = 0.0,
 ) -> dp.DpEvent:  # fmt: skip
-    """Training, composed with queries of the whole cohort (one step at rate 1) and the label histogram, if any."""
+    """Training, composed with queries of the whole cohort (one step at rate 1), label histogram and choice of weights,
+    if any."""
     events = [training_event(sampling_rate, noise_multiplier, steps)]
     events += [training_event(1.0, sigma, 1) for sigma in query_noise_multipliers]
     if epsilon_for_histogram > 0:
         events.append(histogram_event(epsilon_for_histogram))
+    if epsilon_for_selection > 0:
+        events.append(pure_event(epsilon_for_selection))
     return compose(events)
 
 

@@ -72,6 +72,8 @@ def _unreachable(target: float, plan: PrivacyPlan) -> InputError:
     beside = f"the histogram using {plan.histogram_epsilon:g}"
     if plan.queries:
         beside += f", {len(plan.queries)} queries with a noise multiplier of {plan.queries[0].noise_multiplier:.3g}"
+    if plan.selection is not None and plan.selection.epsilon > 0:
+        beside += f", the choice of weights {plan.selection.epsilon:g}"
     return InputError(
         Fault(
             where="privacy.epsilon",

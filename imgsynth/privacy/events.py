@@ -56,6 +56,15 @@ def histogram_event(epsilon: float) -> dp.DpEvent:
     return dp.DiscreteLaplaceDpEvent(noise_parameter=epsilon, sensitivity=1)
 
 
+def pure_event(epsilon: float) -> dp.DpEvent:
+    """Any ε-differentially private mechanism, as a choice among candidates (``choose.py``).
+
+    None loses more than randomised response, whose loss is ε with probability e^ε/(1 + e^ε) and else -ε (Kairouz, Oh &
+    Viswanath 2015, arXiv 1311.0776). Discrete Laplace noise at sensitivity 1 has just these losses.
+    """
+    return dp.DiscreteLaplaceDpEvent(noise_parameter=epsilon, sensitivity=1)
+
+
 def compose(events: list[dp.DpEvent]) -> dp.DpEvent:
     """All of these mechanisms on one cohort, each free to depend on what the earlier ones released."""
     return events[0] if len(events) == 1 else dp.ComposedDpEvent(events)

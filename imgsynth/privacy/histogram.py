@@ -50,10 +50,10 @@ def discrete_laplace(epsilon: Fraction, coins: random.Random) -> int:
     s, t = epsilon.numerator, epsilon.denominator
     while True:
         u = coins.randrange(t)
-        if not _bernoulli_exp(Fraction(u, t), coins):
+        if not bernoulli_exp(Fraction(u, t), coins):
             continue
         v = 0
-        while _bernoulli_exp(Fraction(1), coins):
+        while bernoulli_exp(Fraction(1), coins):
             v += 1
         magnitude = (u + t * v) // s
         negative = coins.randrange(2) == 1
@@ -61,8 +61,12 @@ def discrete_laplace(epsilon: Fraction, coins: random.Random) -> int:
             return -magnitude if negative else magnitude
 
 
-def _bernoulli_exp(gamma: Fraction, coins: random.Random) -> bool:
-    """True with probability exp(-γ), for 0 <= γ <= 1: Algorithm 1 of Canonne, Kamath & Steinke 2020."""
+def bernoulli_exp(gamma: Fraction, coins: random.Random) -> bool:
+    """True with probability exp(-γ), exactly, for γ >= 0: Algorithm 1 of Canonne, Kamath & Steinke 2020."""
+    while gamma > 1:
+        if not bernoulli_exp(Fraction(1), coins):
+            return False
+        gamma -= 1
     k = 1
     while coins.randrange(gamma.denominator * k) < gamma.numerator:
         k += 1

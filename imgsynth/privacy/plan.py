@@ -17,7 +17,8 @@ from imgsynth.privacy import accounting
 from imgsynth.privacy.calibrate import calibrated, gaussian_noise
 from imgsynth.privacy.clipping import default_count_noise, gradient_noise
 from imgsynth.privacy.plan_faults import faults_of, faults_of_target
-from imgsynth.privacy.public import PublicStart
+from imgsynth.privacy.public import PublicImages, PublicStart
+from imgsynth.privacy.selection import Selection
 from imgsynth.schema import PrivacyConfig
 from imgsynth.types import Fault, InputError, Unit
 
@@ -32,6 +33,7 @@ IN_EARLIER_VERSIONS = {
     "queries": (),
     "teachers": None,
     "public": None,
+    "selection": None,
 }
 
 
@@ -51,9 +53,10 @@ class PrivacyPlan:
     Formal guarantee (mode "dp", unseeded): the run's outputs are (``epsilon``, ``delta``)-differentially private for
     datasets that differ by adding or removing all data of one ``unit``, provided that nothing but ``private_step``
     under this plan and, once for each of ``queries``, under ``for_query``, on batches from ``PoissonPatients`` under
-    the same plan, and ``noisy_histogram`` at ``histogram_epsilon`` reads the private data. The mechanism is DP-SGD
-    (Abadi et al. 2016, arXiv 1607.00133) with users as units (McMahan et al. 2018, arXiv 1710.06963). Where there are
-    ``teachers``, ``noisy_margin`` of their votes takes the place of ``private_step`` (``votes.py``).
+    the same plan, ``noisy_histogram`` at ``histogram_epsilon`` and, once, ``choose.choose`` under ``selection`` on one
+    vote of each unit, reads the private data. The mechanism is DP-SGD (Abadi et al. 2016, arXiv 1607.00133) with users
+    as units (McMahan et al. 2018, arXiv 1710.06963). Where there are ``teachers``, ``noisy_margin`` of their votes
+    takes the place of ``private_step`` (``votes.py``).
 
     | case                     | meaning                                                                     |
     |--------------------------|-----------------------------------------------------------------------------|
@@ -66,6 +69,7 @@ class PrivacyPlan:
     | sampling_rate = 1        | every unit in every step                                                    |
     | teachers given           | a step is one noisy vote; C is the length of a teacher's row of votes       |
     | public given             | as stated, for this cohort; whoever is in the public images has no guarantee |
+    | selection given          | the released weights are one of several steps'; a charged choice is composed |
     """
 
     mode: Literal["dp", "none"]
@@ -92,6 +96,7 @@ class PrivacyPlan:
     queries: tuple[GaussianQuery, ...] = ()  # what is asked of the whole cohort once, beside training
     teachers: int | None = None  # K whose votes are noised, each with units of its own; None: gradients are
     public: PublicStart | None = None  # what the networks began with; None: random numbers
+    selection: Selection | None = None  # which step's averaged weights the run ends with; None: the last one's
 
     def __post_init__(self) -> None:
         faults = faults_of({field.name: getattr(self, field.name) for field in fields(self)})
@@ -134,6 +139,7 @@ class PrivacyPlan:
         return accounting.mechanism(
             self.sampling_rate, self.noise_multiplier, self.steps, self.histogram_epsilon,
             [query.noise_multiplier for query in self.queries],
+            0.0 if self.selection is None else self.selection.epsilon,
         )  # fmt: skip
 
     def for_query(self, name: str) -> PrivacyPlan:
@@ -144,7 +150,7 @@ class PrivacyPlan:
         (query,) = (query for query in self.queries if query.name == name)
         return replace(
             self, sampling_rate=1.0, steps=1, clipping_norm=query.clipping_norm, histogram_epsilon=0.0, queries=(),
-            teachers=None,
+            teachers=None, selection=None,
             noise_multiplier=query.noise_multiplier, clipping_quantile=None, count_noise_multiplier=0.0,
         )  # fmt: skip
 
@@ -159,7 +165,7 @@ class PrivacyPlan:
 
     @cached_property
     def epsilon(self) -> float:
-        """The proven ε at ``delta`` of training and label histogram together; ∞ where there is no guarantee."""
+        """The proven ε at ``delta`` of training and all beside it together; ∞ where there is no guarantee."""
         return accounting.epsilon(self.event(), self.delta)
 
     @property
@@ -195,6 +201,7 @@ class PrivacyPlan:
         return {
             **asdict(self),
             "queries": [asdict(query) for query in self.queries],
+            "selection": self.selection and {**asdict(self.selection), "candidates": list(self.selection.candidates)},
             "normaliser": self.normaliser,
             "gradient_noise_multiplier": self.gradient_noise_multiplier,
             "adjacency": "add or remove one unit",
@@ -213,7 +220,9 @@ class PrivacyPlan:
             raise InputError(Fault("plan", f"no {', '.join(missing)}", "every field of a plan", "restore plan.json"))
         queries = tuple(GaussianQuery(**query) for query in value["queries"])
         public = None if value["public"] is None else PublicStart(**value["public"])
-        plan = cls(**{**{name: value[name] for name in names}, "queries": queries, "public": public})
+        selection = _selection_from_json(value["selection"])
+        plan = cls(**{**{name: value[name] for name in names}, "queries": queries, "public": public,
+                      "selection": selection})  # fmt: skip
         stated = math.inf if value.get("epsilon") is None else value["epsilon"]
         if stated < plan.epsilon * (1 - 1e-3):  # the last digits may differ between versions of the accountant
             expected = f"at least {plan.epsilon:.4g}, which follows from the other fields"
@@ -235,10 +244,11 @@ def make_plan(
     queries: Sequence[tuple[str, float]] = (),
     teachers: int | None = None,
     public: PublicStart | None = None,
+    selection: Selection | None = None,
 ) -> PrivacyPlan:
     """The plan for a cohort of ``n`` units (``privacy.n`` wins where declared), σ calibrated where it is not given.
 
-    ``privacy.epsilon`` is the total: σ is such that training, queries *and* histogram cost at most that. δ must be
+    ``privacy.epsilon`` is the total: σ is such that training, queries, histogram *and* selection cost at most that. δ must be
     below 1/n for the declared and for the actual number. ``queries``: name and clipping norm of each; their noise
     is ``privacy.query_noise_multiplier``, or else such that each alone costs ``privacy.query_share`` of ε. Raises
     InputError with all faults at once, before anything is computed.
@@ -266,6 +276,7 @@ def make_plan(
         "queries": tuple(GaussianQuery(name, norm, 0.0) for name, norm in queries),
         "teachers": teachers,
         "public": public,
+        "selection": selection,
     }
     if privacy.mode == "none":
         return PrivacyPlan(**draft)  # refuses what mode "none" cannot have
@@ -288,6 +299,13 @@ def make_plan(
     if count is None:
         count = default_count_noise(plan.noise_multiplier, plan.normaliser)
     return replace(plan, clipping_quantile=privacy.clipping_quantile, count_noise_multiplier=count)
+
+
+def _selection_from_json(value: dict[str, Any] | None) -> Selection | None:
+    if value is None:
+        return None
+    public = None if value["public"] is None else PublicImages(**value["public"])
+    return Selection(**{**value, "candidates": tuple(value["candidates"]), "public": public})
 
 
 def _round_up(value: float, digits: int = 3) -> str:

@@ -76,6 +76,8 @@ def faults_of(d: dict[str, Any], counted: int = 0) -> list[Fault]:
     checks += _query_checks(d)
     if d.get("public") is not None:
         checks += d["public"].faults()
+    if d.get("selection") is not None:
+        checks += d["selection"].faults(d["mode"])
     return [Fault(where, str(got), expected, remedy) for good, where, got, expected, remedy in checks if not good]
 
 

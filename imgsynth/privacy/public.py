@@ -26,6 +26,23 @@ class PublicStart:
         ]  # fmt: skip
 
 
+@dataclass(frozen=True)
+class PublicImages:
+    """Images, declared public, on which something was chosen. What depends on them alone costs no ε of patients."""
+
+    digest: str  # SHA-256 of the cohort's content, in hexadecimal (its manifest's fingerprint)
+    images: str  # whose they are, and why they are public, in the custodian's words
+
+    def faults(self) -> list[tuple[bool, str, str, str, str]]:
+        """As ``PublicStart.faults``."""
+        return [
+            (re.fullmatch("[0-9a-f]{64}", self.digest) is not None, "plan, public images", self.digest,
+             "a SHA-256 in hexadecimal", "restore plan.json"),
+            (is_declaration(self.images), "selection.public", repr(self.images), DECLARATION,
+             'selection.public="radiographs of Example 2019, published under CC BY"'),
+        ]  # fmt: skip
+
+
 DECLARATION = f"in words, on one line of at most {LONGEST} characters, whose images those were and why they are public"
 
 

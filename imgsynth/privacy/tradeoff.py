@@ -66,13 +66,14 @@ class TradeOff:
 
 
 def trade_off(plan: PrivacyPlan) -> TradeOff:
-    """The curve of the plan's training and queries; the label histogram, which is no Gaussian mechanism, is left out.
+    """The curve of the plan's training and queries; what is no Gaussian mechanism, label histogram and choice of
+    weights, is left out.
 
     Without noise nothing is claimed: the curve is 0.
     """
     if plan.mode == "none":
         return NOTHING_CLAIMED
-    return trade_off_of(replace(plan, histogram_epsilon=0.0).event())
+    return trade_off_of(replace(plan, histogram_epsilon=0.0, selection=None).event())
 
 
 def trade_off_of(event: dp.DpEvent) -> TradeOff:

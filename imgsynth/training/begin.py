@@ -10,11 +10,13 @@ from dataclasses import dataclass
 from imgsynth.cohort.build import build_manifest
 from imgsynth.cohort.manifest import Manifest
 from imgsynth.console import warn
+from imgsynth.features.maps import feature_maps
 from imgsynth.files import read_json, write_json
 from imgsynth.models.base import queries_of, the_private
 from imgsynth.privacy.budget import describe
 from imgsynth.privacy.ledger import Entry, Ledger
 from imgsynth.privacy.plan import PrivacyPlan, make_plan
+from imgsynth.privacy.selection import declared
 from imgsynth.schema import Config
 from imgsynth.training.checkpoint import load_checkpoint
 from imgsynth.training.disk import writing
@@ -22,7 +24,7 @@ from imgsynth.training.folder import RunFolder
 from imgsynth.training.histogram import release_histogram
 from imgsynth.training.initial import Initial, store_initial, stored_initial
 from imgsynth.training.members import members
-from imgsynth.training.public import public_start
+from imgsynth.training.public import public_images, public_start
 from imgsynth.training.run import ModelFactory, finished
 from imgsynth.training.teachers import how_many
 from imgsynth.types import Fault, ImgsynthError, InputError
@@ -53,6 +55,10 @@ def settle(folder: RunFolder, cfg: Config, model_factory: ModelFactory) -> tuple
     manifest = build_manifest(cfg.data)[0].hashed(Ledger(cfg.privacy.ledger).key())
     public, initial = (None, None) if cfg.init.run is None else public_start(cfg, manifest)
     objectives = model_factory(tuple(cfg.preprocess.shape), len(manifest.classes)).objectives()
+    chosen = None if cfg.selection.rule != "public" else public_images(cfg, manifest)[1]
+    selection = declared(cfg.selection, cfg.privacy, cfg.trainer.all_steps, chosen)
+    if selection is not None and selection.rule != "fixed":
+        feature_maps(cfg.selection.encoder, len(cfg.preprocess.shape), seed=0, where="selection.encoder")  # is it there
     asked, votes, n = queries_of(objectives), the_private(objectives).votes, len(manifest.patients("train"))
     plan = make_plan(
         cfg.privacy,
@@ -65,6 +71,7 @@ def settle(folder: RunFolder, cfg: Config, model_factory: ModelFactory) -> tuple
         queries=[(query.name, query.norm) for query in asked],
         teachers=None if votes is None else how_many(votes, n if cfg.privacy.n is None else cfg.privacy.n),
         public=public,
+        selection=selection,
         epsilon_for_histogram=cfg.sample.epsilon_for_histogram,
     )
     return manifest, plan, initial

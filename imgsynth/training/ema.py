@@ -44,6 +44,10 @@ class Ema:
     def state_dict(self) -> dict[str, Tensor | int]:
         return {"updates": self.updates, **self.model.generator.state_dict(prefix="generator.")}
 
+    def snapshot(self) -> dict[str, Tensor | int]:
+        """``state_dict`` as it is now, in memory of its own."""
+        return {k: v.clone() if isinstance(v, Tensor) else v for k, v in self.state_dict().items()}
+
     def load_state_dict(self, state: dict[str, Tensor | int]) -> None:
         weights = {k.removeprefix("generator."): v for k, v in state.items() if isinstance(v, Tensor)}
         self.model.generator.load_state_dict(weights)

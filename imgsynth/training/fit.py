@@ -6,11 +6,13 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from imgsynth.models.base import Objective, PostProcessing, queries_of, the_private
-from imgsynth.schema import PrivacyConfig, TrainerConfig
+from imgsynth.schema import PrivacyConfig, SelectionConfig, TrainerConfig
 from imgsynth.types import Fault, InputError
 
 
-def refuse_misfit(objectives: Sequence[Objective], privacy: PrivacyConfig, trainer: TrainerConfig) -> None:
+def refuse_misfit(
+    objectives: Sequence[Objective], privacy: PrivacyConfig, trainer: TrainerConfig, selection: SelectionConfig
+) -> None:
     """InputError with every setting that does not belong to such a model.
 
     A summary (``Private.rounds``) is the noised mean over *all* patients of vectors of length at most 1, as it is:
@@ -46,6 +48,12 @@ def refuse_misfit(objectives: Sequence[Objective], privacy: PrivacyConfig, train
         faults.append(
             Fault("model, queries", names, "those before training first", "list them in that order in objectives()")
         )
+    if selection.rule != "last" and queries_of(objectives, "after"):
+        names = ", ".join(query.name for query in queries_of(objectives, "after"))
+        faults.append(
+            Fault("selection.rule", f"{selection.rule}, with a model that asks {names} after training", "last: what is "
+                  "asked then is about the weights of the last step, and would not fit others", "selection.rule=last")
+        )  # fmt: skip
     if faults:
         raise InputError(*faults)
 

@@ -14,14 +14,14 @@ from typing import Any, NoReturn
 from imgsynth.files import read_json, write_text
 from imgsynth.privacy.ledger import Ledger
 from imgsynth.privacy.published import Published
-from imgsynth.schema import Config
+from imgsynth.schema import Config, SelectionConfig
 from imgsynth.training.disk import writing
 from imgsynth.training.metrics import read_rows
 from imgsynth.training.team import Team
 from imgsynth.types import Fault, InputError
 
 # What a run is made of. A folder holds one run: these cannot change in it once it has begun.
-BINDING = ("data", "preprocess", "model", "init", "privacy", "trainer", "sample.labels", "sample.histogram_epsilon",
+BINDING = ("data", "preprocess", "model", "init", "privacy", "trainer", "selection", "sample.labels", "sample.histogram_epsilon",
            "sample.metadata", "sample.metadata_by", "sample.sites")  # fmt: skip
 # Where and how fast it is computed, what is declared of the images, and the cohort's budget over all runs, a policy.
 FREE = ("data.cache", "data.defaced", "privacy.physical_batch", "privacy.budget_epsilon", "trainer.device",
@@ -75,6 +75,11 @@ class RunFolder:
         return self.root / "label_histogram.next.json"
 
     @property
+    def selection(self) -> Path:
+        """Which step's weights were chosen, and by what rule (``selecting.py``)."""
+        return self.root / "selection.json"
+
+    @property
     def diverged(self) -> Path:
         """There once a step came to numbers that are none, or was refused: the run is over, and its ε spent."""
         return self.root / "diverged.json"
@@ -103,7 +108,8 @@ class RunFolder:
         """Remove what a killed process had begun to write: a checkpoint that is not whole holds steps that are going to
         be taken again. Only training writes these files, and only one process trains here."""
         names = ("metrics.jsonl", "manifest.json", "plan.json", "config.json", "run_id.txt",
-                 "label_histogram.next.json", "diverged.json", "initial.pt", "metrics.LOCAL-ONLY.txt")  # fmt: skip
+                 "label_histogram.next.json", "diverged.json", "initial.pt", "metrics.LOCAL-ONLY.txt",
+                 "selection.json")  # fmt: skip
         patterns = [
             "checkpoints/.*",
             "samples/.*",
@@ -222,7 +228,8 @@ def refuse_other_run(folder: RunFolder, cfg: Config) -> None:
     """Raises InputError naming every binding key in which the folder's run, if one was begun, differs from ``cfg``."""
     if not folder.begun:
         return
-    old, new = flatten(read_json(folder.config)), flatten(dataclasses.asdict(cfg))
+    stored = {"selection": dataclasses.asdict(SelectionConfig()), **read_json(folder.config)}  # of earlier versions
+    old, new = flatten(stored), flatten(dataclasses.asdict(cfg))
     faults = [
         Fault(key, f"{new.get(key, 'nothing')!r}", f"{old.get(key, 'nothing')!r}, with which {folder.root} was begun",
               "the same value, or another output=DIR")

@@ -28,6 +28,7 @@ from imgsynth.training.progress import training_bar
 from imgsynth.training.publish import Publisher, is_due
 from imgsynth.training.queries import ask, refuse_other_queries
 from imgsynth.training.run import ModelFactory
+from imgsynth.training.selecting import asks_patients, keep_candidate, select, write_selection
 from imgsynth.training.state import TrainingState
 from imgsynth.training.steps import Numbers, post_processing_updates, private_update, vote_update, warm_up
 from imgsynth.training.teachers import Teachers
@@ -76,10 +77,11 @@ def train(
         # Go on from the last checkpoint, if there is one.
         publisher = Publisher(folder, cfg, job, grid)
         epsilon = publisher.resume(state)
+        candidates = () if plan.selection is None else plan.selection.candidates
 
         # Open the images of this rank's patients, unless nothing that sees them is left to do.
         dataset, feed, teachers = None, None, None
-        if state.step < plan.steps or state.asked < len(plan.queries):
+        if state.step < plan.steps or state.asked < len(plan.queries) or asks_patients(state, plan):
             dataset = PatientDataset(
                 manifest, "train", cfg.preprocess, plan.images_per_patient, cfg.data.cache,
                 cache_dir=folder.cache, extra=extra_transforms, generator=state.picks,
@@ -116,7 +118,7 @@ def train(
                 if feed is not None and state.step <= plan.steps:
                     # Take a Poisson batch of patients; where the state is not stored, have the next one made meanwhile.
                     batch = feed.take()
-                    if not is_due(state.step, cfg.trainer):
+                    if not is_due(state.step, cfg.trainer, candidates):
                         feed.prepare()
 
                     # Step the private network. Refused for what it computed, it has ended the run.
@@ -131,11 +133,12 @@ def train(
                 # Step what sees no data, and average the generator.
                 public |= post_processing_updates(state, plan.companion_size)
                 state.ema.update(state.model)
+                keep_candidate(state, plan)
 
                 # Keep the numbers in memory until a checkpoint has their step.
                 local["seconds"] = time.perf_counter() - began
                 publisher.metrics.add({"step": state.step, **public}, {"step": state.step, **local})
-                if is_due(state.step, cfg.trainer):
+                if is_due(state.step, cfg.trainer, candidates):
                     if teachers is not None:
                         teachers.save(folder.local, state.step)
                     epsilon = publisher.publish(state)
@@ -147,6 +150,12 @@ def train(
             if dataset is not None and ask(state, plan, dataset, range(len(dataset)), "after", refused):
                 publisher.publish(state)
 
+            # Which step's weights the run ends with, where that is not the last one's.
+            if plan.selection is not None and state.selected is None:
+                select(state, plan, cfg, manifest, dataset, extra_transforms)
+                publisher.publish(state)
+
+        team.tell(lambda: write_selection(folder, state, plan))
         team.tell(lambda: close(folder, cfg, job))
         return run_dir
 
@@ -181,7 +190,7 @@ def _initial_state(
             Fault("model.structures", f"{model.structures}", f"{len(grid.structures)}, as data.masks has",
                   "make the configuration by imgsynth.config, which sets it")
         )  # fmt: skip
-    refuse_misfit(model.objectives(), cfg.privacy, cfg.trainer)
+    refuse_misfit(model.objectives(), cfg.privacy, cfg.trainer, cfg.selection)
     if team.size > 1 and plan.teachers is not None:
         raise InputError(
             Fault("torchrun", f"{team.size} processes for a model whose teachers vote", "one process",

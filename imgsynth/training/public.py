@@ -3,24 +3,38 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from dp_accounting import dp_event as dp
 
+from imgsynth.cohort.build import build_manifest
+from imgsynth.cohort.dataset import PatientDataset
 from imgsynth.cohort.manifest import Manifest
 from imgsynth.console import warn
 from imgsynth.keyed import normal
 from imgsynth.models.base import GenerativeModel
 from imgsynth.privacy.ledger import Entry, Ledger
-from imgsynth.privacy.public import DECLARATION, PublicStart
-from imgsynth.schema import Config
+from imgsynth.privacy.plan import PrivacyPlan
+from imgsynth.privacy.public import DECLARATION, PublicImages, PublicStart
+from imgsynth.schema import Config, DataConfig
 from imgsynth.training.initial import Initial
 from imgsynth.training.members import members
 from imgsynth.training.run import Run, load_run, model_factory, trained_model
 from imgsynth.types import Fault, InputError
+
+
+@dataclass(frozen=True)
+class Others:
+    """A cohort that somebody says to be public."""
+
+    where: str  # the setting that names it
+    manifest: Manifest
+    data: DataConfig
+    remedy: str  # for images or patients that are in the private cohort too
 
 
 def public_start(cfg: Config, manifest: Manifest) -> tuple[PublicStart, Initial]:
@@ -31,7 +45,9 @@ def public_start(cfg: Config, manifest: Manifest) -> tuple[PublicStart, Initial]
     """
     assert cfg.init.run is not None
     run = load_run(Path(cfg.init.run))
-    faults = [*_not_public(run, cfg), *_differences(run, cfg, manifest), *_same_people(run, cfg, manifest)]
+    others = Others(f"init.run {run.root}", run.manifest, run.config.data,
+                    "take these images or patients out of one of the two cohorts, and train the public run anew")  # fmt: skip
+    faults = [*_not_public(run, others, cfg), *_differences(run, cfg, manifest), *_same_people(others, cfg, manifest)]
     if faults:
         raise InputError(*faults)
     initial = Initial(trained_model(run).state_dict(), cfg.init.train, cfg.init.rank)
@@ -39,15 +55,56 @@ def public_start(cfg: Config, manifest: Manifest) -> tuple[PublicStart, Initial]
     return PublicStart(initial.digest, images), initial
 
 
-def _not_public(run: Run, cfg: Config) -> Iterator[Fault]:
+def public_images(cfg: Config, manifest: Manifest) -> tuple[Manifest, PublicImages]:
+    """The cohort in ``cfg.selection.data``, on which something is chosen for a run on ``manifest``, and what the plan
+    says of it. All its patients vote, whatever their split.
+
+    Raises InputError with all that stands against calling it public, or against its classes.
+    """
+    data, declared = cfg.selection.data, cfg.selection.public
+    public = build_manifest(data)[0].hashed(Ledger(cfg.privacy.ledger).key())
+    others = Others("selection.data", public, data,
+                    "take these images or patients out of one of the two cohorts; of phantoms, another "
+                    "selection.data.phantom.seed")  # fmt: skip
+    faults = list(_same_people(others, cfg, manifest))
+    if public.classes != manifest.classes:
+        faults.append(Fault("selection.data.classes", f"{list(public.classes)}", f"{list(manifest.classes)}, as data.classes has",
+                            "a public cohort with the same labels: an image is held against samples of its class"))  # fmt: skip
+    if data.kind != "phantom":
+        if _recorded_as_private(others, cfg):
+            faults.append(Fault("selection.data", "a cohort that the ledger knows from private runs (privacy.mode=dp)",
+                                "images that are nobody's secret", "selection.rule=noisy_max asks patients, for a "
+                                "share of ε"))  # fmt: skip
+        if declared is None:
+            faults.append(Fault("selection.public", "nothing", f"{DECLARATION}; it goes on the privacy card",
+                                'selection.public="radiographs of Example 2019, published under CC BY"'))  # fmt: skip
+    if faults:
+        raise InputError(*faults)
+    phantoms = f"digital phantoms of imgsynth (seed {data.phantom.seed}), which are nobody"
+    everybody = replace(public, items=tuple(replace(item, split="train") for item in public.items))
+    return everybody, PublicImages(public.fingerprint, declared or phantoms)
+
+
+def public_voters(cfg: Config, plan: PrivacyPlan, manifest: Manifest, extra: Sequence[Any] = ()) -> PatientDataset:
+    """The images of ``public_images``, preprocessed like the run's. InputError where they are not the plan's."""
+    assert plan.selection is not None and plan.selection.public is not None
+    everybody, found = public_images(cfg, manifest)
+    if found.digest != plan.selection.public.digest:
+        raise InputError(Fault("selection.data", f"images of SHA-256 {found.digest}",
+                               f"{plan.selection.public.digest}, those that the run was begun with",
+                               "restore them, or train into a new output=DIR (a new entry in the ledger)"))  # fmt: skip
+    return PatientDataset(everybody, "train", cfg.preprocess, cache="none", extra=extra)
+
+
+def _not_public(run: Run, others: Others, cfg: Config) -> Iterator[Fault]:
     """What makes a run unfit to be called public, whoever declares it so."""
-    where = f"init.run {run.root}"
+    where = others.where
     instead = "train another run, with privacy=none, on images that are public"
     if run.plan.mode != "none":
         yield Fault(where, f"a run of privacy.mode={run.plan.mode}, on patients to be protected",
                     "a run on public images: to go on from private weights on other patients is a second spend on the "
                     "first ones, for which there is no account here", instead)  # fmt: skip
-    elif run.manifest.kind != "phantom" and _recorded_as_private(run, cfg):
+    elif run.manifest.kind != "phantom" and _recorded_as_private(others, cfg):
         yield Fault(where, "a run on a cohort that the ledger knows from private runs (privacy.mode=dp)",
                     "images that are nobody's secret", instead)  # fmt: skip
     if run.plan.public is not None:
@@ -62,13 +119,13 @@ def _not_public(run: Run, cfg: Config) -> Iterator[Fault]:
                     'init.public="radiographs of Example 2019, published under CC BY"')  # fmt: skip
 
 
-def _recorded_as_private(run: Run, cfg: Config) -> bool:
-    return any(not isinstance(entry.event, dp.NonPrivateDpEvent) for entry in _entries(run, cfg))
+def _recorded_as_private(others: Others, cfg: Config) -> bool:
+    return any(not isinstance(entry.event, dp.NonPrivateDpEvent) for entry in _entries(others, cfg))
 
 
-def _entries(run: Run, cfg: Config) -> list[Entry]:
-    """What the private run's ledger knows of the public run's cohort."""
-    return Ledger(cfg.privacy.ledger).entries(run.config.data.cohort or run.manifest.fingerprint)
+def _entries(others: Others, cfg: Config) -> list[Entry]:
+    """What the private run's ledger knows of the public cohort."""
+    return Ledger(cfg.privacy.ledger).entries(others.data.cohort or others.manifest.fingerprint)
 
 
 def _differences(run: Run, cfg: Config, manifest: Manifest) -> Iterator[Fault]:
@@ -121,46 +178,45 @@ def _shapes(model: GenerativeModel, config: dict[str, Any]) -> dict[str, torch.S
     return {name: t.shape for name, t in made.state_dict().items()}
 
 
-def _same_people(run: Run, cfg: Config, manifest: Manifest) -> Iterator[Fault]:
+def _same_people(others: Others, cfg: Config, manifest: Manifest) -> Iterator[Fault]:
     """Images or patients that are in both cohorts, in whatever split: as far as content and ids can tell."""
-    where = f"init.run {run.root}"
+    where, remedy = others.where, others.remedy
     apart = "public images of other people: a patient who is in both is protected by nothing"
-    remedy = "take these images or patients out of one of the two cohorts, and train the public run anew"
     ours = {item.digest for item in manifest.items}
-    found = [item.where for item in run.manifest.items if item.digest in ours]
-    if cfg.data.cohort is not None and cfg.data.cohort == run.config.data.cohort:
-        yield Fault("data.cohort", f"{cfg.data.cohort}, which is the public run's cohort too", apart, remedy)
+    found = [item.where for item in others.manifest.items if item.digest in ours]
+    if cfg.data.cohort is not None and cfg.data.cohort == others.data.cohort:
+        yield Fault("data.cohort", f"{cfg.data.cohort}, which is the public one's name too", apart, remedy)
     if found:
         yield Fault(where, f"{len(found)} images that are in the private cohort too ({found[0]})", apart, remedy)
-    shared, known = _shared_ids(run, cfg, manifest)
+    shared, known = _shared_ids(others, cfg, manifest)
     if shared is None and known:
         yield Fault(where, "patient ids of the same issuer, hashed with the key of another ledger", apart,
                     "train the public run with this one's ledger (privacy.ledger): ids cannot be compared")  # fmt: skip
     elif shared is None:
-        warn(f"the patient ids of init.run {run.root} are hashed with the key of another ledger: nothing compared them")
+        warn(f"the patient ids of {where} are hashed with the key of another ledger: nothing compared them")
     elif shared and known:
         yield Fault(where, f"{shared} patient ids of the same issuer as in the private cohort", apart, remedy)
     elif shared:
         warn(
-            f"init.run {run.root} has {shared} patient ids that are in the private cohort too, and who gave out the "
+            f"{where} has {shared} patient ids that are in the private cohort too, and who gave out the "
             "ids is not known of both (data.issuer; for runs of before, imgsynth ledger --issuer COHORT=NAME). If they "
             "are the same persons, this run does not protect them."
         )
 
 
-def _shared_ids(run: Run, cfg: Config, manifest: Manifest) -> tuple[int | None, bool]:
+def _shared_ids(others: Others, cfg: Config, manifest: Manifest) -> tuple[int | None, bool]:
     """How many ids are in both cohorts, and whether one issuer is known to have given them out; 0 with two issuers.
 
     None where the ids are hashed with two keys, so that nobody can tell.
     """
-    if "image" in (manifest.unit, run.manifest.unit):
+    if "image" in (manifest.unit, others.manifest.unit):
         return 0, False
-    said_later = [entry.issuer for entry in _entries(run, cfg) if entry.issuer is not None]
-    issuers = [members(run.manifest, run.config.data).issuer, members(manifest, cfg.data).issuer]
+    said_later = [entry.issuer for entry in _entries(others, cfg) if entry.issuer is not None]
+    issuers = [members(others.manifest, others.data).issuer, members(manifest, cfg.data).issuer]
     issuers[0] = issuers[0] or next(iter(said_later), None)
     names = {None if issuer is None else normal(issuer) for issuer in issuers}
     if None not in names and len(names) == 2:
         return 0, False
-    if run.manifest.key != manifest.key:
-        return None if run.manifest.kind != "phantom" else 0, None not in names
-    return len(set(run.manifest.patients()) & set(manifest.patients())), None not in names
+    if others.manifest.key != manifest.key:
+        return None if others.manifest.kind != "phantom" else 0, None not in names
+    return len(set(others.manifest.patients()) & set(manifest.patients())), None not in names

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
 from imgsynth import console
 from imgsynth.privacy.accounting import rdp_epsilon
-from imgsynth.privacy.events import compose, training_event
+from imgsynth.privacy.events import compose, pure_event, training_event
 from imgsynth.privacy.plan import PrivacyPlan
 from imgsynth.schema import Config, TrainerConfig
 from imgsynth.training.begin import Job
@@ -29,10 +30,12 @@ from imgsynth.types import Grid
 ON_SHEET = 8  # images
 
 
-def is_due(step: int, trainer: TrainerConfig) -> bool:
+def is_due(step: int, trainer: TrainerConfig, candidates: Sequence[int] = ()) -> bool:
     """Whether ``step`` ends in a checkpoint: the last private one does, so that what comes after it starts from one
-    release, however often it is interrupted. Sheets come from checkpoints: none shows a step that gets lost."""
-    return step % trainer.checkpoint_every == 0 or step == trainer.steps or sheet_is_due(step, trainer)
+    release, however often it is interrupted. Sheets come from checkpoints: none shows a step that gets lost; nor is a
+    step among the ``candidates`` that may be chosen in the end."""
+    of_trainer = step % trainer.checkpoint_every == 0 or step == trainer.steps or sheet_is_due(step, trainer)
+    return of_trainer or step in candidates
 
 
 def sheet_is_due(step: int, trainer: TrainerConfig) -> bool:
@@ -138,6 +141,8 @@ def spent(plan: PrivacyPlan, step: int) -> float | None:
     if plan.mode == "none" or not math.isfinite(plan.epsilon):
         return None
     events = [training_event(1.0, query.noise_multiplier, 1) for query in plan.queries]  # those to come as well
+    if plan.selection is not None and plan.selection.epsilon > 0:
+        events.append(pure_event(plan.selection.epsilon))
     if step > 0:
         events.append(training_event(plan.sampling_rate, plan.noise_multiplier, min(step, plan.steps)))
     return min(rdp_epsilon(compose(events), plan.delta, ORDERS), plan.epsilon) if events else 0.0

@@ -30,7 +30,8 @@ class Run:
 
     ``model`` is on the CPU in evaluation mode; its generator has the averaged weights, its other parts those of the
     last step. ``manifest`` is LOCAL ONLY. ``step`` is how many steps were taken, those after the private ones included,
-    ``asked`` how many of the plan's queries were answered.
+    ``asked`` how many of the plan's queries were answered. ``selected`` is the step whose averages the generator has,
+    where one was chosen (``plan.selection``); None: the last.
     """
 
     root: Path
@@ -41,15 +42,20 @@ class Run:
     grid: Grid
     step: int
     asked: int = 0
+    selected: int | None = None
 
     @property
     def finished(self) -> bool:
-        return finished({"step": self.step, "asked": self.asked}, self.plan, self.config.trainer.all_steps)
+        return finished(
+            {"step": self.step, "asked": self.asked, "selected": self.selected}, self.plan, self.config.trainer.all_steps
+        )
 
 
 def finished(state: dict[str, Any], plan: PrivacyPlan, steps: int) -> bool:
-    """Whether a checkpoint's ``state`` has taken all ``steps``, and has the answer to every query of ``plan``."""
-    return bool(state["step"] == steps and state.get("asked", 0) == len(plan.queries))
+    """Whether a checkpoint's ``state`` has taken all ``steps``, has the answer to every query of ``plan``, and the weights
+    that its selection, if any, has chosen."""
+    chosen = plan.selection is None or state.get("selected") is not None
+    return bool(state["step"] == steps and state.get("asked", 0) == len(plan.queries) and chosen)
 
 
 def load_run(run_dir: Path) -> Run:
@@ -79,8 +85,9 @@ def load_run(run_dir: Path) -> Run:
     plan = PrivacyPlan.from_json(content["plan"])
     state = content["state"]
     return Run(
-        run_dir, cfg, plan, manifest, model.eval().requires_grad_(False), grid, state["step"], state.get("asked", 0)
-    )
+        run_dir, cfg, plan, manifest, model.eval().requires_grad_(False), grid, state["step"], state.get("asked", 0),
+        (state.get("selected") or {}).get("step"),
+    )  # fmt: skip
 
 
 def trained_model(run: Run) -> GenerativeModel:

@@ -49,6 +49,9 @@ class TrainingState:
         self.asked = 0  # queries of the model that are answered
         # Images, labels and noisy answers of the last votes (``Private.votes``): released, and learned from again.
         self.told: list[tuple[torch.Tensor, ...]] = []
+        # Averages after the steps that may be chosen in the end, until they are; then the step that was (selecting.py).
+        self.candidates: dict[int, dict[str, torch.Tensor | int]] = {}
+        self.selected: dict[str, Any] | None = None
         self.team = team
         own = seed if seed is None or team.size == 1 else seed_for(f"rank {team.rank} of {team.size}", seed) % 2**63
         self.model = model.to(device).train()
@@ -78,6 +81,8 @@ class TrainingState:
             "step": self.step,
             "asked": self.asked,
             "told": self.told,
+            "candidates": self.candidates,
+            "selected": self.selected,
             "model": self.model.state_dict(),
             "ema": self.ema.state_dict(),
             "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
@@ -111,6 +116,8 @@ class TrainingState:
         self.asked = state.get("asked", 0)  # checkpoints of earlier versions have none
         device = self.random.device
         self.told = [tuple(part.to(device) for part in vote) for vote in state.get("told", [])]
+        self.candidates = state.get("candidates", {})
+        self.selected = state.get("selected")
         self.model.load_state_dict(state["model"])
         self.ema.load_state_dict(state["ema"])
         for name, optimizer in self.optimizers.items():
