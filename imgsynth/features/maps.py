@@ -74,6 +74,4 @@ def feature_maps(name: str, dims: int, seed: int, where: str = "model.encoder") 
         return RandomMaps(dims, seed)
     if name == "efficientnet_lite":
         return LiteMaps(dims, where)
-    raise InputError(
-        Fault(where, repr(name), "one of random_conv, efficientnet_lite", f"{where}=random_conv")
-    )
+    raise InputError(Fault(where, repr(name), "one of random_conv, efficientnet_lite", f"{where}=random_conv"))

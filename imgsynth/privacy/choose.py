@@ -7,8 +7,8 @@ a patient who comes raises one count by 1 and lowers none (the scores are monoto
 more vote for k multiplies the numerator of k alone by e^ε, and the sum by something between 1 and e^ε.
 
 ``noisy_max``, report noisy max with exponential noise: the largest h_j + E_j, with E_j of density ε e^(-ε x), x ≥ 0.
-Given the others' noise, j wins where E_j exceeds some a; P(E_j > a) = min(1, e^(-ε a)). One more vote for j lowers its a
-by 1, one for another raises it by at most 1: either way by a factor between e^-ε and e^ε. It is drawn as
+Given the others' noise, j wins where E_j exceeds some a; P(E_j > a) = min(1, e^(-ε a)). One more vote for j lowers its
+a by 1, one for another raises it by at most 1: either way by a factor between e^-ε and e^ε. It is drawn as
 permute-and-flip (McKenna & Sheldon 2020, arXiv 2010.12603, Algorithm 1), which has the same distribution (Ding, Kifer,
 Steinke et al. 2021, arXiv 2105.07260). At the same ε it is never expected to lose more votes than ``exponential``.
 

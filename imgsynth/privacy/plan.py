@@ -248,9 +248,9 @@ def make_plan(
 ) -> PrivacyPlan:
     """The plan for a cohort of ``n`` units (``privacy.n`` wins where declared), σ calibrated where it is not given.
 
-    ``privacy.epsilon`` is the total: σ is such that training, queries, histogram *and* selection cost at most that. δ must be
-    below 1/n for the declared and for the actual number. ``queries``: name and clipping norm of each; their noise
-    is ``privacy.query_noise_multiplier``, or else such that each alone costs ``privacy.query_share`` of ε. Raises
+    ``privacy.epsilon`` is the total: σ is such that training, queries, histogram *and* selection cost at most that. δ
+    must be below 1/n for the declared and for the actual number. ``queries``: name and clipping norm of each; their
+    noise is ``privacy.query_noise_multiplier``, or else such that each alone costs ``privacy.query_share`` of ε. Raises
     InputError with all faults at once, before anything is computed.
     """
     counted, n = n, n if privacy.n is None else privacy.n

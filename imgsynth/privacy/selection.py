@@ -104,4 +104,3 @@ def setting_faults(selection: SelectionConfig, privacy: PrivacyConfig, steps: in
                                 f"less than the run's whole ε of {privacy.epsilon:g}, of which it is a part",
                                 "selection.epsilon=null takes selection.share of it"))  # fmt: skip
     return faults
-

@@ -22,6 +22,7 @@ from imgsynth.release.attacker import members_found_at_most
 from imgsynth.release.card_audit import NOT_RELEASABLE, VERDICTS, audit_part
 from imgsynth.release.card_text import (
     burned_in_text,
+    chosen_by,
     counted_unit,
     declared_public,
     group_of_two,
@@ -68,6 +69,7 @@ def build_card(
         "weak_proof": weak_proof(plan.epsilon),
         "adjacency": ADJACENCY[counted_unit(plan)],
         "guarantee": guarantee(plan),
+        "weights_chosen": chosen_by(plan),
         "accountants_training_only": dict(accountants(plan)),
         "plan": plan.to_json(),
         "event": event_to_json(plan.event()),
@@ -114,6 +116,7 @@ def guarantee(plan: PrivacyPlan) -> dict[str, Any]:
         "epsilon": _finite(plan.epsilon),
         "epsilon_training": _finite(alone),
         "epsilon_histogram": plan.histogram_epsilon,
+        "epsilon_selection": 0.0 if plan.selection is None else plan.selection.epsilon,
         "delta": plan.delta,
         "epsilon_queries": {
             query.name: _finite(accounting.epsilon(plan.for_query(query.name).event(), plan.delta))

@@ -36,6 +36,29 @@ UNJUDGED = (
 )
 
 
+CHOSEN_PUBLIC = (
+    "The images that the step was chosen on ({images}). No {unit} of the cohort was asked, and whoever is in those "
+    "images has no guarantee by this card. That they are public is the custodian's declaration."
+)
+MECHANISMS = {"noisy_max": "report noisy max (permute-and-flip)", "exponential": "the exponential mechanism"}
+
+
+def chosen_by(plan: PrivacyPlan) -> str | None:
+    """How it was chosen which step's averaged weights are released; None: they are those of the last."""
+    chosen = plan.selection
+    if chosen is None:
+        return None
+    if chosen.rule == "fixed":
+        return f"those of step {chosen.candidates[0]}, said beforehand; nobody was asked"
+    among = f"those of one of {len(chosen.candidates)} steps ({', '.join(map(str, chosen.candidates))})"
+    if chosen.public is not None:
+        return f"{among}, chosen on public images ({chosen.public.images}; SHA-256 {chosen.public.digest})"
+    votes = f"one vote of each {counted_unit(plan)}"
+    if plan.mode == "none":
+        return f"{among}, chosen by {votes}, without noise"
+    return f"{among}, chosen by {votes} and {MECHANISMS[chosen.rule]}"
+
+
 def counted_unit(plan: PrivacyPlan) -> Literal["patient", "case", "image"]:
     """What one unit of the plan is in the source: a patient only where there are patient ids."""
     return "case" if plan.unit == "patient" and plan.ids == "case" else plan.unit
@@ -82,6 +105,8 @@ def declared_public(plan: PrivacyPlan, labels: str) -> list[str]:
             f"the images that training began with ({plan.public.images}): weights were trained on them without privacy "
             f"before (SHA-256 {plan.public.digest})"
         )
+    if plan.selection is not None and plan.selection.public is not None:
+        facts.append(f"the images that the released step was chosen on ({plan.selection.public.images})")
     if labels == "uniform":
         facts.append("nothing about how frequent each class is: synthetic labels are drawn uniformly over the classes")
     return facts
@@ -92,11 +117,14 @@ def not_covered(plan: PrivacyPlan, labels: str) -> list[str]:
     limits = [warning for warning in (unit_warning(plan), weak_proof(plan.epsilon)) if warning]
     if plan.public is not None:
         limits.append(BEGAN_PUBLIC.format(images=plan.public.images, unit=counted_unit(plan)))
+    if plan.selection is not None and plan.selection.public is not None:
+        limits.append(CHOSEN_PUBLIC.format(images=plan.selection.public.images, unit=counted_unit(plan)))
     limits += [
         "Choices guided by what was computed on patients without noise. Where somebody looked at an evaluation, an "
         "audit or real images of this cohort and then chose hyper-parameters, preprocessing or which run to release, "
         "that choice is an output of the data that no ε here counts. (Choosing among runs by their public outputs "
-        "alone is covered by the cohort's composed ε.)",
+        "alone is covered by the cohort's composed ε; choosing the step whose weights are released by the rule that is "
+        "stated above is part of this run's.)",
         "Evaluation and audit results. They are measured on real patients without noise, stay in the run's folder and "
         "are no part of the release. Two things in this card are the exception, marked as such: the audit's verdict "
         "and its lower bound on ε, rounded down. Both are outputs of private data without noise.",

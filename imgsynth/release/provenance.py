@@ -18,6 +18,7 @@ from imgsynth.files import write_json
 from imgsynth.models.base import GenerativeModel
 from imgsynth.privacy.events import event_to_json
 from imgsynth.privacy.ledger import Ledger
+from imgsynth.release.card_text import chosen_by
 from imgsynth.release.licences import licence_text
 from imgsynth.schema import Config, ReleaseConfig
 from imgsynth.training.folder import RunFolder
@@ -44,6 +45,7 @@ PUBLIC: dict[str, tuple[str, ...]] = {
         "steps", "steps_before", "steps_after", "optimizer", "learning_rate", "generator_learning_rate", "beta1",
         "beta2", "second_moment_floor", "ema", "precision",
     ),
+    "selection": ("rule", "step", "every", "share", "epsilon", "samples", "encoder"),
     "sample": (
         "n", "formats", "labels", "histogram_epsilon", "metadata", "metadata_by", "sites", "k", "l", "t",
         "burned_in", "dicom", "transfer_syntax", "uid_root",
@@ -75,7 +77,7 @@ def provenance(run: Run, cfg: Config | None = None) -> dict[str, Any]:
         "model": {"name": type(run.model).__name__, "settings": hyper_parameters(type(run.model), run.config.model)},
         "began_with": began_with(run),
         "further_transforms": len(run.config.preprocess.extra),  # how many; what they are told could be a path
-        "weights": "average over training (EMA) of the generator",
+        "weights": weights_of(run),
         "sampling_seed": cfg.sample.seed,  # null: drawn for this release and not kept
         "seed": SEEDED if run.plan.seeded else UNSEEDED,
         "config": settings,
@@ -116,6 +118,12 @@ def began_with(run: Run) -> dict[str, Any] | str:
         return "random numbers"
     learned = run.config.init.train if run.config.init.train == "all" else "some"
     return {**asdict(run.plan.public), "trained": learned, "rank_of_adapters": run.config.init.rank}
+
+
+def weights_of(run: Run) -> str:
+    """Which weights the images were made with."""
+    averaged, chosen = "average over training (EMA) of the generator", chosen_by(run.plan)
+    return averaged if chosen is None else f"{averaged}, after step {run.selected} of {run.step}: {chosen}"
 
 
 def hyper_parameters(model: type[GenerativeModel], settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -58,8 +58,13 @@ def _with_defaults(card: dict[str, Any], plan: PrivacyPlan) -> dict[str, Any]:
     """``card`` with what cards of earlier versions do not have: fields of the plan that then had one value only."""
     stated = plan.to_json()
     earlier = {key: stated[key] for key in IN_EARLIER_VERSIONS if key not in card["plan"]}
-    guarantee = {"epsilon_queries": {}, **card["guarantee"]} if "queries" in earlier else card["guarantee"]
-    return {"released_metadata": None} | card | {"plan": card["plan"] | earlier, "guarantee": guarantee}
+    was = {"queries": ("epsilon_queries", {}), "selection": ("epsilon_selection", 0.0)}
+    guarantee = dict(value for key, value in was.items() if key in earlier) | card["guarantee"]
+    return (
+        {"released_metadata": None, "weights_chosen": None}
+        | card
+        | {"plan": card["plan"] | earlier, "guarantee": guarantee}
+    )
 
 
 def same(got: Any, expected: Any) -> bool:

@@ -12,11 +12,12 @@ from imgsynth.cohort.grid import grid_of
 from imgsynth.privacy.calibrate import gaussian_noise
 from imgsynth.privacy.events import event_to_json
 from imgsynth.privacy.plan import PrivacyPlan, make_plan
+from imgsynth.privacy.selection import declared
 from imgsynth.release.card import judged_burned_in
 from imgsynth.release.facts import Facts
 from imgsynth.release.provenance import FORMAT, PROVENANCE, PUBLIC, entry_digest
 from imgsynth.release.verify_card import same
-from imgsynth.schema import PreprocessConfig, PrivacyConfig
+from imgsynth.schema import PreprocessConfig, PrivacyConfig, SelectionConfig, TrainerConfig
 from imgsynth.types import Fault, InputError
 
 ENOUGH = 0.97  # of the ε that was asked for: noise is calibrated to cost it nearly
@@ -60,6 +61,10 @@ def _plan_of(settings_json: str, stated_json: str) -> PrivacyPlan:
     many patients there are, whether ids are patients' and what the model asks, is taken from that."""
     settings, plan = json.loads(settings_json), PrivacyPlan.from_json(json.loads(stated_json))
     privacy = PrivacyConfig(**settings["privacy"], seed=0 if plan.seeded else None, physical_batch=plan.physical_batch)
+    trainer = TrainerConfig(**settings["trainer"])
+    chosen = None if plan.selection is None else plan.selection.public
+    # Releases of earlier versions do not say: the last step's weights.
+    selection = declared(SelectionConfig(**settings.get("selection", {})), privacy, trainer.all_steps, chosen)
     if privacy.epsilon is not None and plan.mode == "dp":
         noise = privacy.query_noise_multiplier
         if plan.queries and noise is None:
@@ -68,7 +73,7 @@ def _plan_of(settings_json: str, stated_json: str) -> PrivacyPlan:
     made = make_plan(
         privacy,
         n=plan.n,
-        steps=settings["trainer"]["steps"],
+        steps=trainer.steps,
         images_per_patient=settings["data"]["images_per_patient"],
         unit=plan.unit,
         augmentation_multiplicity=settings["data"]["augmentation_multiplicity"],
@@ -77,6 +82,7 @@ def _plan_of(settings_json: str, stated_json: str) -> PrivacyPlan:
         queries=[(query.name, query.clipping_norm) for query in plan.queries],
         teachers=plan.teachers,
         public=plan.public,
+        selection=selection,
     )
     return replace(made, fakes=plan.fakes) if plan.fakes == "separate" else made
 

@@ -24,7 +24,8 @@ from imgsynth.training.folder import RunFolder
 from imgsynth.training.histogram import release_histogram
 from imgsynth.training.initial import Initial, store_initial, stored_initial
 from imgsynth.training.members import members
-from imgsynth.training.public import public_images, public_start
+from imgsynth.training.public import public_start
+from imgsynth.training.public_voters import public_images
 from imgsynth.training.run import ModelFactory, finished
 from imgsynth.training.teachers import how_many
 from imgsynth.types import Fault, ImgsynthError, InputError

@@ -21,8 +21,8 @@ from imgsynth.training.team import Team
 from imgsynth.types import Fault, InputError
 
 # What a run is made of. A folder holds one run: these cannot change in it once it has begun.
-BINDING = ("data", "preprocess", "model", "init", "privacy", "trainer", "selection", "sample.labels", "sample.histogram_epsilon",
-           "sample.metadata", "sample.metadata_by", "sample.sites")  # fmt: skip
+BINDING = ("data", "preprocess", "model", "init", "privacy", "trainer", "selection", "sample.labels",
+           "sample.histogram_epsilon", "sample.metadata", "sample.metadata_by", "sample.sites")  # fmt: skip
 # Where and how fast it is computed, what is declared of the images, and the cohort's budget over all runs, a policy.
 FREE = ("data.cache", "data.defaced", "privacy.physical_batch", "privacy.budget_epsilon", "trainer.device",
         "trainer.threads", "trainer.rank_timeout")  # fmt: skip

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from dp_accounting import dp_event as dp
 
-from imgsynth.cohort.build import build_manifest
-from imgsynth.cohort.dataset import PatientDataset
 from imgsynth.cohort.manifest import Manifest
 from imgsynth.console import warn
 from imgsynth.keyed import normal
 from imgsynth.models.base import GenerativeModel
 from imgsynth.privacy.ledger import Entry, Ledger
-from imgsynth.privacy.plan import PrivacyPlan
-from imgsynth.privacy.public import DECLARATION, PublicImages, PublicStart
+from imgsynth.privacy.public import DECLARATION, PublicStart
 from imgsynth.schema import Config, DataConfig
 from imgsynth.training.initial import Initial
 from imgsynth.training.members import members
@@ -45,55 +42,14 @@ def public_start(cfg: Config, manifest: Manifest) -> tuple[PublicStart, Initial]
     """
     assert cfg.init.run is not None
     run = load_run(Path(cfg.init.run))
-    others = Others(f"init.run {run.root}", run.manifest, run.config.data,
-                    "take these images or patients out of one of the two cohorts, and train the public run anew")  # fmt: skip
-    faults = [*_not_public(run, others, cfg), *_differences(run, cfg, manifest), *_same_people(others, cfg, manifest)]
+    apart = "take these images or patients out of one of the two cohorts, and train the public run anew"
+    others = Others(f"init.run {run.root}", run.manifest, run.config.data, apart)
+    faults = [*_not_public(run, others, cfg), *_differences(run, cfg, manifest), *same_people(others, cfg, manifest)]
     if faults:
         raise InputError(*faults)
     initial = Initial(trained_model(run).state_dict(), cfg.init.train, cfg.init.rank)
     images = cfg.init.public or f"digital phantoms of imgsynth (seed {run.config.data.phantom.seed}), which are nobody"
     return PublicStart(initial.digest, images), initial
-
-
-def public_images(cfg: Config, manifest: Manifest) -> tuple[Manifest, PublicImages]:
-    """The cohort in ``cfg.selection.data``, on which something is chosen for a run on ``manifest``, and what the plan
-    says of it. All its patients vote, whatever their split.
-
-    Raises InputError with all that stands against calling it public, or against its classes.
-    """
-    data, declared = cfg.selection.data, cfg.selection.public
-    public = build_manifest(data)[0].hashed(Ledger(cfg.privacy.ledger).key())
-    others = Others("selection.data", public, data,
-                    "take these images or patients out of one of the two cohorts; of phantoms, another "
-                    "selection.data.phantom.seed")  # fmt: skip
-    faults = list(_same_people(others, cfg, manifest))
-    if public.classes != manifest.classes:
-        faults.append(Fault("selection.data.classes", f"{list(public.classes)}", f"{list(manifest.classes)}, as data.classes has",
-                            "a public cohort with the same labels: an image is held against samples of its class"))  # fmt: skip
-    if data.kind != "phantom":
-        if _recorded_as_private(others, cfg):
-            faults.append(Fault("selection.data", "a cohort that the ledger knows from private runs (privacy.mode=dp)",
-                                "images that are nobody's secret", "selection.rule=noisy_max asks patients, for a "
-                                "share of ε"))  # fmt: skip
-        if declared is None:
-            faults.append(Fault("selection.public", "nothing", f"{DECLARATION}; it goes on the privacy card",
-                                'selection.public="radiographs of Example 2019, published under CC BY"'))  # fmt: skip
-    if faults:
-        raise InputError(*faults)
-    phantoms = f"digital phantoms of imgsynth (seed {data.phantom.seed}), which are nobody"
-    everybody = replace(public, items=tuple(replace(item, split="train") for item in public.items))
-    return everybody, PublicImages(public.fingerprint, declared or phantoms)
-
-
-def public_voters(cfg: Config, plan: PrivacyPlan, manifest: Manifest, extra: Sequence[Any] = ()) -> PatientDataset:
-    """The images of ``public_images``, preprocessed like the run's. InputError where they are not the plan's."""
-    assert plan.selection is not None and plan.selection.public is not None
-    everybody, found = public_images(cfg, manifest)
-    if found.digest != plan.selection.public.digest:
-        raise InputError(Fault("selection.data", f"images of SHA-256 {found.digest}",
-                               f"{plan.selection.public.digest}, those that the run was begun with",
-                               "restore them, or train into a new output=DIR (a new entry in the ledger)"))  # fmt: skip
-    return PatientDataset(everybody, "train", cfg.preprocess, cache="none", extra=extra)
 
 
 def _not_public(run: Run, others: Others, cfg: Config) -> Iterator[Fault]:
@@ -104,7 +60,7 @@ def _not_public(run: Run, others: Others, cfg: Config) -> Iterator[Fault]:
         yield Fault(where, f"a run of privacy.mode={run.plan.mode}, on patients to be protected",
                     "a run on public images: to go on from private weights on other patients is a second spend on the "
                     "first ones, for which there is no account here", instead)  # fmt: skip
-    elif run.manifest.kind != "phantom" and _recorded_as_private(others, cfg):
+    elif run.manifest.kind != "phantom" and recorded_as_private(others, cfg):
         yield Fault(where, "a run on a cohort that the ledger knows from private runs (privacy.mode=dp)",
                     "images that are nobody's secret", instead)  # fmt: skip
     if run.plan.public is not None:
@@ -119,7 +75,8 @@ def _not_public(run: Run, others: Others, cfg: Config) -> Iterator[Fault]:
                     'init.public="radiographs of Example 2019, published under CC BY"')  # fmt: skip
 
 
-def _recorded_as_private(others: Others, cfg: Config) -> bool:
+def recorded_as_private(others: Others, cfg: Config) -> bool:
+    """Whether the private run's ledger knows of a run with noise on the cohort."""
     return any(not isinstance(entry.event, dp.NonPrivateDpEvent) for entry in _entries(others, cfg))
 
 
@@ -178,7 +135,7 @@ def _shapes(model: GenerativeModel, config: dict[str, Any]) -> dict[str, torch.S
     return {name: t.shape for name, t in made.state_dict().items()}
 
 
-def _same_people(others: Others, cfg: Config, manifest: Manifest) -> Iterator[Fault]:
+def same_people(others: Others, cfg: Config, manifest: Manifest) -> Iterator[Fault]:
     """Images or patients that are in both cohorts, in whatever split: as far as content and ids can tell."""
     where, remedy = others.where, others.remedy
     apart = "public images of other people: a patient who is in both is protected by nothing"

@@ -47,13 +47,15 @@ class Run:
     @property
     def finished(self) -> bool:
         return finished(
-            {"step": self.step, "asked": self.asked, "selected": self.selected}, self.plan, self.config.trainer.all_steps
+            {"step": self.step, "asked": self.asked, "selected": self.selected},
+            self.plan,
+            self.config.trainer.all_steps,
         )
 
 
 def finished(state: dict[str, Any], plan: PrivacyPlan, steps: int) -> bool:
-    """Whether a checkpoint's ``state`` has taken all ``steps``, has the answer to every query of ``plan``, and the weights
-    that its selection, if any, has chosen."""
+    """Whether a checkpoint's ``state`` has taken all ``steps``, and has the answer to every query of ``plan`` and the
+    weights that its selection, if any, has chosen."""
     chosen = plan.selection is None or state.get("selected") is not None
     return bool(state["step"] == steps and state.get("asked", 0) == len(plan.queries) and chosen)
 

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from imgsynth import console
 from imgsynth.cohort.dataset import PatientDataset
 from imgsynth.cohort.manifest import Manifest
 from imgsynth.files import write_json
@@ -24,7 +25,7 @@ from imgsynth.privacy.plan import PrivacyPlan
 from imgsynth.schema import Config
 from imgsynth.training.disk import writing
 from imgsynth.training.folder import RunFolder
-from imgsynth.training.public import public_voters
+from imgsynth.training.public_voters import public_voters
 from imgsynth.training.state import TrainingState
 from imgsynth.training.voting import Candidates, Sampler
 
@@ -64,6 +65,8 @@ def select(
         found = {"step": selection.candidates[place]}
         if not selection.charged:
             found["public_votes"] = state.team.tell(lambda: votes)
+    if state.team.first:
+        console.say(f"Chosen by {selection.rule}: the weights of step {found['step']}, of {selection.candidates}.")
     state.ema.load_state_dict(state.candidates[found["step"]])
     state.candidates, state.selected = {}, found
 

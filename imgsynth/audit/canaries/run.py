@@ -140,7 +140,9 @@ def twin_plan(plan: PrivacyPlan, steps: int | None) -> PrivacyPlan:
                   "teacher gives one bit for each image, whatever its patients are",
                   "imgsynth audit, whose attacks take the release and the student")
         )  # fmt: skip
-    return replace(plan, steps=min(plan.steps, steps or plan.steps), histogram_epsilon=0.0, selection=None, seeded=False)
+    return replace(
+        plan, steps=min(plan.steps, steps or plan.steps), histogram_epsilon=0.0, selection=None, seeded=False
+    )
 
 
 def claim_of(plan: PrivacyPlan, model: GenerativeModel, kind: str | None = None) -> PrivacyPlan:
