@@ -21,13 +21,15 @@ from imgsynth.training.checkpoint import load_checkpoint
 from imgsynth.training.folder import RunFolder
 
 SETTINGS = (
-    "data=npz", "data.modality=DX", "data.classes=['0','1']", "data.cohort=them", "model=vae", "model.channels=2", "model.latent=2",
+    "data=npz", "data.modality=DX", "data.classes=['0','1']", "data.cohort=them", "model=vae",
+    "model.channels=2", "model.latent=2",
     "preprocess.shape=[16,16]", "preprocess.fit=resize", "preprocess.spacing=null", "preprocess.low=0",
     "preprocess.high=255", "privacy.delta=1e-3", "privacy.seed=1", "privacy.batch_patients=10", "trainer.steps=4",
     "trainer.sheet_every=2", "trainer.checkpoint_every=2", "selection.rule=noisy_max", "selection.every=2",
     "selection.samples=4", "sample.n=4", "sample.formats=[dicom]", "sample.seed=1", "sample.writers=1",
     "encoder=random_conv", "evaluate.n=24", "evaluate.bootstrap=5", "evaluate.classifier_seeds=1",
-    "evaluate.rivals=false", "evaluate.shares=[1.0]", "audit.n=24", "audit.bootstrap=100", "audit.extraction_samples=0", "audit.ocr_pictures=0",
+    "evaluate.rivals=false", "evaluate.shares=[1.0]", "audit.n=24", "audit.bootstrap=100",
+    "audit.extraction_samples=0", "audit.ocr_pictures=0",
 )  # fmt: skip
 UNLIKE = ("tensorboard/*", "checkpoints/*")  # with times and random tokens in them; compared below, or a mere view
 
