@@ -1,6 +1,6 @@
 """Generative models. They know no privacy: they say which objective sees real images, and training does the rest."""
 
-from imgsynth.models.base import FakeSource, GenerativeModel, PostProcessing, Private, Query, Update
+from imgsynth.models.base import FakeSource, GenerativeModel, MaskToImage, PostProcessing, Private, Query, Update
 from imgsynth.models.diffusion import Diffusion
 from imgsynth.models.evolution import Evolution
 from imgsynth.models.gan import GAN
@@ -8,6 +8,7 @@ from imgsynth.models.latent_diffusion import LatentDiffusion
 from imgsynth.models.mepf import MEPF
 from imgsynth.models.merf import MERF
 from imgsynth.models.pategan import PATEGAN
+from imgsynth.models.pix2pix import Pix2Pix
 from imgsynth.models.vae import VAE
 from imgsynth.models.vaegan import VAEGAN
 
@@ -23,6 +24,8 @@ __all__ = [
     "FakeSource",
     "GenerativeModel",
     "LatentDiffusion",
+    "MaskToImage",
+    "Pix2Pix",
     "PostProcessing",
     "Private",
     "Query",

@@ -223,3 +223,15 @@ class GenerativeModel(nn.Module, ABC):
     def white_box(self) -> WhiteBox:
         """The parts that an audit with the weights in hand can ask; a model that can only sample has none."""
         return WhiteBox()
+
+
+class MaskToImage(ABC):
+    """What a model that paints images onto masks can do beside ``sample``, which is the two of these in turn."""
+
+    @abstractmethod
+    def masks(self, y_B: Tensor, random: torch.Generator) -> Tensor:
+        """Masks [B, m, *shape] for the classes ``y_B``: 1 inside a structure, -1 outside, one structure a voxel."""
+
+    @abstractmethod
+    def paint(self, mask_BM: Tensor, y_B: Tensor, random: torch.Generator) -> Tensor:
+        """Images [B, 1, *shape] in [-1, 1] onto these masks, by random numbers that are the same whatever they show."""
