@@ -277,7 +277,13 @@ def test_masks_tell_the_model_how_many_structures_it_makes() -> None:
 def test_a_model_without_masks_is_refused_by_name() -> None:
     found = faults(*PAIRS, "model=mepf", "data.masks=[a]")
     assert "MEPF, which makes images alone" in found["data.masks"]
-    assert "Diffusion, Evolution, GAN, LatentDiffusion, MERF, PATEGAN, VAE, VAEGAN" in found["data.masks"]
+    assert "Diffusion, Evolution, GAN, LatentDiffusion, MERF, PATEGAN, Pix2Pix, VAE, VAEGAN" in found["data.masks"]
+
+
+def test_a_model_that_paints_onto_masks_is_refused_without_them() -> None:
+    assert "data.masks=[lesion]" in faults(*PAIRS, "model=pix2pix")["data.masks"]
+    checked = config.from_overrides("train", [*PAIRS, "model=pix2pix", "data.masks=[a]"])
+    assert checked.model["structures"] == 1 and checked.trainer.generator_learning_rate < checked.trainer.learning_rate
 
 
 @pytest.mark.parametrize(("masks", "told"), [("null", 1), ("[a,b]", 1)])

@@ -19,6 +19,7 @@ from imgsynth.evaluate.intensity import histogram_json, intensity_distance
 from imgsynth.evaluate.kid import kernel_distance
 from imgsynth.evaluate.manifold import NOTES, manifold_metric
 from imgsynth.evaluate.metric import Comparison, Measurement, NotDone
+from imgsynth.evaluate.plausibility import plausibility
 from imgsynth.evaluate.reader_study import key_of, write_kit
 from imgsynth.evaluate.rivals import rivals_of
 from imgsynth.evaluate.segmentation import segmentation_utility
@@ -93,6 +94,9 @@ def evaluate(
         "segmentation": lambda: (
             attempt("segmentation (train on synthetic, test on real)", segmented) if c.grid.structures else None
         ),
+        "plausibility": lambda: (
+            attempt("anatomical plausibility of masks", lambda: plausibility(c)) if c.grid.structures else None
+        ),
         "detectability": lambda: attempt(
             "detectability (synthetic or real)", lambda: detectability(c, [classifiers[0], classifiers[2]])
         ),
@@ -109,6 +113,7 @@ def evaluate(
         "histogram": histogram_json(c.test, c.synthetic, c.grid) if len(c.test) else None,
         "utility": found["utility"][0],
         "segmentation": found["segmentation"] or {},
+        "plausibility": found["plausibility"] or {},
         "detectability": found["detectability"],
         "subgroups": {
             "smallest": SMALLEST,

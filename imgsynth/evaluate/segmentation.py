@@ -1,16 +1,19 @@
 """Utility for segmentation: train on synthetic pairs of image and mask, test on real patients, beside the real ceiling.
 
-One small U-Net (Ronneberger et al. 2015, arXiv:1505.04597) with fixed settings, once on synthetic and once on real
-training pairs; Dice of each structure on the test patients, with intervals that resample patients.
+One small U-Net (Ronneberger et al. 2015, arXiv:1505.04597) with fixed settings, on synthetic, on real and on both
+training pairs; Dice of each structure on the test patients, with intervals that resample patients. And whether images
+show what their masks say: the real-trained one on the synthetic images.
 """
 
 from __future__ import annotations
 
+from itertools import product
 from typing import Any
 
 import numpy as np
 import torch
 from monai.networks.nets import UNet
+from torch import nn
 from torch.nn import functional as F
 
 from imgsynth.cohort.masks import label_map
@@ -21,6 +24,7 @@ from imgsynth.types import Structure
 
 MIN_PATIENTS = 5  # with a mask, on every side
 STEPS, BATCH, LEARNING_RATE = 200, 8, 2e-3
+BOTH = "real + synthetic"
 CHANNELS, STRIDES = (8, 16, 32), (2, 2)
 
 
@@ -29,8 +33,10 @@ def segmentation_utility(
     seed: int,
 ) -> dict[str, Any]:  # fmt: skip
     """{"network", "steps", "n_test_patients", "results": [{"trained_on", "n_train", "structures": [{"name", "dice":
-    {value, low, high}, "by_seed"}], "gap_to_real": …}]}; means over ``seeds`` trainings. JSON-able.
+    {value, low, high}, "by_seed", "gap_to_real"}]}], "shows_its_mask": [{"name", "dice"}]}; means over ``seeds``
+    trainings. JSON-able.
 
+    ``shows_its_mask`` is the Dice of synthetic masks and of what the real-trained network finds in their images.
     Where a structure is neither in a test mask nor in what was found, its Dice there is 1.
 
     Raises:
@@ -41,28 +47,36 @@ def segmentation_utility(
     for name, images in (("train", train), ("test", test), ("synthetic", synthetic)):
         if images.n_patients < MIN_PATIENTS:
             raise NotDone(f"{images.n_patients} {name} patients; it takes {MIN_PATIENTS}")
-    sides = {"synthetic": synthetic, "real": train}
-    labels, true_N = {side: labels_of(images) for side, images in sides.items()}, labels_of(test)
+    labels = {"synthetic": labels_of(synthetic), "real": labels_of(train)}
     if not labels["synthetic"].any():
         raise NotDone("no synthetic mask has a voxel in any structure: there is nothing to learn from")
-    weights_RP = bootstrap_weights(test.n_patients, replicates, np.random.default_rng(seed))
-
-    def scores_RM(side: str, of: int) -> np.ndarray:
-        found_N = predicted(sides[side], labels[side], test.x_NC, len(structures), of)
-        return _by_patient(dice(found_N, true_N, len(structures)), test, weights_RP)
-
-    dice_SRM = {side: np.stack([scores_RM(side, seed + s) for s in range(seeds)]) for side in sides}
-    gap_RM = (dice_SRM["real"] - dice_SRM["synthetic"]).mean(0)
+    sides = {"synthetic": synthetic.x_NC, "real": train.x_NC}
+    sides[BOTH] = np.concatenate([train.x_NC, synthetic.x_NC.astype(train.x_NC.dtype)])
+    labels[BOTH] = np.concatenate([labels["real"], labels["synthetic"]])
+    true_N, m = labels_of(test), len(structures)
+    weights_RP, made_RP = (bootstrap_weights(images.n_patients, replicates, np.random.default_rng(seed))
+                           for images in (test, synthetic))  # fmt: skip
+    dice_SRM: dict[str, list[np.ndarray]] = {side: [] for side in sides}
+    shown_SRM = []
+    for side, s in product(sides, range(seeds)):
+        network = trained(sides[side], labels[side], m, seed + s)
+        dice_SRM[side].append(_by_patient(dice(found(network, test.x_NC), true_N, m), test, weights_RP))
+        if side == "real":
+            shown_NM = dice(found(network, synthetic.x_NC), labels["synthetic"], m)
+            shown_SRM.append(_by_patient(shown_NM, synthetic, made_RP))
+    mean_RM, shown_RM = {side: np.mean(scores, axis=0) for side, scores in dice_SRM.items()}, np.mean(shown_SRM, axis=0)
     results = []
-    for side, images in sides.items():
+    for side, x_NC in sides.items():
         rows = [
-            {"name": structure.name, "dice": value_and_interval(dice_SRM[side].mean(0)[:, m]),
-             "by_seed": dice_SRM[side][:, 0, m].tolist(),
-             "gap_to_real": value_and_interval(gap_RM[:, m]) if side == "synthetic" else None}
-            for m, structure in enumerate(structures)
+            {"name": structure.name, "dice": value_and_interval(mean_RM[side][:, k]),
+             "by_seed": [float(scores[0, k]) for scores in dice_SRM[side]],
+             "gap_to_real": None if side == "real" else value_and_interval((mean_RM["real"] - mean_RM[side])[:, k])}
+            for k, structure in enumerate(structures)
         ]  # fmt: skip
-        results.append({"trained_on": side, "n_train": len(images), "seeds": seeds, "structures": rows})
-    return {"network": "small_unet", "steps": STEPS, "n_test_patients": test.n_patients, "results": results}
+        results.append({"trained_on": side, "n_train": len(x_NC), "seeds": seeds, "structures": rows})
+    shown = [{"name": s.name, "dice": value_and_interval(shown_RM[:, k])} for k, s in enumerate(structures)]
+    return {"network": "small_unet", "steps": STEPS, "n_test_patients": test.n_patients, "results": results,
+            "shows_its_mask": shown}  # fmt: skip
 
 
 def labels_of(images: Images) -> np.ndarray:
@@ -71,26 +85,34 @@ def labels_of(images: Images) -> np.ndarray:
     return np.stack([label_map(mask_MC) for mask_MC in images.masks_NM])
 
 
-def predicted(train: Images, label_N: np.ndarray, x_MC: np.ndarray, structures: int, seed: int) -> np.ndarray:
-    """Label maps [M, *spatial] for the images ``x_MC``, by a U-Net trained on ``train`` and its labels."""
-    dims, shape = x_MC.ndim - 2, x_MC.shape[2:]
-    pads = [pad for side in reversed(shape) for pad in (0, -side % 4)]  # two halvings
-    x_NC, y_N = (F.pad(torch.from_numpy(np.asarray(a, np.float32)), pads, value=v)
-                 for a, v in ((train.x_NC, -1.0), (label_N, 0.0)))  # fmt: skip
+def trained(x_NC: np.ndarray, label_N: np.ndarray, structures: int, seed: int) -> nn.Module:
+    """A U-Net that learned label maps [N, *spatial] from images [N, 1, *spatial]."""
+    images_NC, y_N = padded(x_NC, -1.0, 2), padded(label_N, 0.0, 1).long()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = UNet(dims, 1, 1 + structures, CHANNELS, STRIDES, norm=("group", {"num_groups": 4}))
+        network = UNet(x_NC.ndim - 2, 1, 1 + structures, CHANNELS, STRIDES, norm=("group", {"num_groups": 4}))
         adam = torch.optim.Adam(network.parameters(), lr=LEARNING_RATE)
         for _ in range(STEPS):
-            pick = torch.randint(len(x_NC), (BATCH,))
-            loss = _loss(network(x_NC[pick]), y_N[pick].long())
+            pick = torch.randint(len(images_NC), (BATCH,))
+            loss = _loss(network(images_NC[pick]), y_N[pick])
             adam.zero_grad()
             loss.backward()
             adam.step()
-    inside = (slice(None), *(slice(0, side) for side in shape))
+    return network
+
+
+def found(network: nn.Module, x_NC: np.ndarray) -> np.ndarray:
+    """Label maps uint8 [N, *spatial] of images [N, 1, *spatial]."""
+    inside = (slice(None), *(slice(0, side) for side in x_NC.shape[2:]))
     with torch.inference_mode():
-        tests = F.pad(torch.from_numpy(np.asarray(x_MC, np.float32)), pads, value=-1.0)
-        return torch.cat([network(part).argmax(1) for part in tests.split(BATCH)]).numpy()[inside].astype(np.uint8)
+        parts = [network(part).argmax(1) for part in padded(x_NC, -1.0, 2).split(BATCH)]
+    return torch.cat(parts).numpy()[inside].astype(np.uint8)
+
+
+def padded(array: np.ndarray, value: float, before: int) -> torch.Tensor:
+    """float32, with ``value`` behind each axis after the first ``before``, up to what can be halved twice."""
+    pads = [pad for side in reversed(array.shape[before:]) for pad in (0, -side % 4)]
+    return F.pad(torch.from_numpy(np.asarray(array, np.float32)), pads, value=value)
 
 
 def _loss(logit_BC: torch.Tensor, y_B: torch.Tensor) -> torch.Tensor:

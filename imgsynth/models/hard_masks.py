@@ -22,24 +22,20 @@ def mask_probabilities(logit_BM: Tensor) -> Tensor:
 def hard_mask(p_BM: Tensor) -> Tensor:
     """Probabilities [B, m, *] to channels [B, m, *] of 1 inside and -1 outside; each image follows itself alone.
 
-    First the foreground, as many voxels as all structures' probabilities sum to; in it the structures, the smallest
-    first, each where its share among those not placed yet is largest. What rounding leaves over goes to the largest.
+    Structures take their voxels in turn, the smallest first, each where the product of its probability and of its share
+    among all structures' is largest: where it is likely, and likelier than the others.
     """
     shape, p_BMV = p_BM.shape, p_BM.flatten(2)
     p_BMV = p_BMV * (p_BMV.amax(2, keepdim=True) > ABSENT)
     volume_BM = p_BMV.sum(2).round()
-    free_BV = _largest(p_BMV.sum(1), volume_BM.sum(1))
-    order_BM, rest_BV = volume_BM.argsort(dim=1, stable=True), p_BMV.sum(1)
-    inside_BMV = torch.zeros_like(p_BMV, dtype=torch.bool)
-    for k in range(shape[1]):
-        m_B11 = order_BM[:, k, None, None]
-        p_BV = p_BMV.gather(1, m_B11.expand(-1, 1, p_BMV.shape[2]))[:, 0]
-        share_BV = torch.where(free_BV, p_BV / rest_BV.clamp(min=1e-12), -1.0)
-        last = k == shape[1] - 1
-        taken_BV = free_BV if last else _largest(share_BV, volume_BM.gather(1, m_B11[:, 0])[:, 0]) & free_BV
-        inside_BMV = inside_BMV | ((torch.arange(shape[1], device=p_BM.device)[None, :, None] == m_B11)
-                                   & taken_BV[:, None])  # fmt: skip
-        free_BV, rest_BV = free_BV & ~taken_BV, rest_BV - p_BV
+    order_BM = volume_BM.argsort(dim=1, stable=True)
+    score_BMV = p_BMV.square() / p_BMV.sum(1, keepdim=True).clamp(min=1e-12)
+    label_BV = torch.full_like(score_BMV[:, 0], -1, dtype=torch.long)
+    for m_B1 in order_BM.split(1, dim=1):
+        score_BV = score_BMV.gather(1, m_B1[..., None].expand(-1, 1, score_BMV.shape[2]))[:, 0]
+        taken_BV = _largest(score_BV.masked_fill(label_BV >= 0, -1.0), volume_BM.gather(1, m_B1)[:, 0])
+        label_BV = torch.where(taken_BV & (label_BV < 0), m_B1, label_BV)
+    inside_BMV = label_BV[:, None] == torch.arange(shape[1], device=p_BM.device)[:, None]
     return (2.0 * inside_BMV - 1.0).view(shape).to(p_BM.dtype)
 
 

@@ -38,6 +38,8 @@ from imgsynth.types import Fault
 
 PATCH_HALVINGS = 2  # of the critic: a patch is then 10 voxels wide (kernel 4, stride 2, twice)
 
+BACKGROUND = -3.0  # a structure's first logit beside the background's, 0
+
 
 class Painter(nn.Module):
     """G: mask_BM [B, m, *shape], z_BL [B, latent], y_B [B] to images [B, 1, *shape] in [-1, 1].
@@ -208,6 +210,8 @@ class Pix2Pix(GenerativeModel, MaskToImage):
             PatchCritic(grids, encoder_channels, classes, structures),
             beta, gamma, fool,
         )  # fmt: skip
+        # What is not learned yet is background: a transposed convolution reaches the corners of the grid last.
+        nn.init.constant_(self.pairs.masks.head.get_parameter("0.bias"), BACKGROUND)
 
     def objectives(self) -> Sequence[Private | PostProcessing]:
         def draw(n: int, random: torch.Generator) -> tuple[Tensor, ...]:

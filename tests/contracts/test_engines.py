@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.func import grad
 
-from imgsynth.models import GAN, VAE, VAEGAN, Diffusion, LatentDiffusion, Private
+from imgsynth.models import GAN, VAE, VAEGAN, Diffusion, LatentDiffusion, Pix2Pix, Private
 from imgsynth.models.base import queries_of
 from imgsynth.privacy.engines import ENGINES, Clipped, get_engine
 from imgsynth.privacy.engines.ghost import GhostEngine
@@ -147,6 +147,7 @@ OURS = {
     "vaegan": VAEGAN,
     "diffusion": partial(Diffusion, channels=4, widest=8),
     "latent diffusion": partial(LatentDiffusion, source={"_target_": "imgsynth.models.VAE"}, width=8, depth=1),
+    "pix2pix": partial(Pix2Pix, structures=2),
 }
 
 
@@ -154,8 +155,10 @@ OURS = {
 @pytest.mark.parametrize("model", OURS)
 def test_the_private_objectives_of_our_models(engine, model, shape):
     torch.manual_seed(0)
-    (objective,) = [o for o in OURS[model](shape, CLASSES).objectives() if isinstance(o, Private)]
-    sums_to_the_oracles(engine, objective.module.double(), shape, objective.aux(6, torch.Generator().manual_seed(0)))
+    made = OURS[model](shape, CLASSES)
+    (objective,) = [o for o in made.objectives() if isinstance(o, Private)]
+    aux = objective.aux(6, torch.Generator().manual_seed(0))
+    sums_to_the_oracles(engine, objective.module.double(), shape, aux, made.image_channels)
 
 
 @pytest.mark.parametrize("shape", [(8, 8), (8, 8, 8)], ids=str)
@@ -171,8 +174,8 @@ def test_the_queries_of_our_models(engine, shape):
     assert GhostEngine.obstacle(module) is None
 
 
-def sums_to_the_oracles(engine, module, shape, aux):
-    x = torch.rand(3, 2, 1, *shape, dtype=torch.float64) * 2 - 1
+def sums_to_the_oracles(engine, module, shape, aux, channels=1):
+    x = torch.rand(3, 2, channels, *shape, dtype=torch.float64) * 2 - 1
     batch = PatientBatch(x, torch.tensor([[0, 1], [2, 0], [1, 1]]), torch.tensor([[0.3, 0.7], [0.5, 0.5], [1.0, 0.0]]))
     batch.w_PK = batch.w_PK.double()
     aux = tuple(a.double() for a in aux)

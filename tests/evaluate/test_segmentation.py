@@ -40,14 +40,18 @@ def test_sound_pairs_teach_and_shifted_masks_teach_the_shift(monkeypatch: pytest
     train, test = pairs(30, 0), pairs(18, 1)
     good = segmentation_utility(train, test, pairs(30, 2), STRUCTURES, 100, 1, 0)
     off = segmentation_utility(train, test, pairs(30, 2, moved=3), STRUCTURES, 100, 1, 0)
-    made, real = good["results"]
-    assert (made["trained_on"], real["trained_on"], good["n_test_patients"]) == ("synthetic", "real", 6)
-    for side in (made, real):
+    assert [side["trained_on"] for side in good["results"]] == ["synthetic", "real", "real + synthetic"]
+    assert [side["n_train"] for side in good["results"]] == [30, 30, 60] and good["n_test_patients"] == 6
+    made = good["results"][0]
+    for side in good["results"]:
         for row in side["structures"]:
             assert row["dice"]["low"] <= row["dice"]["value"] <= row["dice"]["high"] and row["dice"]["value"] > 0.8
     for row, same in zip(off["results"][0]["structures"], off["results"][1]["structures"], strict=True):
         assert row["dice"]["value"] < 0.6 and row["gap_to_real"]["low"] > 0.1 and same["gap_to_real"] is None
     assert [row["name"] for row in made["structures"]] == ["a", "b"]
+    for row, beside in zip(good["shows_its_mask"], off["shows_its_mask"], strict=True):
+        assert row["dice"]["low"] <= row["dice"]["value"] <= row["dice"]["high"]
+        assert row["dice"]["value"] > 0.8 and beside["dice"]["value"] < 0.6
 
 
 def test_patients_are_the_sample_and_not_images() -> None:
