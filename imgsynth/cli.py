@@ -30,6 +30,7 @@ Every verb takes Hydra overrides, `key=value` or `group=choice`, and `output=DIR
     imgsynth inspect data=nifti data.root=DIR                      what is in there, what is wrong, what ε costs
     imgsynth run data=nifti data.root=DIR privacy.epsilon=8 output=DIR2
     imgsynth verify DIR2/release
+    imgsynth sweep experiment=curve                                utility and audit over ε, models and cohorts
     imgsynth show DIR2                                             the volumes, real and synthetic, in a page
     imgsynth ledger                                                what was ever spent on which patients
 
@@ -163,6 +164,24 @@ def run(overrides: Overrides = None) -> None:
     sample.n=64 output=RUN`
     """
     _verb("run", overrides, "imgsynth verify {output}/release")
+
+
+@app.command()
+def sweep(overrides: Overrides = None) -> None:
+    """Privacy against utility: runs over ε, models and cohorts, and one table and figure of what came of them.
+
+    `curve.epsilons=[1,3,8,inf]` (inf: without privacy), `curve.models=[vae,mepf]`, `curve.repetitions=3`, and
+    `curve.cohorts` for several cohorts (configs/experiment/leaderboard.yaml). Every cell is an ordinary run below
+    `output=DIR/cells`. What all of them spend is printed, and refused as a whole where it would pass a budget, before
+    the first begins. Interrupted, the same command (or `output=DIR` alone) goes on and spends nothing twice; finished,
+    it makes the tables anew. All that it writes is local: curve.html, .md, .csv, .json and figures. docs/sweeps.md.
+
+    Example: `imgsynth sweep experiment=curve output=SWEEP`,
+    `imgsynth sweep data=nifti data.root=DIR curve.epsilons=[1,8] privacy.budget_epsilon=12 output=SWEEP`
+    """
+    from imgsynth import pipeline
+
+    console.done(pipeline.sweep(overrides or []))
 
 
 @app.command()

@@ -127,6 +127,11 @@ def from_overrides(verb: str, overrides: list[str]) -> Config:
     return check(raw)
 
 
+def keys_of(overrides: list[str]) -> list[tuple[str, str]]:
+    """(key or group, the override as it was given) of each. Raises InputError for what is none."""
+    return [(str(o.key_or_group), str(o.input_line)) for o in _parse(overrides)]
+
+
 def check(raw: DictConfig | ListConfig | dict[str, Any]) -> Config:
     """Resolve, coerce, range-check and bind. Raises ``InputError`` with every fault that was found.
 

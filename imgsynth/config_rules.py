@@ -163,6 +163,13 @@ RULES: tuple[Rule, ...] = (
     ("evaluate.classifier_seeds", *_at_least_one),
     ("evaluate.readers", lambda v: v >= 0, "0 or more"),
     ("evaluate.shares", lambda v: all(0 < share <= 1 for share in v), "shares above 0, at most 1"),
+    (
+        "curve.epsilons",
+        lambda v: bool(v) and len(set(v)) == len(v) and all(e > 0 for e in v),
+        "different numbers above 0, or inf: without privacy",
+    ),
+    ("curve.models", lambda v: len(set(v)) == len(v), "different names of configs/model"),
+    ("curve.repetitions", *_at_least_one),
     ("audit.n", *_at_least_one),
     ("audit.samples", *_at_least_one),
     ("audit.references", lambda v: v == 0 or (v >= 4 and v % 2 == 0), "0, or an even number of 4 or more"),

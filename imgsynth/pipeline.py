@@ -42,6 +42,11 @@ from imgsynth.report.write import write_report
 from imgsynth.schema import Config
 from imgsynth.show.server import ShowServer
 from imgsynth.show.shelf import shelf_of
+from imgsynth.sweep.cells import SweepFolder, read_index, write_index
+from imgsynth.sweep.design import design
+from imgsynth.sweep.spend import facts_of, foresee, print_plan
+from imgsynth.sweep.work import why, work_through
+from imgsynth.sweep.write import write_curve
 from imgsynth.training.distributed import joined, refuse_several
 from imgsynth.training.estimate import estimate
 from imgsynth.training.loop import train as train_loop
@@ -335,16 +340,29 @@ def _the_cohort(begins: str, cohorts: list[str]) -> str:
     return found[0]
 
 
+Stage = tuple[str, Callable[[Config], Path]]
+
+
 def run(config: Config) -> Path:
     """Every stage; the report."""
     refuse_several("run")
-    stages: tuple[tuple[str, Callable[[Config], Path]], ...] = (
-        ("train", train),
-        ("sample", sample),
-        ("evaluate", evaluate),
-        ("audit", _audit),
-        ("report", report),
-    )
+    result = _staged(config, (("train", train), ("sample", sample), ("evaluate", evaluate), ("audit", _audit),
+                              ("report", report)))  # fmt: skip
+    _keep_policy(config)
+    return result
+
+
+def cell(config: Config) -> Path:
+    """A run of a sweep: every stage that is not done yet, but for the report."""
+    stages: list[Stage] = [("train", train), ("sample", sample)]
+    measured: tuple[Stage, ...] = (("evaluate", evaluate), ("audit", _audit))
+    stages += [one for one, file in zip(measured, ("evaluation.json", "audit.json"), strict=True)
+               if not (folder(config) / file).is_file()]  # fmt: skip
+    return _staged(config, stages)
+
+
+def _staged(config: Config, stages: Sequence[Stage]) -> Path:
+    """One stage after another, and how long each took; the last one's result."""
     seconds = folder(config) / "seconds.json"
     took = read_json(seconds) if seconds.is_file() else {}
     for number, (name, stage) in enumerate(stages, 1):
@@ -353,5 +371,31 @@ def run(config: Config) -> Path:
         result = stage(config)
         took.setdefault(name, round(time.monotonic() - began, 1))  # a finished stage called again does nothing
         write_json(seconds, took)
-    _keep_policy(config)
     return result
+
+
+def sweep(overrides: Sequence[str]) -> Path:
+    """Runs over cohorts, models and ε (``curve.*``), each an ordinary one in the sweep's folder; the page of results.
+
+    All that it will spend is foreseen, printed, and refused as a whole, before any work. A sweep that was interrupted
+    goes on with what is not finished, also from ``output=`` alone. Raises InputError with every fault of every cell,
+    and CheckFailed, when all is written, where cells failed.
+    """
+    refuse_several("sweep")
+    given = list(overrides)
+    if [key for key, _ in door.keys_of(given)] == ["output"]:
+        given = [*read_index(SweepFolder(Path(given[0].partition("=")[2]))).overrides, *given]
+    config = door.from_overrides("sweep", given)
+    place = SweepFolder(folder(config))
+    planned = design(config, given, place)
+    spends = foresee(planned, place)
+    print_plan(spends, planned, place)
+    kept = [line for key, line in door.keys_of(given) if key != "output"]
+    write_index(place, kept, planned.cells, facts_of(spends))
+    waiting = [(one, cfg) for one, cfg in planned.cells.items() if not place.finished(one)]
+    failed = work_through(waiting, place, cell, lambda: write_curve(place))
+    page = write_curve(place)
+    if failed:
+        remedy = f"the same command tries again what may be tried again; {place.root}/logs has what they printed"
+        raise CheckFailed(*(Fault(one.name, why(place, one), "a run that ends well", remedy) for one in failed))
+    return page

@@ -247,6 +247,9 @@ class EvaluateConfig:
     readers: int = 0  # images of each kind in a blinded folder for a reader study, local/readers; 0: not made
     shares: list[float] = field(default_factory=lambda: [0.05, 0.1, 0.25, 1.0])  # of real patients, for the curve
     seed: int = 0
+    # folder for what does not depend on the generator (real features, real ceilings, rivals), which runs on one cohort
+    # share; local; null: features in the run's own, the rest not kept
+    shared: str | None = None
 
 
 @dataclass
@@ -284,6 +287,23 @@ class AuditConfig:
 
 
 @dataclass
+class CurveConfig:
+    """`imgsynth sweep`: ordinary runs over cohorts, models and ε, and one table and figure of what came of them."""
+
+    epsilons: list[float] = field(default_factory=lambda: [1.0, 3.0, 8.0])  # ε of each run; .inf is without privacy
+    models: list[str] = field(default_factory=list)  # names in configs/model; none: the configuration's own
+    repetitions: int = 1  # runs of each; their noise differs and cannot be seeded, their evaluation is seeded alike
+    # Several cohorts: {name: [overrides]}, "experiment=nih" among them, say; none: the configuration's own
+    cohorts: Any = field(default_factory=dict)
+    # Further overrides: {pattern: [overrides]}, the pattern over COHORT/MODEL/ε with * and ? as in file names
+    overrides: Any = field(default_factory=dict)
+    public: Any = field(default_factory=dict)  # {cohort: whose images these are and why they are public}
+    unbounded: list[str] = field(default_factory=list)  # private cohorts, by name, on which ε = ∞ is run all the same
+    leave_out: list[str] = field(default_factory=list)  # of curve.cohorts, by name
+    root: str = "data"  # folder of real data that experiments refer to as ${curve.root}
+
+
+@dataclass
 class Config:
     """One run, whole."""
 
@@ -301,3 +321,4 @@ class Config:
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     audit: AuditConfig = field(default_factory=AuditConfig)
+    curve: CurveConfig = field(default_factory=CurveConfig)

@@ -18,6 +18,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("report", "show"),
     ("config_rules",),
     ("config",),
+    ("sweep",),
     ("pipeline",),
     ("cli",),
 )

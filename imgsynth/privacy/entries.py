@@ -11,6 +11,7 @@ from dp_accounting import dp_event as dp
 
 from imgsynth.privacy import accounting
 from imgsynth.privacy.events import compose_counted, event_from_json, event_to_json
+from imgsynth.privacy.patients import Patients
 from imgsynth.types import Fault, InputError, Unit
 
 
@@ -30,6 +31,20 @@ class Entry:
     n: int | None = None  # how many they are. LOCAL ONLY: a count of patients without noise
     issuer: str | None = None  # who gave out their ids; None: not known
     number: int = 0  # of the record that opened it: the order in which the ledger was spent
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A mechanism that is to be run on a cohort, as ``Ledger.open_entry`` takes it."""
+
+    cohort: str
+    event: dp.DpEvent
+    run: str
+    epsilon: float
+    delta: float
+    budget_epsilon: float | None
+    unit: Unit
+    patients: Patients | None
 
 
 @dataclass

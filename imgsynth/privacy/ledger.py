@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -19,8 +20,8 @@ from typing import Any
 from dp_accounting import dp_event as dp
 
 from imgsynth.keyed import key_check, normal
-from imgsynth.privacy.budget import check_budgets
-from imgsynth.privacy.entries import Account, Entry, entry_to_json, finite
+from imgsynth.privacy.budget import Foreseen, budget_faults
+from imgsynth.privacy.entries import Account, Asked, Entry, composed, entry_to_json, finite
 from imgsynth.privacy.events import event_to_json
 from imgsynth.privacy.overlap import Overlaps, Shared
 from imgsynth.privacy.overview import overview
@@ -81,6 +82,15 @@ class Ledger:
                 book.keep_members(members)
             book.append({"what": "open", "cohort": cohort, **entry_to_json(new), "key": check})
             return book.account.of(cohort)[run]
+
+    def foresee(self, asked: Sequence[Asked]) -> tuple[list[Foreseen], list[Fault]]:
+        """What each cohort of ``asked`` will have spent when all of it is, and every budget that would be passed.
+
+        Nothing is recorded. A run that has an entry is spent, and not counted again.
+        """
+        key = None if all(one.patients is None for one in asked) else self.key()
+        with self._store.reading() as book:
+            return _foresee(book, asked, key)
 
     def close_entry(self, cohort: str, run: str) -> None:
         """Note that the run finished. Changes nothing about what is spent; InputError for a run never opened."""
@@ -219,8 +229,36 @@ def _admit(book: Book, cohort: str, new: Entry, members: frozenset[bytes] | None
     account = book.account.with_entry(cohort, new)
     if account.budgets:
         after = _overlaps(book, {} if members is None else {str(new.patients): members}, account)
-        check_budgets(cohort, new, _overlaps(book), after, account)
+        if faults := budget_faults(cohort, [new], _overlaps(book), after, account):
+            raise InputError(*faults)
     return None
+
+
+def _foresee(book: Book, asked: Sequence[Asked], key: bytes | None) -> tuple[list[Foreseen], list[Fault]]:
+    account, members = book.account, {}
+    new: dict[str, list[Entry]] = {one.cohort: [] for one in asked}
+    for number, one in enumerate(asked, len(book.records) + 1):
+        if one.run in book.account.of(one.cohort):
+            continue
+        entry = Entry(one.run, one.event, one.epsilon, one.delta, one.budget_epsilon, _now(), one.unit, number=number)
+        if one.patients is not None and key is not None:
+            found = hashes(key, one.unit, one.patients)
+            entry = replace(entry, patients=digest(pack(found)), n=len(found), issuer=one.patients.issuer)
+            members[str(entry.patients)] = found
+        new[one.cohort].append(entry)
+        account = account.with_entry(one.cohort, entry)
+    before, after = _overlaps(book), _overlaps(book, members, account)
+    rows, faults = [], dict[str, Fault]()
+    for cohort, entries in new.items():
+        delta = account.delta(cohort)
+        assert delta is not None  # what was asked is there, if nothing else
+        (spent, known), (together, all_of_them) = before.worst(cohort, delta), after.worst(cohort, delta)
+        private = composed([entry for entry in all_of_them if math.isfinite(entry.epsilon)], delta)
+        rows.append(Foreseen(cohort, delta, spent, len(known), len(entries), together, private,
+                             account.budgets.get(cohort), tuple(after.shared(cohort))))  # fmt: skip
+        if entries:
+            faults |= {fault.where: fault for fault in budget_faults(cohort, entries, before, after, account)}
+    return rows, list(faults.values())
 
 
 def _same(entry: Entry, new: Entry) -> Entry:

@@ -14,8 +14,10 @@ from imgsynth.features.maps import feature_maps
 from imgsynth.files import read_json, write_json
 from imgsynth.models.base import queries_of, the_private
 from imgsynth.privacy.budget import describe
+from imgsynth.privacy.entries import Asked
 from imgsynth.privacy.ledger import Entry, Ledger
 from imgsynth.privacy.plan import PrivacyPlan, make_plan
+from imgsynth.privacy.public import PublicStart
 from imgsynth.privacy.selection import declared
 from imgsynth.schema import Config
 from imgsynth.training.checkpoint import load_checkpoint
@@ -55,13 +57,20 @@ def settle(folder: RunFolder, cfg: Config, model_factory: ModelFactory) -> tuple
         return Manifest.load(folder.manifest), plan, stored_initial(folder, plan, cfg.init)
     manifest = build_manifest(cfg.data)[0].hashed(Ledger(cfg.privacy.ledger).key())
     public, initial = (None, None) if cfg.init.run is None else public_start(cfg, manifest)
+    return manifest, plan_of(cfg, manifest, model_factory, public), initial
+
+
+def plan_of(
+    cfg: Config, manifest: Manifest, model_factory: ModelFactory, public: PublicStart | None = None
+) -> PrivacyPlan:
+    """The plan of a run that is not begun yet, on a cohort that is read (``manifest``, hashed)."""
     objectives = model_factory(tuple(cfg.preprocess.shape), len(manifest.classes)).objectives()
     chosen = None if cfg.selection.rule != "public" else public_images(cfg, manifest)[1]
     selection = declared(cfg.selection, cfg.privacy, cfg.trainer.all_steps, chosen)
     if selection is not None and selection.rule != "fixed":
         feature_maps(cfg.selection.encoder, len(cfg.preprocess.shape), seed=0, where="selection.encoder")  # is it there
     asked, votes, n = queries_of(objectives), the_private(objectives).votes, len(manifest.patients("train"))
-    plan = make_plan(
+    return make_plan(
         cfg.privacy,
         n=n,
         steps=cfg.trainer.steps,
@@ -75,7 +84,6 @@ def settle(folder: RunFolder, cfg: Config, model_factory: ModelFactory) -> tuple
         selection=selection,
         epsilon_for_histogram=cfg.sample.epsilon_for_histogram,
     )
-    return manifest, plan, initial
 
 
 def open_spend(
@@ -87,19 +95,10 @@ def open_spend(
     anywhere in between, the same command finds the same entry. Raises InputError when the budget does not allow it.
     """
     ledger = Ledger(cfg.privacy.ledger)
-    cohort = cfg.data.cohort or manifest.fingerprint
+    cohort = cohort_of(cfg, manifest)
     with writing(folder.root):
         run = folder.run_id()
-    entry = ledger.open_entry(
-        cohort,
-        plan.ledger_event(),
-        run=run,
-        epsilon=plan.ledger_epsilon,
-        delta=plan.delta,
-        budget_epsilon=cfg.privacy.budget_epsilon,
-        unit=plan.unit,
-        patients=members(manifest, cfg.data),
-    )
+    entry = ledger.open_entry(**vars(asked_by(cfg, manifest, plan, run)))
     if not folder.begun:
         _tell_overlaps(ledger, cohort, plan)
         with writing(folder.root):
@@ -112,6 +111,17 @@ def open_spend(
     if job.finished:
         _check_finished(folder, plan, cfg.trainer.all_steps)
     return job
+
+
+def cohort_of(cfg: Config, manifest: Manifest) -> str:
+    """The cohort's name in the ledger."""
+    return cfg.data.cohort or manifest.fingerprint
+
+
+def asked_by(cfg: Config, manifest: Manifest, plan: PrivacyPlan, run: str) -> Asked:
+    """The spend of a run, as the ledger takes it."""
+    return Asked(cohort_of(cfg, manifest), plan.ledger_event(), run, plan.ledger_epsilon, plan.delta,
+                 cfg.privacy.budget_epsilon, plan.unit, members(manifest, cfg.data))  # fmt: skip
 
 
 def _tell_overlaps(ledger: Ledger, cohort: str, plan: PrivacyPlan) -> None:
