@@ -1,0 +1,147 @@
+"""From the files of cells to tables, figure and page."""
+
+from __future__ import annotations
+
+import csv
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from planted_cells import entry, indexed, plant
+from scipy import stats
+
+from imgsynth.files import read_json, write_json
+from imgsynth.sweep.cells import Cell, SweepFolder, read_index, write_index
+from imgsynth.sweep.combine import combined, largest
+from imgsynth.sweep.write import curve_of, write_curve
+from imgsynth.types import InputError
+
+ONE, TWO, THREE = (Cell("ward", "vae", 1.0, r) for r in (1, 2, 3))
+UNBOUNDED, BROKEN, WAITING = Cell("ward", "vae", math.inf, 1), Cell("ward", "gan", 1.0, 1), Cell("ward", "gan", 1.0, 2)
+REAL, TRIVIAL, DP = "real", "trivial generator", "real (DP-SGD)"
+
+
+@pytest.fixture
+def planted(tmp_path: Path) -> SweepFolder:
+    folder = indexed(tmp_path, ONE, TWO, THREE, UNBOUNDED, BROKEN, WAITING)
+    for cell, auc, trivial, bound in ((ONE, 0.80, 0.70, 0.1), (TWO, 0.82, 0.72, 0.4), (THREE, 0.78, 0.70, 0.0)):
+        plant(folder, cell, {"synthetic": auc, REAL: 0.95, TRIVIAL: trivial, DP: 0.9}, bound)
+    plant(folder, UNBOUNDED, {"synthetic": 0.93, REAL: 0.95, TRIVIAL: 0.85, DP: 0.94}, 3.0, frechet=0.5)
+    fault = {"where": "trainer", "got": "nan", "expected": "numbers", "remedy": "a smaller rate"}
+    write_json(folder.failure(BROKEN), {"faults": [fault]})
+    return folder
+
+
+def test_repetitions_and_patients_are_both_in_the_interval() -> None:
+    """Each part alone, and both as variances: by hand."""
+    same = combined([entry(0.8, 0.03)])
+    assert (same["low"], same["high"], same["repetitions"]) == (pytest.approx(0.77), pytest.approx(0.83), 1)
+    values = [0.80, 0.82, 0.78]
+    known = combined([entry(v) for v in values])  # no patients in it
+    half = stats.t.interval(0.95, 2, 0.8, np.std(values, ddof=1) / math.sqrt(3))[1] - 0.8
+    assert known["value"] == pytest.approx(0.8) and known["high"] == pytest.approx(0.8 + half)
+    both = combined([entry(v, 0.03) for v in values])
+    assert both["high"] - 0.8 == pytest.approx(math.hypot(half, 0.03)) and both["values"] == values
+
+
+def test_an_interval_of_repetitions_holds_what_it_says() -> None:
+    """Simulated: patients shared by all repetitions, training anew in each. 95 % of intervals hold the truth, and those
+    of patients or of repetitions alone do not."""
+    random = np.random.default_rng(0)
+    patients, training, hold = 0.02, 0.03, {"both": 0, "patients": 0, "repetitions": 0}
+    for _ in range(2000):
+        values = patients * random.standard_normal() + training * random.standard_normal(3)
+        for name, h in (("both", 1.96 * patients), ("repetitions", 0.0)):
+            found = combined([entry(v, h) for v in values])
+            hold[name] += found["low"] <= 0 <= found["high"]
+        hold["patients"] += abs(values.mean()) <= 1.96 * patients
+    assert 0.94 < hold["both"] / 2000 < 0.995
+    assert hold["patients"] / 2000 < 0.9 and hold["repetitions"] / 2000 < 0.94
+
+
+def test_a_result_that_cells_share_counts_once() -> None:
+    assert combined([entry(0.7, 0.01), entry(0.7, 0.01)])["repetitions"] == 1
+
+
+def test_of_lower_bounds_the_largest_is_shown() -> None:
+    found = largest([entry(0.1), entry(0.4), entry(0.0)])
+    assert found["value"] == 0.4 and found["values"] == [0.1, 0.4, 0.0]
+
+
+def test_the_curve_of_planted_cells(planted: SweepFolder) -> None:
+    curve = curve_of(planted)
+    gan, vae, free = sorted(curve["groups"], key=lambda g: (g["model"], g["epsilon"] is None))
+    assert (gan["finished"], gan["failed"], gan["unfinished"], gan["numbers"]) == (0, 1, 1, {})
+    assert (vae["epsilon"], vae["finished"], vae["proven"]) == (1.0, 3, 0.99)
+    assert free["epsilon"] is None and free["proven"] is None
+    auc = vae["numbers"]["auc/small_cnn/synthetic"]
+    assert auc["value"] == pytest.approx(0.8) and auc["repetitions"] == 3
+    assert vae["numbers"]["epsilon_lower_bound"]["value"] == 0.4
+    assert vae["seconds"] == {"train": 10.0, "sample": 1.0, "evaluate": 4.0, "audit": 5.0}
+    assert not any("real" in name or "trivial" in name or "floor" in name for name in vae["numbers"])
+    trivial = {r["epsilon"]: r["numbers"]["auc/small_cnn"] for r in curve["rivals"] if r["rival"] == TRIVIAL}
+    assert trivial[1.0]["value"] == pytest.approx((0.70 + 0.72) / 2) and trivial[None]["value"] == 0.85
+    ceiling = curve["ceilings"]["ward"]
+    assert ceiling["auc/small_cnn"]["value"] == 0.95 and ceiling["auc/small_cnn"]["repetitions"] == 1
+    assert ceiling["frechet_distance"]["value"] == 0.2
+    assert "brier/small_cnn/synthetic" in vae["numbers"]
+    assert "calibration_error/small_cnn/synthetic" not in vae["numbers"]  # it could not be computed
+
+
+def test_the_table_for_people(planted: SweepFolder) -> None:
+    write_curve(planted)
+    text = (planted.root / "curve.md").read_text()
+    rows = {tuple(c.strip() for c in line.split("|")[1:3]): line for line in text.splitlines() if line.startswith("|")}
+    assert rows["vae", "1"].split("|")[3].strip() == "3"
+    assert "0.8 [" in rows["vae", "1"] and "10 / 20" in rows["vae", "1"]
+    assert "0.93 [0.9, 0.96]" in rows["vae", "∞"]
+    assert rows["gan", "1"].split("|")[3].strip() == "0, 1 failed, 1 unfinished"
+    assert "0.95 [0.92, 0.98]" in rows["real data", "–"] and "0.2 [0.1, 0.3]" in rows["real data", "–"]
+    assert "0.9 [0.87, 0.93]" in rows["DP-SGD classifier", "1"] and ("trivial generator", "∞") in rows
+    assert "gan, ε = 1, repetition 1: trainer: got nan" in text
+    assert "private" in text and "not covered by any ε" in text
+    order = [name for name, _ in rows if name in ("vae", "gan", "real data")]
+    assert order == ["vae", "vae", "gan", "real data"]
+
+
+def test_the_table_for_programs(planted: SweepFolder) -> None:
+    write_curve(planted)
+    with (planted.root / "curve.csv").open() as file:
+        lines = list(csv.DictReader(file))
+    of = {(x["what"], x["epsilon"], x["repetition"], x["number"]): x for x in lines}
+    assert float(of["vae", "1", "2", "auc/small_cnn/synthetic"]["value"]) == 0.82
+    assert float(of["vae", "1", "all", "auc/small_cnn/synthetic"]["value"]) == 0.8
+    assert float(of["real data", "", "all", "auc/small_cnn"]["value"]) == 0.95
+    assert float(of["vae", "∞", "1", "epsilon_lower_bound"]["value"]) == 3.0
+
+
+def test_page_and_pictures(planted: SweepFolder) -> None:
+    page = write_curve(planted).read_text()
+    assert "LOCAL ONLY" in page and "data:image/svg+xml;base64" in page and "<script" not in page
+    assert "trainer: got nan" in page and "http" not in page.split("<body>")[1]
+    assert (planted.root / "curve-ward.png").read_bytes().startswith(b"\x89PNG")
+    svg = (planted.root / "curve-ward.svg").read_text()
+    for word in ("AUC, small_cnn", "Fréchet distance", "audited", "∞", "proven ε", "real data", "DP-SGD classifier"):
+        assert word in svg
+    before = {p.name: p.read_bytes() for p in planted.root.glob("curve*")}
+    write_curve(planted)
+    assert before == {p.name: p.read_bytes() for p in planted.root.glob("curve*")}  # the same files, the same bytes
+
+
+def test_nothing_finished_is_a_table_without_a_picture(tmp_path: Path) -> None:
+    folder = indexed(tmp_path, WAITING)
+    page = write_curve(folder).read_text()
+    assert "1 not finished" in page and not list(tmp_path.glob("*.png"))
+
+
+def test_cells_of_earlier_commands_stay_in_the_table(planted: SweepFolder) -> None:
+    write_index(planted, ["experiment=other"], [Cell("clinic", "vae", 8.0, 1)], {})
+    index = read_index(planted)
+    assert ONE in index.cells and UNBOUNDED in index.cells and len(index.cells) == 7
+    assert index.overrides == ["experiment=other"] and read_json(planted.index)["scope"] == "local"
+
+
+def test_a_folder_without_a_sweep_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"sweep\.json"):
+        read_index(SweepFolder(tmp_path))
