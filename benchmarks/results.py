@@ -17,9 +17,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from imgsynth.files import read_json
 from imgsynth.measure.source import real_images
 from imgsynth.release.generate import generate
+from imgsynth.sweep.results import outcome
+from imgsynth.sweep.tables import band
 from imgsynth.training.run import load_run
 from imgsynth.training.sheets import save_png, sheet
 
@@ -29,43 +30,32 @@ COLUMNS = (
 )  # fmt: skip
 
 
-def band(entry: dict[str, Any] | None) -> str:
-    if entry is None or entry.get("value") is None:
-        return "–"
-    low, high = entry["low"], entry["high"]
-    return f"{entry['value']:.3g} [{low:.3g}, {high:.3g}]"
-
-
-def metric(evaluation: dict[str, Any], name: str) -> str:
-    found = next((m for m in evaluation["metrics"] if m["name"] == name), None)
-    if found is None:
+def metric(numbers: dict[str, Any], name: str) -> str:
+    if name not in numbers:
         return "not done"
-    floor = found["floor"]
-    return f"{band(found)} ({band(floor)})" if floor else band(found)
+    floor = numbers.get(f"{name}/floor")
+    return band(numbers[name]) + (f" ({band(floor)})" if floor else "")
 
 
-def utility(evaluation: dict[str, Any], classifier: str = "small_cnn") -> str:
-    results = evaluation["utility"].get("results", [])
-    auc = {r["trained_on"]: band(r["auc"]) for r in results if r["classifier"] == classifier}
-    return f"{auc['synthetic']} ({auc['real']})" if auc else "not done: one class"
+def utility(numbers: dict[str, Any], classifier: str = "small_cnn") -> str:
+    auc = {on: numbers.get(f"auc/{classifier}/{on}") for on in ("synthetic", "real")}
+    return f"{band(auc['synthetic'])} ({band(auc['real'])})" if auc["synthetic"] else "not done: one class"
 
 
 def row(root: Path) -> list[str]:
     run = load_run(root)
-    evaluation, audit = read_json(root / "evaluation.json"), read_json(root / "audit.json")
-    seconds = read_json(root / "seconds.json")
+    found = outcome(root)
+    numbers, seconds = found["numbers"], found["seconds"]
     plan = run.plan
     private = math.isfinite(plan.epsilon)
-    primary = next((a for a in audit["attacks"] if a["role"] == "primary"), None)
-    attack = f"{primary['auc']:.2f} [{primary['auc_low']:.2f}, {primary['auc_high']:.2f}]" if primary else "not done"
-    lower = audit["epsilon_lower_bound"]
+    lower = numbers.get("epsilon_lower_bound")
     return [
         root.name, type(run.model).__name__, f"{plan.epsilon:.3g}" if private else "∞", f"{plan.delta:g}",
         "case" if plan.ids == "case" else plan.unit,
         str(plan.n), f"{plan.noise_multiplier:.3g}" if private else "0", str(plan.steps),
-        f"{seconds['train']:.0f} / {sum(seconds.values()):.0f}", metric(evaluation, "frechet_distance"),
-        metric(evaluation, "kernel_distance"), metric(evaluation, "ms_ssim"), utility(evaluation), attack,
-        "–" if lower is None else f"{lower:.2f}", audit["verdict"],
+        f"{seconds['train']:.0f} / {sum(seconds.values()):.0f}", metric(numbers, "frechet_distance"),
+        metric(numbers, "kernel_distance"), metric(numbers, "ms_ssim"), utility(numbers), metric(numbers, "mia_auc"),
+        "–" if lower is None else f"{lower['value']:.2f}", found["verdict"],
     ]  # fmt: skip
 
 

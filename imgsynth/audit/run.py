@@ -225,7 +225,7 @@ def audit_run(run_dir: Path, cfg: Config, extra_transforms: Sequence[Any] = ()) 
     """
     chosen = cfg.encoder
     encoder = get_encoder(chosen.name, len(cfg.preprocess.shape), chosen.seed, chosen.path, chosen.network)
-    encoder.folder = run_dir / "local" / "features"
+    encoder.folder = Path(cfg.evaluate.shared or run_dir / "local") / "features"
     if faults := settings_faults(cfg.audit):
         raise InputError(*faults)
     run = load_run(run_dir)

@@ -170,7 +170,7 @@ def evaluate_run(run_dir: Path, cfg: Config, extra_transforms: Sequence[Any] = (
     # Whatever is wrong with the encoder is said before images are read, unless it is to be trained on them.
     dims = len(cfg.preprocess.shape)
     encoder = get_encoder(chosen.name, dims, chosen.seed, chosen.path, chosen.network, train_on)
-    encoder.folder = run_dir / "local" / "features"
+    encoder.folder = Path(settings.shared or run_dir / "local") / "features"
     run, train = train_side()
     comparison = Comparison(
         train=train,

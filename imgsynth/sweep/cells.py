@@ -55,9 +55,9 @@ class SweepFolder:
         """Why the cell's last attempt failed; not there where it did not."""
         return self.root / "logs" / f"{cell.name}.failed.json"
 
-    def shared(self, cohort: str) -> Path:
-        """What is the same for all cells of a cohort: features of its images, classifiers' scores, rivals. LOCAL."""
-        return self.root / "local" / cohort
+    def shared(self, cell: Cell) -> Path:
+        """What is the same for all models of a cohort and repetition: features of its images, say. LOCAL."""
+        return self.root / "local" / f"{cell.cohort}-{cell.repetition}"
 
     def finished(self, cell: Cell) -> bool:
         """Its last stage is done."""

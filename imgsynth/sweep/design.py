@@ -54,13 +54,14 @@ def design(config: Config, overrides: list[str], folder: SweepFolder) -> Design:
                 more = [line for pattern in patterns for line in curve.overrides[pattern]]
                 command = [*lines, *([f"model={model}"] if model else []), *more, *given, *_privacy(epsilon)]
                 try:
-                    checked = _checked(command, folder, name)
+                    checked = _checked(command)
                 except InputError as error:
                     found += [(cell, fault) for fault in error.faults]
                     continue
                 for repetition in range(1, curve.repetitions + 1):
                     one = replace(cell, repetition=repetition)
-                    cells[one] = replace(checked, output=str(folder.cell(one)))
+                    shared = replace(checked.evaluate, shared=str(folder.shared(one)))
+                    cells[one] = replace(checked, output=str(folder.cell(one)), evaluate=shared)
     public = {name: _public(name, cells, curve) for name in cohorts}
     faults += [*_of_cells(found, curve), *_pattern_faults(curve, fits), *_unbounded_faults(curve, public, cells)]
     if faults:
@@ -104,14 +105,12 @@ def _privacy(epsilon: float) -> list[str]:
     return ["privacy=none"] if math.isinf(epsilon) else ["privacy=dp", f"privacy.epsilon={epsilon!r}"]
 
 
-def _checked(command: list[str], folder: SweepFolder, cohort: str) -> Config:
+def _checked(command: list[str]) -> Config:
     in_force: dict[str, str] = {}
     for key, line in door.keys_of(command):  # a group may be chosen once
         in_force.pop(key, None)
         in_force[key] = line
-    checked = door.check(door.compose("run", list(in_force.values())))
-    shared = str(folder.shared(cohort))
-    return replace(checked, curve=CurveConfig(), evaluate=replace(checked.evaluate, shared=shared))
+    return replace(door.check(door.compose("run", list(in_force.values()))), curve=CurveConfig())
 
 
 def _own_model(config: Config) -> str:
