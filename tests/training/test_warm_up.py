@@ -79,7 +79,7 @@ def test_killed_while_it_warms_up_or_just_after_a_run_ends_in_the_same_weights(
 ) -> None:
     cfg = configure("diffusion", trainer={"steps": 5})
     loop.train(cfg, tmp_path / "unbroken", model_factory(cfg.model))
-    for name, at in (("_post_processing_update", 3), ("private_update", 2)):
+    for name, at in (("_post_processing_update", 3), ("private_update", 2), ("private_update", 5)):
         where, calls = (steps if name.startswith("_") else loop), []
         original = getattr(where, name)
 
@@ -92,12 +92,12 @@ def test_killed_while_it_warms_up_or_just_after_a_run_ends_in_the_same_weights(
         with monkeypatch.context() as patch:
             patch.setattr(where, name, dying)
             with pytest.raises(KeyboardInterrupt):
-                loop.train(cfg, tmp_path / name, model_factory(cfg.model))
+                loop.train(cfg, tmp_path / f"{name}{at}", model_factory(cfg.model))
         with monkeypatch.context() as patch:
             # The answer was published, and is not asked for again.
             patch.setattr(ClassMeans, "fit", lambda self, noise_std: pytest.fail("asked again"))
-            loop.train(cfg, tmp_path / name, model_factory(cfg.model))
-        ours, theirs = (load_run(tmp_path / one).model.state_dict() for one in (name, "unbroken"))
+            loop.train(cfg, tmp_path / f"{name}{at}", model_factory(cfg.model))
+        ours, theirs = (load_run(tmp_path / one).model.state_dict() for one in (f"{name}{at}", "unbroken"))
         assert all(torch.equal(ours[key], value) for key, value in theirs.items())
 
 
