@@ -2,8 +2,9 @@
 Membership Inference Attacks against Generative Models", PoPETs 2019(4), section 3.3; the ELBO likewise).
 
 An image's score is minus the mean, over draws from its posterior, of the error of its reconstruction, or of its
-negative ELBO. Of a diffusion model it is the error of denoising the image, by random noise levels. A patient's score is the mean over the patient's images, a rule fixed beforehand (training takes all of
-them alike). The draws are seeded and the same for all images, so that no image's score follows the others.
+negative ELBO. Of a diffusion model it is the error of denoising the image, over random noise levels. A patient's score
+is the mean over the patient's images, a rule fixed beforehand (training takes all of them alike). The draws are seeded
+and the same for all images, so that no image's score follows the others.
 """
 
 from __future__ import annotations
