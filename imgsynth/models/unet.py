@@ -4,14 +4,19 @@ Ronneberger et al. 2015 (arXiv:1505.04597), with the residual blocks of Ho, Jain
 Made for DP-SGD: group norm, no attention, few weights, layers that every gradient engine knows.
 
 Its finest grid is the one after the first halving: two neighbours along each axis enter and leave as channels (space to
-depth, Shi et al. 2016, arXiv:1609.05158), without which most of a step's time would be spent there. Volumes and images
-of a cohort are aligned, more or less, so the coarsest grid has a picture of its own for each class and noise level,
-made without looking at the image: the average anatomy, which noise leaves in place first.
+depth, Shi et al. 2016, arXiv:1609.05158), without which most of a step's time would be spent there.
+
+Two things are made easy for it, so that they are learned first. Images of a cohort are aligned, more or less: the
+coarsest grid has a picture of its own for each class and noise level, made without looking at the image. And images are
+smooth where noise is not: beside the network, each band of the image's own pyramid (Burt and Adelson 1983) is
+multiplied by a number that follows the noise level, as a Wiener filter would. Without that, what the network has not
+yet learned stays in samples as white noise.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
@@ -50,6 +55,8 @@ class UNet(nn.Module):
         self.middle = Block(dims, width[-1], width[-1], features)
         ins = [*width[1:], width[-1]]
         self.up = nn.ModuleList(Block(dims, i + o, o, features) for i, o in zip(ins, width, strict=True))
+        self.bands = len(grids)
+        self.gains = _zero(nn.Linear(features, self.bands * image_channels))
         self.head = nn.Sequential(
             _norm(width[0]), nn.SiLU(), _zero(Conv["conv", dims](width[0], inner, kernel_size=3, padding=1))
         )
@@ -67,7 +74,21 @@ class UNet(nn.Module):
             h_BC = block(torch.cat([h_BC, skips[level]], dim=1), e_BE)
             if level:
                 h_BC = F.interpolate(h_BC, scale_factor=2, mode=self.mode)
-        return to_space(self.head(h_BC), x_BC.shape[1])
+        f_BC = to_space(self.head(h_BC), x_BC.shape[1])
+        gain_BC = self.gains(e_BE).view(len(x_BC), self.bands, x_BC.shape[1], *(1 for _ in x_BC.shape[2:]))
+        for band, band_BC in enumerate(self._bands(x_BC)):
+            f_BC = f_BC + gain_BC[:, band] * band_BC
+        return f_BC
+
+    def _bands(self, x_BC: Tensor) -> Iterator[Tensor]:
+        """What each halving of the grid loses, from fine to coarse, and what the last one leaves: they add up to x."""
+        small_BC, left_BC = x_BC, x_BC
+        for _ in range(self.bands - 1):
+            small_BC = _halved(small_BC)
+            smooth_BC = F.interpolate(small_BC, size=x_BC.shape[2:], mode=self.mode)
+            yield left_BC - smooth_BC
+            left_BC = smooth_BC
+        yield left_BC
 
 
 class Block(nn.Module):
