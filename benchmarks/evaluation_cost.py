@@ -3,7 +3,8 @@
 As many real test, real train and synthetic images, of 64² with EfficientNet-Lite0 and of 64³ with its three planes, in
 two classes: smooth seeded noise, as the cost hardly depends on what is in them. All that `imgsynth evaluate` measures
 by default, with samples of noised class means among the rivals; `--dp-sgd` adds the time of a DP-SGD step of its
-classifier. A quarter and a half of the size are measured too, for the memory that the size costs; `--steps 1` is enough for that.
+classifier. A quarter and a half of the size are measured too, for the memory that the size costs (`--steps 1 --seeds 1`
+is enough for that).
 
 Each size is a process of its own. Prints Markdown: wall and processor seconds by part (which a busy machine does not
 lengthen by much), and the peak of resident memory above what was there before the images were made.
@@ -63,15 +64,8 @@ def main() -> None:
           f"{asked.seeds} seeds, {asked.steps} steps of a network\n")  # fmt: skip
     for kind, most in (("64²", asked.images), ("64³", asked.volumes)):
         for n in (most // 4, most // 2, most) if most else ():
-            rest = [
-                "--encoder",
-                asked.encoder,
-                "--seeds",
-                str(asked.seeds),
-                "--steps",
-                str(asked.steps),
-                *["--dp-sgd"] * asked.dp_sgd,
-            ]
+            settings = {"--encoder": asked.encoder, "--seeds": asked.seeds, "--steps": asked.steps}
+            rest = [str(word) for pair in settings.items() for word in pair] + ["--dp-sgd"] * asked.dp_sgd
             command = [sys.executable, __file__, *rest, "--one", kind, str(n)]
             said = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
             show(kind, n, json.loads(said.splitlines()[-1]))
