@@ -101,6 +101,28 @@ def train(overrides: Overrides = None) -> None:
 
 
 @app.command()
+def select(
+    runs: Annotated[list[str], typer.Argument(help="Folders of runs, then selection.key=value and output=DIR.")],
+) -> None:
+    """Choose one of several finished runs on one cohort by a vote of its patients, for an ε of its own.
+
+    Each patient votes for the run whose images look most like his; `selection.rule` is noisy_max or exponential. The
+    choice is on record in the ledger before an image is opened, and is made once. Which *step* a run ends with is a
+    setting of training (`selection.*`, docs/privacy.md).
+
+    Example: `imgsynth select RUN1 RUN2 selection.rule=noisy_max selection.epsilon=0.5 output=CHOICE`
+    """
+    from imgsynth import pipeline
+    from imgsynth.files import read_json
+
+    folders, overrides = [one for one in runs if "=" not in one], [one for one in runs if "=" in one]
+    if not folders:
+        raise InputError(Fault("imgsynth select", "no run", "folders of two runs or more", "imgsynth select RUN RUN …"))
+    record = pipeline.select([Path(one) for one in folders], overrides)
+    console.done(record, f"imgsynth sample output={read_json(record)['selected']}")
+
+
+@app.command()
 def sample(overrides: Overrides = None) -> None:
     """Write the release: synthetic volumes, privacy card, checksums.
 

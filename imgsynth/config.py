@@ -35,12 +35,12 @@ from omegaconf.errors import OmegaConfBaseException
 
 import imgsynth.models
 from imgsynth.cohort.transforms import acts_on
-from imgsynth.config_rules import is_train, range_faults
+from imgsynth.config_rules import is_train, range_faults, rule_faults
 from imgsynth.files import read_json, write_text
 from imgsynth.models.adapt import restrict
 from imgsynth.models.base import GenerativeModel, queries_of, the_private
 from imgsynth.privacy.refuse import check_networks
-from imgsynth.schema import Config
+from imgsynth.schema import Config, SelectionConfig
 from imgsynth.training.fit import refuse_misfit
 from imgsynth.types import Fault, InputError, nearest_name
 
@@ -130,6 +130,26 @@ def from_overrides(verb: str, overrides: list[str]) -> Config:
 def keys_of(overrides: list[str]) -> list[tuple[str, str]]:
     """(key or group, the override as it was given) of each. Raises InputError for what is none."""
     return [(str(o.key_or_group), str(o.input_line)) for o in _parse(overrides)]
+
+
+def selection_of(overrides: list[str]) -> tuple[SelectionConfig, Path]:
+    """The settings of ``imgsynth select`` and the folder that it writes into. Raises InputError with all faults: other
+    keys than selection.* and output, values out of range, no output."""
+    raw: DictConfig = OmegaConf.create({})
+    faults: list[Fault] = []
+    for override in _parse(overrides):
+        if override.key_or_group != "output" and not override.key_or_group.startswith("selection."):
+            faults.append(Fault(override.key_or_group, "a setting of imgsynth select", "selection.<key> or output; all "
+                                "else is as the runs have it", "leave it out"))  # fmt: skip
+            continue
+        OmegaConf.update(raw, override.key_or_group, override.value(), force_add=True)
+    config: Config = _build(Config, typing.cast(dict[str, Any], OmegaConf.to_container(raw)), "", faults)
+    faults += [fault for fault in rule_faults(config) if fault.where not in {known.where for known in faults}]
+    if config.output is None:
+        faults.append(Fault("output", "nothing", "a folder for the choice, which is made in it once", "output=DIR"))
+    if faults:
+        raise InputError(*faults)
+    return config.selection, Path(str(config.output))
 
 
 def check(raw: DictConfig | ListConfig | dict[str, Any]) -> Config:

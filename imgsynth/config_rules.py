@@ -190,8 +190,8 @@ RULES: tuple[Rule, ...] = (
 )
 
 
-def range_faults(config: Config) -> list[Fault]:
-    """Every value out of its range, every file that is not there, every pair of settings that exclude each other."""
+def rule_faults(config: Config) -> list[Fault]:
+    """Every single value out of its range."""
     faults = []
     for path, holds, expected in RULES:
         value: Any = config
@@ -199,6 +199,12 @@ def range_faults(config: Config) -> list[Fault]:
             value = getattr(value, name)
         if value is not None and not holds(value):
             faults.append(Fault(path, repr(value), expected, f"{path}=<value>"))
+    return faults
+
+
+def range_faults(config: Config) -> list[Fault]:
+    """Every value out of its range, every file that is not there, every pair of settings that exclude each other."""
+    faults = rule_faults(config)
     together = (
         _source_faults(config.data),
         _split_faults(config.data),

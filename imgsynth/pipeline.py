@@ -53,6 +53,7 @@ from imgsynth.training.loop import train as train_loop
 from imgsynth.training.propose import print_proposal
 from imgsynth.training.proposed import PLACE, remarks_of, said, write_proposal
 from imgsynth.training.run import load_run, model_factory
+from imgsynth.training.select_runs import select_runs
 from imgsynth.training.suit import suited
 from imgsynth.training.whois import whois as patients_of
 from imgsynth.types import CheckFailed, Fault, InputError
@@ -128,6 +129,12 @@ def train(config: Config) -> Path:
         train_loop(config, run_dir, model_factory(config.model), door.extra_transforms(config), team)
         team.tell(lambda: door.save(config, run_dir / "config.yaml"))
     return run_dir
+
+
+def select(runs: Sequence[Path], overrides: Sequence[str]) -> Path:
+    """Choose among finished runs of one cohort by a charged vote of its patients; the record, selection.json."""
+    selection, output = door.selection_of(list(overrides))
+    return select_runs(runs, selection, output, door.extra_transforms)
 
 
 def sample(config: Config) -> Path:

@@ -123,8 +123,8 @@ def not_covered(plan: PrivacyPlan, labels: str) -> list[str]:
         "Choices guided by what was computed on patients without noise. Where somebody looked at an evaluation, an "
         "audit or real images of this cohort and then chose hyper-parameters, preprocessing or which run to release, "
         "that choice is an output of the data that no ε here counts. (Choosing among runs by their public outputs "
-        "alone is covered by the cohort's composed ε; choosing the step whose weights are released by the rule that is "
-        "stated above is part of this run's.)",
+        "alone, or by imgsynth select, is covered by the cohort's composed ε; choosing the step whose weights are "
+        "released by the rule that is stated above is part of this run's.)",
         "Evaluation and audit results. They are measured on real patients without noise, stay in the run's folder and "
         "are no part of the release. Two things in this card are the exception, marked as such: the audit's verdict "
         "and its lower bound on ε, rounded down. Both are outputs of private data without noise.",

@@ -70,11 +70,6 @@ class RunFolder:
         return self.root / "label_histogram.json"
 
     @property
-    def next_histogram(self) -> Path:
-        """A draw of it that is about to be put in place (``histogram.py``)."""
-        return self.root / "label_histogram.next.json"
-
-    @property
     def selection(self) -> Path:
         """Which step's weights were chosen, and by what rule (``selecting.py``)."""
         return self.root / "selection.json"
@@ -108,8 +103,8 @@ class RunFolder:
         """Remove what a killed process had begun to write: a checkpoint that is not whole holds steps that are going to
         be taken again. Only training writes these files, and only one process trains here."""
         names = ("metrics.jsonl", "manifest.json", "plan.json", "config.json", "run_id.txt",
-                 "label_histogram.next.json", "diverged.json", "initial.pt", "metrics.LOCAL-ONLY.txt",
-                 "selection.json")  # fmt: skip
+                 "label_histogram.next.json", "selection.next.json", "diverged.json", "initial.pt",
+                 "metrics.LOCAL-ONLY.txt", "selection.json")  # fmt: skip
         patterns = [
             "checkpoints/.*",
             "samples/.*",
