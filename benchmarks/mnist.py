@@ -22,6 +22,7 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -165,11 +166,11 @@ def reading_once() -> None:
 
 
 def picture(run: Path, path: Path) -> Path:
-    """Ten samples of each class, a row each, from the generator alone."""
-    labels_B = np.arange(CLASSES).repeat(10)
+    """Four samples of each class, a column each, from the generator alone."""
+    labels_B = np.tile(np.arange(CLASSES), 4)
     trained = load_run(run)
     made_BC = generate(trained, labels_B, torch.Generator().manual_seed(0))
-    return save_png(sheet(made_BC, [str(y) for y in labels_B], trained.grid, columns=10), path)
+    return save_png(sheet(made_BC, [str(y) for y in labels_B], trained.grid, columns=CLASSES), path)
 
 
 # --- classifiers -----------------------------------------------------------------------------------------------------
@@ -189,13 +190,14 @@ def best(make: Callable[[], nn.Module], x_NC: Tensor, y_N: Tensor, asked: argpar
     held, rest = order[: len(order) // 10], order[len(order) // 10 :]
     adam = torch.optim.Adam(network.parameters(), 3e-4)
     reached, since, weights = -1.0, 0, {}
-    for _ in range(asked.epochs):
+    for epoch in range(1, asked.epochs + 1):
         network.train()
         for pick in rest[torch.randperm(len(rest))].split(128):
             adam.zero_grad()
             F.cross_entropy(network(x_NC[pick]), y_N[pick]).backward()
             adam.step()
         now = accuracy(network, x_NC[held], y_N[held])
+        print(f"epoch {epoch}: {100 * now:.1f} % of the held-out tenth", file=sys.stderr, flush=True)
         since += 1
         if now > reached:
             reached, since = now, 0
