@@ -12,8 +12,8 @@ nobody can repeat; generated images and classifiers are seeded by its number. Pr
 repetition, then a table: mean, and standard deviation over repetitions. Everything is also kept below DIR, where a
 finished repetition is not done again.
 
-Classifiers and their training are those of the DPDM comparison (Dockhorn et al. 2023, arXiv 2210.09929): Adam at 3e-4,
-batches of 128, the epoch chosen on generated images (a tenth, held out). Of 50 epochs we take as many as --patience
+Classifiers and their training are those of DPDM's code (Dockhorn et al. 2023, arXiv 2210.09929): Adam at 3e-4, batches
+of 128, the epoch chosen on generated images (ours: a tenth, held out). Of 50 epochs we take as many as --patience
 allows.
 """
 
