@@ -143,6 +143,19 @@ def evaluate(overrides: Overrides = None) -> None:
 
 
 @app.command()
+def explain(overrides: Overrides = None) -> None:
+    """Show what a generator does: latent traversals, class contrasts, repeats, failures; and what gives it away.
+
+    What is made from the generator alone is in RUN/explain, and may be shown where the privacy card says releasable.
+    What looks at real patients (maps of a real/synthetic classifier, by captum: extra `explain`) is in
+    RUN/local/explain, and must stay. The report shows both, its public part the former (docs/explain.md).
+
+    Example: `imgsynth explain output=RUN`, `imgsynth explain output=RUN encoder=random_conv explain.attributed=0`
+    """
+    _verb("explain", overrides, "imgsynth report output={output}")
+
+
+@app.command()
 def audit(overrides: Overrides = None) -> None:
     """Attack the release, the model and the trainer, with controls; search every file for strings of the source.
 

@@ -44,7 +44,7 @@ from imgsynth.schema import Config, SelectionConfig
 from imgsynth.training.fit import refuse_misfit
 from imgsynth.types import Fault, InputError, nearest_name
 
-NEED_A_RUN = ("sample", "evaluate", "audit", "audit_canaries", "report")
+NEED_A_RUN = ("sample", "evaluate", "explain", "audit", "audit_canaries", "report")
 # A command that names one of these groups describes a whole configuration; one that names none goes on with the run's.
 HYDRA_ERRORS = (HydraException, OmegaConfBaseException)
 TRAINING_GROUPS = ("experiment", "data", "preprocess", "model", "privacy", "trainer")

@@ -28,6 +28,7 @@ from imgsynth.cohort.inspect import inspect_cohort, is_flat, print_inspection
 from imgsynth.cohort.manifest import Manifest
 from imgsynth.cohort.preflight import preflight, print_preflight
 from imgsynth.evaluate.run import evaluate_run
+from imgsynth.explain.run import explain_run
 from imgsynth.files import read_json, write_json
 from imgsynth.privacy.chain import Broken
 from imgsynth.privacy.ledger import Ledger
@@ -159,6 +160,19 @@ def evaluate(config: Config) -> Path:
     refuse_several("evaluate")
     evaluate_run(folder(config), config, door.extra_transforms(config))
     return folder(config) / "evaluation.json"
+
+
+def explain(config: Config) -> Path:
+    """Show what the generator does with its latent space, and what a classifier tells its images from patients by.
+
+    The former is made from the generator alone (``explain/``), the latter is local (``local/explain/``).
+    """
+    refuse_several("explain")
+    made = explain_run(folder(config), config, door.extra_transforms(config))
+    console.say(
+        f"From the generator alone: {made}; beside real patients (local): {folder(config) / 'local' / 'explain'}"
+    )
+    return made / "explain.json"
 
 
 def audit(config: Config) -> Path:

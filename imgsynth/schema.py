@@ -253,6 +253,17 @@ class EvaluateConfig:
 
 
 @dataclass
+class ExplainConfig:
+    """`imgsynth explain`."""
+
+    samples: int = 256  # synthetic images that are compared with each other, and at most as many real ones
+    codes: int = 64  # latent codes over which maps of change and of classes are averaged
+    directions: int = 3  # of the latent space, those that change images most
+    attributed: int = 32  # images of each kind on which the real/synthetic classifier is explained; 0: not done
+    seed: int = 0
+
+
+@dataclass
 class CanariesConfig:
     """`imgsynth audit canaries`: twins of a run with pseudo-patients."""
 
@@ -320,5 +331,6 @@ class Config:
     release: ReleaseConfig = field(default_factory=ReleaseConfig)
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+    explain: ExplainConfig = field(default_factory=ExplainConfig)
     audit: AuditConfig = field(default_factory=AuditConfig)
     curve: CurveConfig = field(default_factory=CurveConfig)

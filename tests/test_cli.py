@@ -13,7 +13,20 @@ from imgsynth import __version__, cli
 from imgsynth.types import InputError
 
 NO_SETTINGS = ("verify", "ledger", "whois", "deidentify")  # these take paths, and have no configuration
-VERBS = ("inspect", "train", "sample", "evaluate", "audit", "report", "run", "verify", "ledger", "whois", "deidentify")
+VERBS = (
+    "inspect",
+    "train",
+    "sample",
+    "evaluate",
+    "explain",
+    "audit",
+    "report",
+    "run",
+    "verify",
+    "ledger",
+    "whois",
+    "deidentify",
+)
 
 
 def imgsynth(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -55,7 +68,7 @@ def test_unknown_verb_exits_with_two() -> None:
 
 
 def test_verbs_on_a_folder_without_a_run_say_what_comes_first(tmp_path: Path) -> None:
-    for verb in ("sample", "evaluate", "audit", "report"):
+    for verb in ("sample", "evaluate", "explain", "audit", "report"):
         shown = imgsynth(verb, "output=nothing", cwd=tmp_path)
         assert shown.returncode == 2, shown.stderr
         assert "imgsynth train" in shown.stderr and "Traceback" not in shown.stderr

@@ -15,6 +15,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("release",),
     ("measure",),
     ("evaluate", "audit"),
+    ("explain",),
     ("report", "show"),
     ("config_rules",),
     ("config",),

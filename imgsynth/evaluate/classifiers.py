@@ -11,6 +11,7 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from torch import nn
 
 from imgsynth.measure.encoders import Encoder
 from imgsynth.measure.small_cnn import SmallCNN, SmallResNet, probabilities, shrunk, train
@@ -86,11 +87,14 @@ class Network(Classifier):
     def seen(self, x_NC: np.ndarray) -> np.ndarray:
         return shrunk(x_NC).numpy()
 
-    def scores(self, seen_N: np.ndarray, y_N: np.ndarray, seen_M: np.ndarray, classes: int, seed: int) -> np.ndarray:
+    def fitted(self, seen_N: np.ndarray, y_N: np.ndarray, classes: int, seed: int) -> nn.Module:
+        """The trained network: what is ``seen`` to logits."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            network = train(self.make(seen_N.ndim - 2, classes), seen_N, y_N, classes)
-        return probabilities(network, seen_M)
+            return train(self.make(seen_N.ndim - 2, classes), seen_N, y_N, classes)
+
+    def scores(self, seen_N: np.ndarray, y_N: np.ndarray, seen_M: np.ndarray, classes: int, seed: int) -> np.ndarray:
+        return probabilities(self.fitted(seen_N, y_N, classes, seed), seen_M)
 
 
 class ConvolutionalNetwork(Network):

@@ -67,7 +67,11 @@ class SmallResNet(nn.Module):
 
 def shrunk(x_NC: np.ndarray) -> Tensor:
     """Images with no axis over LONGEST voxels, in single precision."""
-    x = torch.from_numpy(np.ascontiguousarray(x_NC, dtype=np.float32))
+    return pooled(torch.from_numpy(np.ascontiguousarray(x_NC, dtype=np.float32)))
+
+
+def pooled(x: Tensor) -> Tensor:
+    """``shrunk`` of a tensor [B, C, *spatial], differentiable."""
     if max(x.shape[2:]) <= LONGEST:
         return x
     pool = nn.AdaptiveAvgPool2d if x.ndim == 4 else nn.AdaptiveAvgPool3d

@@ -20,6 +20,7 @@ of the last population, so that there are as many as are asked for.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -193,8 +194,11 @@ class Evolution(GenerativeModel):
 
     @torch.no_grad()
     def sample(self, y_B: Tensor, random: torch.Generator) -> Tensor:
-        z_BL = self.population.descend(y_B, self.population.step, random)
-        return self._latent.image(z_BL, y_B)
+        return self._latent.image(self._draw(y_B, random), y_B)
+
+    def _draw(self, y_B: Tensor, random: torch.Generator) -> Tensor:
+        """Children of the last population: [B, L]."""
+        return self.population.descend(y_B, self.population.step, random)
 
     def white_box(self) -> WhiteBox:
-        return WhiteBox(latent=self._latent)
+        return WhiteBox(latent=replace(self._latent, draw=self._draw))

@@ -33,10 +33,19 @@ class LatentMap:
     """``image(z_BL, y_B)``: the images [B, C, *shape] of latent vectors of ``size`` L, whose prior is N(0, 1).
 
     The same map that ``sample`` uses; differentiable in z, and every image follows its own z alone.
+
+    ``draw(y_B, generator)``: latent vectors [B, L] as ``sample`` draws them for these classes; None: from the prior.
     """
 
     size: int
     image: Callable[[Tensor, Tensor], Tensor]
+    draw: Callable[[Tensor, torch.Generator], Tensor] | None = None
+
+    def codes(self, y_B: Tensor, random: torch.Generator) -> Tensor:
+        """Latent vectors [B, L] whose images are what ``sample`` makes of the same classes and generator."""
+        if self.draw is not None:
+            return self.draw(y_B, random)
+        return torch.randn(len(y_B), self.size, generator=random, device=random.device).to(y_B.device)
 
 
 @dataclass(frozen=True)

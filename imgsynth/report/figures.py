@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
@@ -42,6 +43,17 @@ def svg_uri(figure: Figure) -> str:
     FigureCanvasSVG(figure)
     figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     return data_uri(buffer.getvalue(), "image/svg+xml")
+
+
+def with_pictures(explained: dict[str, Any] | None) -> dict[str, Any] | None:
+    """What ``explain.json`` says with the pictures of its ``folder`` in place of their names."""
+    if explained is None:
+        return None
+    folder = Path(explained["folder"])
+    parts = [
+        part | {"uri": data_uri((folder / part["picture"]).read_bytes(), "image/png")} for part in explained["parts"]
+    ]
+    return {"parts": parts, "not_done": explained["not_done"]}
 
 
 def curves(rows: Sequence[dict[str, Any]], leave_out: Sequence[str] = ()) -> str | None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from imgsynth.audit.conclude import summary
 from imgsynth.cohort.manifest import Item, Manifest
+from imgsynth.explain.run import explained_locally
 from imgsynth.files import read_json
 from imgsynth.measure.source import real_images
 from imgsynth.release.audit_record import refused
@@ -43,6 +44,7 @@ def local_part(run: Run) -> dict[str, Any]:
         "audited": audit_part(audit, counted_unit(run.plan)) if audit else None,
         "canaries": summary(canaries) if canaries else None,
         "canaries_not_taken": not_taken,
+        "explained": figures.with_pictures(explained_locally(run)),
         "copy_sheet": figures.data_uri(sheet.read_bytes(), "image/png") if audit and sheet.is_file() else None,
     }
 

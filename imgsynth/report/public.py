@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from imgsynth.explain.run import explained_alone
 from imgsynth.files import read_json
 from imgsynth.release.card import CARD_JSON, fresh_card
 from imgsynth.release.card_audit import VERDICTS
@@ -17,6 +18,8 @@ from imgsynth.training.propose import honest_word
 from imgsynth.training.run import Run
 
 # Read nothing else here: the manifest, evaluation.json, audit.json and everything in local/ is measured on patients.
+
+LEFT_OUT = {"curves": None, "synthetic": None, "explained": None}
 
 
 def public_part(run: Run) -> dict[str, Any]:
@@ -41,14 +44,15 @@ def public_part(run: Run) -> dict[str, Any]:
         "steps_done": run.step,
         "released": len(read_json(release / COHORT_JSON)["patients"]) if has_release(run) else 0,
     }
-    return facts | (made_by_the_mechanism(run) if card["releasable"] else {"curves": None, "synthetic": None})
+    return facts | (made_by_the_mechanism(run) if card["releasable"] else LEFT_OUT)
 
 
-def made_by_the_mechanism(run: Run) -> dict[str, str | None]:
-    """Training curves and a sheet of the release: as public as the mechanism is private."""
+def made_by_the_mechanism(run: Run) -> dict[str, Any]:
+    """Training curves, a sheet of the release, the generator explained: as public as the mechanism is private."""
     return {
         "curves": figures.curves(read_rows(run.root / "metrics.jsonl"), leave_out=("noise_multiplier",)),
         "synthetic": figures.png_uri(release_sheet(run.root / "release")) if has_release(run) else None,
+        "explained": figures.with_pictures(explained_alone(run)),
     }
 
 

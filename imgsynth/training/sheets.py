@@ -39,8 +39,8 @@ def sheet(images_BC: Tensor | np.ndarray, titles: Sequence[str], grid: Grid, col
         raise ValueError(f"Expected images [B, {channels}, {wanted}], got {list(array_BC.shape)}.")
     if len(titles) != len(array_BC):
         raise ValueError(f"Expected one title for each of {len(array_BC)} images, got {len(titles)}.")
-    cells = [_cell(image_C, grid) for image_C in array_BC]
-    return _arrange(cells, titles, PLANES if grid.spatial_dims == 3 else ("",), columns)
+    cells = [cell(image_C, grid) for image_C in array_BC]
+    return arrange(cells, titles, PLANES if grid.spatial_dims == 3 else ("",), columns)
 
 
 def save_png(picture: Image.Image, path: Path) -> Path:
@@ -53,12 +53,12 @@ def save_png(picture: Image.Image, path: Path) -> Path:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def _cell(image_C: np.ndarray, grid: Grid) -> list[Image.Image]:
+def cell(image_C: np.ndarray, grid: Grid) -> list[Image.Image]:
     """The panels of one image, one for each plane."""
-    panels = [_panel(*view) for view in _views(image_C[0], grid)]
+    panels = [_panel(*view) for view in views(image_C[0], grid)]
     if len(image_C) == 1:
         return panels
-    masks = [pixels for pixels, *_ in _views(label_map(image_C[1:]), grid)]
+    masks = [pixels for pixels, *_ in views(label_map(image_C[1:]), grid)]
     return [_outlined(panel, mask) for panel, mask in zip(panels, masks, strict=True)]
 
 
@@ -74,7 +74,7 @@ def _outlined(panel: Image.Image, labels: np.ndarray) -> Image.Image:
     return Image.fromarray(coloured)
 
 
-def _views(image: np.ndarray, grid: Grid) -> list[tuple[np.ndarray, float, float]]:
+def views(image: np.ndarray, grid: Grid) -> list[tuple[np.ndarray, float, float]]:
     """(pixels [row, column], mm per row, mm per column) of each plane of one image."""
     if grid.spatial_dims == 2:
         return [_flat(image, grid)]
@@ -106,14 +106,18 @@ def _flat(image: np.ndarray, grid: Grid) -> tuple[np.ndarray, float, float]:
 
 
 def _panel(pixels: np.ndarray, mm_row: float, mm_column: float) -> Image.Image:
-    grey = Image.fromarray(np.uint8(np.round((np.clip(pixels, -1, 1) + 1) * 127.5)))
-    height, width = pixels.shape[0] * mm_row, pixels.shape[1] * mm_column
+    return fitted(Image.fromarray(np.uint8(np.round((np.clip(pixels, -1, 1) + 1) * 127.5))), mm_row, mm_column)
+
+
+def fitted(picture: Image.Image, mm_row: float, mm_column: float) -> Image.Image:
+    """One plane as a panel: of PANEL pixels along its longer side, in proportion to its mm."""
+    height, width = picture.height * mm_row, picture.width * mm_column
     scale = PANEL / max(height, width)
     size = max(1, round(width * scale)), max(1, round(height * scale))
-    return grey.resize(size, Image.Resampling.BICUBIC)
+    return picture.resize(size, Image.Resampling.BICUBIC)
 
 
-def _arrange(cells: list[list[Image.Image]], titles: Sequence[str], planes: Sequence[str], columns: int) -> Image.Image:
+def arrange(cells: list[list[Image.Image]], titles: Sequence[str], planes: Sequence[str], columns: int) -> Image.Image:
     """Cells from left to right, ``columns`` of them in a row; the planes' names stand at the left margin."""
     columns = max(1, min(columns, len(cells)))
     margin = 64 if planes[0] else GAP
@@ -128,7 +132,7 @@ def _arrange(cells: list[list[Image.Image]], titles: Sequence[str], planes: Sequ
     draw, font = ImageDraw.Draw(paper), ImageFont.load_default(size=11)
     for index, (cell, title) in enumerate(zip(cells, titles, strict=True)):
         x, y = margin + index % columns * (PANEL + GAP), GAP + index // columns * cell_height
-        draw.text((x, y), _fitting(title, font), fill=ink, font=font)
+        draw.text((x, y), _cut(title, font), fill=ink, font=font)
         y += LINE
         for panel, plane, height in zip(cell, planes, heights, strict=True):
             paper.paste(panel, (x + (PANEL - panel.width) // 2, y + (height - panel.height) // 2))
@@ -138,7 +142,7 @@ def _arrange(cells: list[list[Image.Image]], titles: Sequence[str], planes: Sequ
     return paper
 
 
-def _fitting(title: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
+def _cut(title: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
     """``title``, cut with an ellipsis where it is wider than a panel."""
     if font.getlength(title) <= PANEL:
         return title
