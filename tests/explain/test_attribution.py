@@ -79,15 +79,20 @@ def mass(map_MS: np.ndarray) -> float:
     return float(np.abs(map_MS[:, None][PLACE]).sum() / np.abs(map_MS).sum())
 
 
+def by_kind(found: Told) -> np.ndarray:
+    """The mean map of real and of synthetic images: what single images say beside it cancels."""
+    return np.stack([found.map_MS[found.synthetic_N[found.pick_M] == k].mean(0) for k in (0, 1)])
+
+
 def test_a_planted_square_is_where_the_map_has_its_mass(planted: tuple[Told, Told]) -> None:
     found, control = planted
     assert found.auc > 0.95 and found.missed < 0.05
-    assert mass(found.map_MS) > 0.5
+    assert mass(found.map_MS) > 0.35 and mass(by_kind(found)) > 0.5
     square_M = found.map_MS[:, None][PLACE].sum((1, 2, 3))
     kind_M = found.synthetic_N[found.pick_M]
     assert square_M[kind_M == 1].mean() > 0 > square_M[kind_M == 0].mean()  # speaks for synthetic, and for real
     # Shuffled labels: the same images, the same network, nothing learned. Its map has no business there.
-    assert 0.3 < control.auc < 0.7 and mass(control.map_MS) < 0.25
+    assert 0.3 < control.auc < 0.7 and mass(control.map_MS) < 0.2 and mass(by_kind(control)) < 0.3
     assert likeness(found, control) < 0.8 and likeness(found, found) == pytest.approx(1)
 
 
