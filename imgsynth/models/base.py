@@ -144,12 +144,13 @@ class Query:
 class Update:
     """What a model makes of each private step without a gradient, on no real data (the next candidates of votes).
 
-    ``update(generator, noise_std)`` is called after the private parameters were stepped, of whose gradient each
-    coordinate had noise of standard deviation ``noise_std``. It may write parameters and buffers of the model.
+    ``update(generator, noise_std, patients)`` is called after the private parameters were stepped, of whose gradient
+    each coordinate had noise of standard deviation ``noise_std``. ``patients`` is the public number by which the noised
+    sum over patients was divided. It may write parameters and buffers of the model.
     """
 
     name: str
-    update: Callable[[torch.Generator, float], None]
+    update: Callable[[torch.Generator, float, float], None]
 
 
 Objective = Private | PostProcessing | Query | Update

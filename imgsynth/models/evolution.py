@@ -29,9 +29,8 @@ from torch import Tensor, nn
 from imgsynth.models.base import GenerativeModel, Objective, Private, Update
 from imgsynth.models.blocks import one_hot
 from imgsynth.models.merf import FourierFeatures
-from imgsynth.models.named import model_factory
+from imgsynth.models.public_source import latent_map, public_generator
 from imgsynth.models.white_box import LatentMap, WhiteBox
-from imgsynth.types import Fault, InputError
 
 THRESHOLD = 1.0  # votes below so many standard deviations of their noise count as none (the paper's H)
 
@@ -115,36 +114,17 @@ class Evolution(GenerativeModel):
         super().__init__()
         self.shape, self.classes, self.rounds, self.first_step = tuple(shape), classes, rounds, step
         self.structures = structures
-        self.source = self._public_generator({**source, "structures": structures} if structures else source)
+        self.source = public_generator(source, self.shape, classes, structures)
         features = FourierFeatures(self.shape, frequencies, length_scales, seed, structures)
         self.population = Population(self.source.generator, self._latent.size, classes, candidates, last_step)
         self.votes = Votes(features, classes, candidates)
         self.register_buffer("round", torch.zeros((), dtype=torch.long))
-        for parameter in self.source.parameters():
-            parameter.requires_grad_(False)
         self._show()
-
-    def _public_generator(self, source: Mapping[str, Any]) -> GenerativeModel:
-        """InputError for anything that does not build a model."""
-        make = model_factory(source, "model.source")
-        try:
-            return make(self.shape, self.classes)
-        except (TypeError, ValueError) as error:
-            raise InputError(
-                Fault("model.source", f"{dict(source)} ({error})", "the model of a public run's config.json",
-                      "model.source={_target_: imgsynth.models.VAE}")
-            ) from error  # fmt: skip
 
     @property
     def _latent(self) -> LatentMap:
         """From codes to images, through the source."""
-        latent = self.source.white_box().latent
-        if latent is None:
-            raise InputError(
-                Fault("model.source", type(self.source).__name__, "a model with a map from latent codes to images",
-                      "imgsynth.models.VAE or imgsynth.models.GAN")
-            )  # fmt: skip
-        return latent
+        return latent_map(self.source)
 
     def objectives(self) -> Sequence[Objective]:
         return [
@@ -153,7 +133,7 @@ class Evolution(GenerativeModel):
         ]
 
     @torch.no_grad()
-    def _evolve(self, random: torch.Generator, noise_std: float) -> None:
+    def _evolve(self, random: torch.Generator, noise_std: float, patients: float) -> None:
         """The votes of a round choose; all but the last also make the next population."""
         population, share_YN = self.population, self.votes.votes.weight
         heard_YN = (share_YN - THRESHOLD * noise_std).clamp(min=0)

@@ -23,7 +23,7 @@ from imgsynth.models.base import GenerativeModel, Objective, Private
 from imgsynth.models.blocks import one_hot
 from imgsynth.models.denoising import Denoising, Sampling
 from imgsynth.models.edm import Noise
-from imgsynth.models.named import model_factory
+from imgsynth.models.public_source import public_generator
 from imgsynth.models.unet import WAVES, waves
 from imgsynth.models.vae import VAE, Decoder, Encoder
 from imgsynth.models.white_box import Posterior, WhiteBox
@@ -117,14 +117,13 @@ class LatentDiffusion(GenerativeModel):
         super().__init__()
         self.shape, self.classes, self.structures = tuple(shape), classes, structures
         self.sampling = Sampling(label_dropping, guidance, sampler_steps, churn)
-        more = {"structures": structures} if structures else {}
-        source_model = model_factory({**source, **more}, "model.source")(self.shape, classes)
+        source_model = public_generator(source, self.shape, classes, structures)
         if not isinstance(source_model, VAE):
             raise InputError(
                 Fault("model.source", type(source_model).__name__, "an autoencoder: imgsynth.models.VAE",
                       "model.source={_target_: imgsynth.models.VAE}")
             )  # fmt: skip
-        self.source = source_model.requires_grad_(False)
+        self.source = source_model
         network = CodeNetwork(self.source.latent, classes, width, depth)
         self.from_codes = FromCodes(Denoising(network, NOISE), self.source.decoder)
         self.private = CodeDenoising(self.source.encoder, self.from_codes.denoising)

@@ -43,6 +43,11 @@ class Prior(nn.Module):
         """Codes from draws of N(0, 1)."""
         return self.mean_YL[y_B] + eps_BL @ self.factor_LL.T
 
+    def inverse(self, z_BL: Tensor, y_B: Tensor) -> Tensor:
+        """The draws of N(0, 1) that become these codes."""
+        moved_LB = (z_BL - self.mean_YL[y_B]).T
+        return torch.linalg.solve_triangular(self.factor_LL, moved_LB, upper=False).T
+
     @torch.no_grad()
     def fit(self, v_D: Tensor, noise_std: float) -> None:
         """Take the place that the noisy mean of v says; ``noise_std``: of the noise in each of its coordinates."""

@@ -208,6 +208,11 @@ class VAE(GenerativeModel):
         """eps_BL for n images."""
         return (torch.randn(n, self.latent, generator=random, device=random.device),)
 
+    def _code(self, x_BC: Tensor, y_B: Tensor) -> Tensor:
+        """What ``decoder.image`` makes the reconstruction of: the mean code, as a draw of the prior."""
+        mu_BL, _ = self.encoder(x_BC, y_B)
+        return mu_BL if self.decoder.prior is None else self.decoder.prior.inverse(mu_BL, y_B)
+
     @property
     def generator(self) -> nn.Module:
         return self.decoder
@@ -219,4 +224,5 @@ class VAE(GenerativeModel):
 
     def white_box(self) -> WhiteBox:
         elbo = NegativeELBO(self.encoder, self.decoder, self.beta)
-        return WhiteBox(posterior=Posterior(self._draw, elbo.errors), latent=LatentMap(self.latent, self.decoder.image))
+        latent = LatentMap(self.latent, self.decoder.image)
+        return WhiteBox(posterior=Posterior(self._draw, elbo.errors, self._code), latent=latent)

@@ -135,6 +135,8 @@ class VAEGAN(GenerativeModel):
     def white_box(self) -> WhiteBox:
         return WhiteBox(
             discriminator=self.networks.discriminator.logits,
-            posterior=Posterior(self._draw, self.networks.elbo.errors),
+            posterior=Posterior(
+                self._draw, self.networks.elbo.errors, lambda x_BC, y_B: self.networks.elbo.encoder(x_BC, y_B)[0]
+            ),
             latent=LatentMap(self.latent, self.decoder),
         )

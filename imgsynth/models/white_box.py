@@ -21,11 +21,13 @@ class Posterior:
 
     ``draw(n, generator)`` makes the random inputs of n images. ``errors(x_BC, y_B, *drawn_B)`` are two numbers for each
     image, [B] each, in the model's own units: the error of its reconstruction, and the negative ELBO. Smaller is
-    better. No image's numbers follow the other images.
+    better. No image's numbers follow the other images. ``code(x_BC, y_B)`` are the images' mean codes [B, L], without
+    a draw, of the latent map's size; None where the model has no encoder.
     """
 
     draw: Callable[[int, torch.Generator], tuple[Tensor, ...]]
     errors: Callable[..., tuple[Tensor, Tensor]]
+    code: Callable[[Tensor, Tensor], Tensor] | None = None
 
 
 @dataclass(frozen=True)

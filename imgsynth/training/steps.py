@@ -43,7 +43,7 @@ def private_update(state: TrainingState, plan: PrivacyPlan, batch: PatientBatch)
     refuse_divergence(norm, "gradient norm", state.step)
     take_step(state.optimizers[objective.name], info.noise_std)
     for each in state.updates:
-        each.update(state.random, info.noise_std)
+        each.update(state.random, info.noise_std, plan.normaliser)
     adapted = {name: value for name, value in info.public.items() if name == "clipping_norm"}
     return {"gradient_norm": norm, **adapted}, {"patients": len(batch), **info.local}
 

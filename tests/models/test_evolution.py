@@ -77,7 +77,7 @@ def test_an_image_votes_once_for_the_nearest_candidate_of_its_class():
 def vote(model: Evolution, share_YN: Tensor, noise_std: float, seed: int = 0) -> None:
     with torch.no_grad():
         model.votes.votes.weight.copy_(share_YN)
-    objectives(model)[1].update(seeded(seed), noise_std)
+    objectives(model)[1].update(seeded(seed), noise_std, 200)
 
 
 def test_votes_below_their_noise_are_not_heard_and_a_silent_class_is_left_to_chance():
