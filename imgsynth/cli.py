@@ -31,6 +31,7 @@ Every verb takes Hydra overrides, `key=value` or `group=choice`, and `output=DIR
     imgsynth run data=nifti data.root=DIR privacy.epsilon=8 output=DIR2
     imgsynth verify DIR2/release
     imgsynth sweep experiment=curve                                utility and audit over ε, models and cohorts
+    imgsynth recognise FILES                                       are they synthetic? also after conversion
     imgsynth show DIR2                                             the volumes, real and synthetic, in a page
     imgsynth ledger                                                what was ever spent on which patients
 
@@ -254,6 +255,25 @@ def verify(
 
     done = pipeline.verify(release, policy, audit, key=key, against=against, report=report)
     console.done(done, "hand over the folder, whole")
+
+
+@app.command()
+def recognise(
+    paths: Annotated[list[Path], typer.Argument(help="Files or folders of images.", metavar="PATH…")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
+) -> None:
+    """Say whether images are synthetic: by headers, sidecars, and the watermark in their voxels, if they have one.
+
+    It reads DICOM, NIfTI, PNG, JPEG, TIFF, npz, npy and Zarr, and needs neither the release nor the original. The
+    watermark (`release.watermark`) is looked for after resampling, cropping, flips and conversion to 8 bits too, in
+    each image and in all of one size together. Exit code 0 where something is recognised in every PATH, else 1. Nothing
+    found does not say that images are real. How sure it is: docs/recognition.md.
+
+    Example: `imgsynth recognise RUN/release`, `imgsynth recognise converted/ slice.png --json`
+    """
+    from imgsynth import pipeline
+
+    pipeline.recognise(paths, as_json)
 
 
 @app.command()

@@ -21,6 +21,7 @@ from imgsynth.privacy.public import DECLARATION, is_declaration
 from imgsynth.privacy.selection import RULES as SELECTION_RULES
 from imgsynth.privacy.selection import setting_faults as selection_faults
 from imgsynth.release.licences import licence_faults
+from imgsynth.release.watermark import SMALLEST_MARKED
 from imgsynth.schema import Config, DataConfig, InitConfig, PreprocessConfig, PrivacyConfig, SplitsConfig
 from imgsynth.types import Fault, InputError
 from imgsynth.volumes.dicom_syntax import SMALLEST_JPEG2000, SYNTAXES
@@ -158,6 +159,7 @@ RULES: tuple[Rule, ...] = (
     ("release.creators", lambda v: bool(v) and all(map(_one_line[0], v)), 'a list of "Family, Given", or institutions'),
     ("release.contact", *_one_line),
     ("release.date", _is_date, "a date, YYYY-MM-DD, in quotes"),
+    ("release.watermark", lambda v: 0 < v <= 1, "above 0, at most 1: the noise hides no more (null: no watermark)"),
     ("evaluate.n", *_at_least_one),
     ("evaluate.bootstrap", *_at_least_one),
     ("evaluate.classifier_seeds", *_at_least_one),
@@ -409,6 +411,10 @@ def _across_sections(config: Config) -> Iterator[Fault]:
             yield from error.faults
     yield from settings_faults(config.audit)
     yield from licence_faults(config.release)
+    if config.release.watermark is not None and sorted(config.preprocess.shape)[-2] < SMALLEST_MARKED:
+        yield Fault("release.watermark", f"a strength, and preprocess.shape={config.preprocess.shape}",
+                    f"{SMALLEST_MARKED} voxels or more along two axes: in less it cannot be found again",
+                    "release.watermark=null")  # fmt: skip
     if "site" in config.sample.counted and config.sample.sites is None:
         yield Fault("sample.sites", "nothing, and sites are to be released", "the public list of sites: a list read "
                     "from private data is not free", "sample.sites=[A,B], or sample.metadata without site")  # fmt: skip

@@ -34,6 +34,9 @@ from imgsynth.privacy.chain import Broken
 from imgsynth.privacy.ledger import Ledger
 from imgsynth.privacy.overview import print_overview, print_runs
 from imgsynth.release.card import fresh_card
+from imgsynth.release.recognise import print_recognised
+from imgsynth.release.recognise import recognise as recognised
+from imgsynth.release.recognise import to_json as recognised_json
 from imgsynth.release.sample import sample_release
 from imgsynth.release.update import update_card
 from imgsynth.release.verify import Check, checked, examine
@@ -252,6 +255,31 @@ def verify(
     if conditions is None:
         console.say("Not asked: a custodian's conditions (--policy FILE)")
     return release
+
+
+def recognise(paths: Sequence[Path], as_json: bool = False) -> None:
+    """Say of every image at ``paths`` by which marks it can be recognised as synthetic, its watermark included.
+
+    Raises InputError for a path without images, and CheckFailed, when all is said, for those where nothing is found.
+    """
+    faults: list[Fault] = []
+    found = []
+    for path in paths:
+        try:
+            found.append(recognised(path))
+        except InputError as error:
+            faults += error.faults
+    if faults:
+        raise InputError(*faults)
+    if as_json:
+        print(json.dumps(recognised_json(found), indent=2, allow_nan=False))
+    else:
+        for one in found:
+            print_recognised(one)
+    if nowhere := [one for one in found if not one.recognised]:
+        got = "no mark, and no watermark (p = {:.2g})"
+        expected, remedy = "a mark of a release of imgsynth", "nothing: this does not say that the images are real"
+        raise CheckFailed(*[Fault(one.path, got.format(one.p), expected, remedy) for one in nowhere])
 
 
 def show(folder: Path, port: int = 0, browser: bool = True) -> None:

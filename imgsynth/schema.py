@@ -218,7 +218,10 @@ class SampleConfig:
 
 @dataclass
 class ReleaseConfig:
-    """What only the custodian can say of a release; docs/release.md. What is null stands in its documents as open."""
+    """What only the custodian can say of a release; docs/release.md. What is null stands in its documents as open.
+
+    ``watermark`` alone is no answer: null puts none in (docs/recognition.md).
+    """
 
     title: str | None = None
     creators: list[str] | None = None  # each "Family, Given" of a person, or the name of an institution
@@ -228,6 +231,7 @@ class ReleaseConfig:
     description: str | None = None  # what the cohort was, and what the data are for
     ethics: str | None = None  # approval or waiver, consent, and the legal ground of the release
     date: str | None = None  # of publication, YYYY-MM-DD; null: no file of the release has a date
+    watermark: float | None = None  # strength, in standard deviations of each image's own noise; null: none is put in
 
 
 @dataclass

@@ -39,7 +39,7 @@ from imgsynth.console import each, warn
 from imgsynth.files import write_json
 from imgsynth.measure.encoders import Encoder, get_encoder
 from imgsynth.measure.images import Images
-from imgsynth.measure.source import fresh_samples, real_images
+from imgsynth.measure.source import fresh_samples, real_images, watermark_of
 from imgsynth.release.audit_record import audited, release_id
 from imgsynth.release.canary_record import read_canaries
 from imgsynth.release.sample import require_finished
@@ -249,6 +249,7 @@ def audit_run(run_dir: Path, cfg: Config, extra_transforms: Sequence[Any] = ()) 
         members, nonmembers, released, encoder, settings, proven, run.plan.delta, sheet, remembering,
         facts_of(run.manifest),
     )  # fmt: skip
+    result["watermark"] = watermark_of(run)
     result["references"] = described(released.references)
     if too_few and (settings.references or settings.overfit_steps):
         result["not_done"].append({"what": "reference and overfit models", "why": too_few})

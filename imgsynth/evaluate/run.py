@@ -30,7 +30,7 @@ from imgsynth.evaluate.utility import Rivals, utility
 from imgsynth.files import write_json
 from imgsynth.measure.encoders import get_encoder
 from imgsynth.measure.images import Images
-from imgsynth.measure.source import fresh_samples, real_images
+from imgsynth.measure.source import fresh_samples, real_images, watermark_of
 from imgsynth.schema import Config
 from imgsynth.training.run import Run, load_run
 
@@ -189,7 +189,8 @@ def evaluate_run(run_dir: Path, cfg: Config, extra_transforms: Sequence[Any] = (
     if settings.readers:
         kit = write_kit(run_dir / "local" / "readers", comparison.test, comparison.synthetic, settings.readers)
         console.say(f"Reader study: {kit}; what is what: {key_of(kit)}; then python scripts/score_readers.py FORM KEY")
-    header = {"format": FORMAT, "scope": SCOPE, "unit": run.manifest.unit, "cohort_notes": list(run.manifest.notes)}
+    header = {"format": FORMAT, "scope": SCOPE, "unit": run.manifest.unit, "cohort_notes": list(run.manifest.notes),
+              "watermark": watermark_of(run)}  # fmt: skip
     result = header | result
     write_json(run_dir / "evaluation.json", result)
     return result

@@ -13,8 +13,11 @@ from imgsynth import console
 from imgsynth.cohort.dataset import PatientDataset
 from imgsynth.cohort.grid import grid_of
 from imgsynth.cohort.manifest import Manifest
+from imgsynth.files import read_json
 from imgsynth.measure.images import Images, stored_as, synthetic_images
+from imgsynth.release.card import CARD_JSON
 from imgsynth.release.generate import generate
+from imgsynth.release.watermark import marked
 from imgsynth.schema import PreprocessConfig
 from imgsynth.training.run import Run
 from imgsynth.types import Split
@@ -74,7 +77,8 @@ def class_mix(counts: list[int], n: int, random: np.random.Generator) -> np.ndar
 def fresh_samples(run: Run, n: int, seed: int) -> Images:
     """``n`` new samples, labels in the proportions of the training patients (so that no metric measures a label shift).
 
-    They are for measurement on the spot: seeded, and with private label counts, so they must not be released.
+    They are for measurement on the spot: seeded, and with private label counts, so they must not be released. They have
+    the watermark that the run's release has (``watermark_of``), so that images are measured as they leave.
     """
     labels_N = class_mix(run.manifest.class_counts("train"), n, np.random.default_rng(seed))
     random = torch.Generator().manual_seed(seed)
@@ -82,4 +86,21 @@ def fresh_samples(run: Run, n: int, seed: int) -> Images:
     x_NC: np.ndarray = np.empty((n, *shape), dtype=stored_as(n, shape))
     for i in console.track(range(0, n, AT_ONCE), "sampling"):
         x_NC[i : i + AT_ONCE] = generate(run, labels_N[i : i + AT_ONCE], random)
-    return synthetic_images(x_NC, labels_N)
+    return synthetic_images(with_watermark(x_NC, watermark_of(run)), labels_N)
+
+
+def watermark_of(run: Run) -> float | None:
+    """The strength of the watermark in the run's release; where there is none yet, the one that it is to have."""
+    card = run.root / "release" / CARD_JSON
+    if not card.is_file():
+        return run.config.release.watermark
+    said = read_json(card).get("watermark")
+    return None if said is None else float(said["strength"])
+
+
+def with_watermark(whole_NC: np.ndarray, strength: float | None) -> np.ndarray:
+    """``whole_NC`` [N, 1 + m, *spatial], whose images have the watermark now if ``strength`` is not None. In place."""
+    if strength is not None:
+        for whole_C in whole_NC:
+            whole_C[0] = marked(whole_C[0], strength)
+    return whole_NC

@@ -21,6 +21,7 @@ from imgsynth.privacy.plan import PrivacyPlan
 from imgsynth.release.attacker import members_found_at_most
 from imgsynth.release.card_audit import NOT_RELEASABLE, VERDICTS, audit_part
 from imgsynth.release.card_text import (
+    WATERMARKED,
     burned_in_text,
     chosen_by,
     counted_unit,
@@ -32,6 +33,7 @@ from imgsynth.release.card_text import (
 )
 from imgsynth.release.metadata import note_of, table_limits
 from imgsynth.release.rounding import round_up
+from imgsynth.release.watermark import KEY
 from imgsynth.training.folder import RunFolder
 from imgsynth.training.run import Run
 
@@ -48,12 +50,13 @@ ADJACENCY = {
 
 def build_card(
     plan: PrivacyPlan, labels: str, ledger: dict[str, Any], audit: dict[str, Any], burned_in: str | None = None,
-    metadata: dict[str, Any] | None = None,
+    metadata: dict[str, Any] | None = None, watermark: float | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """The card as a JSON-able dict; null ε means ∞. A function of public facts, but for the marked ``audit`` part.
 
     ``labels`` is sample.labels, ``ledger`` what ``cohort_ledger`` returned, ``audit`` what ``audit_part`` returned,
-    ``burned_in`` is sample.burned_in, ``metadata`` the record of the table of synthetic patients (``metadata.py``).
+    ``burned_in`` is sample.burned_in, ``metadata`` the record of the table of synthetic patients (``metadata.py``),
+    ``watermark`` is release.watermark.
     """
     reasons = not_releasable_because(plan, audit, ledger)
     return {
@@ -84,6 +87,7 @@ def build_card(
         "released_metadata": metadata and metadata | {"note": note_of(metadata, plan)},
         "burned_in_annotation": judged_burned_in(plan, burned_in),
         "burned_in_note": burned_in_text(judged_burned_in(plan, burned_in), plan.releasable),
+        "watermark": None if watermark is None else {"strength": watermark, "key": KEY, "note": WATERMARKED},
         "declared_public": declared_public(plan, labels),
         "not_covered": [*table_limits(metadata, plan), *not_covered(plan, labels)],
     }
@@ -200,16 +204,18 @@ def fresh_card(run: Run) -> dict[str, Any]:
     """The card that the run deserves now: by its plan, its audit.json and the ledger, whatever a card on disk says.
 
     Of a release's own card only what the run does not know is taken: how labels and the table of patients were drawn,
-    and what was declared of text in the pixels.
+    what was declared of text in the pixels, and the watermark.
     """
     path = run.root / "release" / CARD_JSON
     labels, burned_in, table = run.config.sample.labels, run.config.sample.burned_in, None
+    watermark = run.config.release.watermark
     if path.is_file():
         on_disk = read_json(path)
         labels, burned_in = on_disk["synthetic_labels"], on_disk["burned_in_annotation"]
         table = on_disk.get("released_metadata")
+        watermark = (on_disk.get("watermark") or {}).get("strength")
     audit = audit_part(run.root, run.root / "release")
-    return build_card(run.plan, labels, cohort_ledger(run), audit, burned_in, table)
+    return build_card(run.plan, labels, cohort_ledger(run), audit, burned_in, table, watermark)
 
 
 def _two_units(plan: PrivacyPlan) -> dict[str, float] | None:

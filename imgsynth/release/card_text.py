@@ -35,6 +35,13 @@ UNJUDGED = (
     "(0028,0301) is left out of the DICOM files, or YES in DX, which must have it."
 )
 
+WATERMARKED = (
+    "An invisible watermark is in the voxels, below their noise: `imgsynth recognise` finds it, also in copies without "
+    "headers. It says where an image came from, and nothing of patients: it is made of the image and of a public key, "
+    "and costs no ε. Whoever knows the key can take it off or put it on other images: it is no protection and no seal, "
+    "and an image without it need not be real."
+)
+
 
 CHOSEN_PUBLIC = (
     "The images that the step was chosen on ({images}). No {unit} of the cohort was asked, and whoever is in those "

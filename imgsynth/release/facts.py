@@ -65,6 +65,12 @@ class Facts:
         return bids_suffix(self.grid, self.made["config"]["sample"]["bids_suffix"])
 
     @property
+    def watermark(self) -> float | None:
+        """The strength of the watermark that the card speaks of; None where there is none."""
+        said = self.card.get("watermark")
+        return None if said is None else float(said["strength"])
+
+    @property
     def phantoms(self) -> bool:
         """Whether the cohort was made by imgsynth itself, so that nobody is behind it."""
         return bool(self.made["config"]["data"]["kind"] == "phantom")
@@ -72,7 +78,7 @@ class Facts:
     @cached_property
     def provenance(self) -> Provenance:
         """What every image's header says of its making."""
-        return provenance_of(self.plan, self.made["model"]["name"], self.card["burned_in_annotation"])
+        return provenance_of(self.plan, self.made["model"]["name"], self.card["burned_in_annotation"], self.watermark)
 
 
 def facts_of(folder: Path) -> Facts:

@@ -17,6 +17,7 @@ from imgsynth.release.bids import CT, bids_path
 from imgsynth.release.card_text import counted_unit
 from imgsynth.release.patients import SyntheticPatient, dicom_sex, patient_id
 from imgsynth.release.rounding import round_up
+from imgsynth.release.watermark import KEY, marked
 from imgsynth.release.zarr_parts import write_part
 from imgsynth.types import Grid, Structure
 from imgsynth.volumes.dicom_seg import write_segmentation
@@ -30,11 +31,13 @@ from imgsynth.volumes.volume import Volume
 SIDECAR = {"age_band": "AgeBand", "sex": "Sex", "site": "Site"}
 
 
-def provenance_of(plan: PrivacyPlan, model: str, burned_in: Literal["YES", "NO"] | None) -> Provenance:
+def provenance_of(
+    plan: PrivacyPlan, model: str, burned_in: Literal["YES", "NO"] | None, watermark: float | None = None
+) -> Provenance:
     """What every image's header says of its making; ε rounded up, because a stated bound must hold.
 
     ``burned_in`` is what ``judged_burned_in`` says. Nobody looked for recognizable faces, so that Recognizable Visual
-    Features is left out.
+    Features is left out. ``watermark`` is release.watermark.
     """
     if plan.releasable:
         made = "trained by DP-SGD" if plan.teachers is None else "trained on noisy votes of teachers (PATE)"
@@ -49,11 +52,17 @@ def provenance_of(plan: PrivacyPlan, model: str, burned_in: Literal["YES", "NO"]
         unit=counted_unit(plan),
         burned_in=burned_in,
         seeded=plan.seeded,
+        watermark=watermark,
     )
 
 
-def release_volume(x_C: np.ndarray, grid: Grid) -> Volume:
-    """A model's image [1, *grid.shape] on the grid's geometry and unit, right-handed; HU are whole numbers."""
+def release_volume(x_C: np.ndarray, grid: Grid, watermark: float | None = None) -> Volume:
+    """A model's image [1, *grid.shape] on the grid's geometry and unit, right-handed; HU are whole numbers.
+
+    ``watermark``: the strength of the one that is put in before, if one is (``watermark.py``).
+    """
+    if watermark is not None:
+        x_C = marked(np.clip(x_C[0], -1, 1), watermark)[None]
     volume = right_handed(to_volume(x_C, grid))
     return replace(volume, array=np.rint(volume.array)) if grid.unit == "HU" else volume
 
@@ -141,6 +150,7 @@ def sidecar(
         "Epsilon": made.epsilon if np.isfinite(made.epsilon) else None,
         "Delta": made.delta,
         "PrivacyUnit": made.unit,
+        **({"Watermark": {"Strength": made.watermark, "Key": KEY}} if made.watermark is not None else {}),
         # BIDS asks this of every derived anatomical volume. Nothing was stripped from a sample; whether the cohort's
         # volumes had been, the generator does not know.
         **({"SkullStripped": False} if suffix not in (None, CT) else {}),

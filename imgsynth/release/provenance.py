@@ -51,7 +51,7 @@ PUBLIC: dict[str, tuple[str, ...]] = {
         "burned_in", "dicom", "transfer_syntax", "uid_root",
         "bids_suffix",
     ),
-    "release": ("title", "creators", "license", "contact", "description", "ethics", "date"),
+    "release": ("title", "creators", "license", "contact", "description", "ethics", "date", "watermark"),
 }  # fmt: skip
 
 

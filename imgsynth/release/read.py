@@ -23,6 +23,18 @@ def images_of_release(folder: Path, facts: Facts, most: int) -> Iterator[np.ndar
         yield _on_grid(array, facts.grid)
 
 
+def images_by_format(folder: Path, facts: Facts, number: int) -> Iterator[tuple[str, np.ndarray]]:
+    """(format, array [i, j, k]) of synthetic patient ``number``, counted from 1, in each format that is there."""
+    patient = facts.patients[number - 1]
+    if patient.nifti:
+        yield "nifti", read_nifti(folder / patient.nifti[0]).array
+    if patient.dicom:
+        yield "dicom", read_dicom_series([folder / name for name in patient.dicom]).array
+    if facts.cohort.get("zarr"):
+        store = needs_zarr().open_group(str(folder / facts.cohort["zarr"]), mode="r")["0"]
+        yield "zarr", from_stored(store[number - 1])
+
+
 def _arrays(folder: Path, facts: Facts) -> Iterator[np.ndarray]:
     """Each [i, j, k] in the grid's unit."""
     if all(patient.nifti for patient in facts.patients):

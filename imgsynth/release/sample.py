@@ -62,7 +62,8 @@ def sample_release(run_dir: Path, cfg: Config) -> Path:
         raise InputError(fault)
     run.model.to(choose_device(cfg.trainer))
     classes = run.manifest.classes
-    made = provenance_of(run.plan, type(run.model).__name__, judged_burned_in(run.plan, cfg.sample.burned_in))
+    watermark, burned_in = cfg.release.watermark, judged_burned_in(run.plan, cfg.sample.burned_in)
+    made = provenance_of(run.plan, type(run.model).__name__, burned_in, watermark)
     suffix = bids_suffix(run.grid, cfg.sample.bids_suffix)
     found = audit_part(run_dir, None)
     _ready(cfg)
@@ -74,7 +75,9 @@ def sample_release(run_dir: Path, cfg: Config) -> Path:
         labels_N = draw_labels(cfg.sample.labels, cfg.sample.n, len(classes), histogram, streams.labels())
         names = [classes[index] if len(classes) > 1 else None for index in labels_N]
         table = draw_metadata(cfg.sample, run.manifest, labels_N, histogram, streams.metadata())
-        card = build_card(run.plan, cfg.sample.labels, cohort_ledger(run), found, cfg.sample.burned_in, table.record)
+        card = build_card(
+            run.plan, cfg.sample.labels, cohort_ledger(run), found, cfg.sample.burned_in, table.record, watermark
+        )
         form = DicomForm(cfg.sample.dicom, cfg.sample.transfer_syntax)
         formats = tuple(cfg.sample.formats)
         recipe = Recipe(folder, run.grid, made, formats, suffix, form, cfg.sample.uid_root, streams)

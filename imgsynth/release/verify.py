@@ -26,6 +26,7 @@ from imgsynth.release.verify_forbidden import forbidden_faults
 from imgsynth.release.verify_masks import mask_faults
 from imgsynth.release.verify_nifti import nifti_faults
 from imgsynth.release.verify_provenance import provenance_faults
+from imgsynth.release.verify_watermark import watermark_faults
 from imgsynth.release.verify_zarr import zarr_faults
 from imgsynth.types import CheckFailed, Fault, InputError
 
@@ -129,6 +130,7 @@ def _content(folder: Path, files: list[str], found: Examined) -> list[Check]:
                lambda: mask_faults(folder, listed, facts.grid)),
         _check("Zarr", f"{counts['zarr']} images in one store: geometry, labels and range",
                lambda: zarr_faults(folder, facts)),
+        _check("watermark", "found in the images, as the card says", lambda: watermark_faults(folder, facts)),
         _check("forbidden", "no name, date, address, foreign UID, path or machine; DICOM says what the card says",
                lambda: forbidden_faults(folder, facts)),
     ]  # fmt: skip
@@ -146,6 +148,7 @@ def _facts(facts: Facts, files: list[str]) -> dict[str, Any]:
         "nifti": sum(len(patient.nifti) for patient in facts.patients),
         "masks": sum(len(patient.masks) for patient in facts.patients),
         "zarr": len(facts.patients) if facts.cohort.get("zarr") else 0,
+        "watermark": facts.watermark or 0,
         "audit": card["audit"]["verdict"] or card["audit"]["status"],
     }
 

@@ -118,6 +118,7 @@ def _content_faults(facts: Facts) -> Iterator[Fault]:
         ("config.preprocess", grid, replace(facts.grid, structures=())),
         ("began_with", told, None if public is None else (public.digest, public.images)),
         ("imgsynth", facts.made["imgsynth"], card["imgsynth"]),
+        ("config.release.watermark", facts.answers.watermark, facts.watermark),
     )
     for where, got, expected in pairs:
         if got != expected:

@@ -63,7 +63,7 @@ class Recipe:
 
     def write(self, sampled: Sampled) -> Written:
         """Write one patient. The bytes depend on the recipe, the number, the label and the image alone."""
-        volume = release_volume(sampled.x_C[:1], self.grid)
+        volume = release_volume(sampled.x_C[:1], self.grid, self.made.watermark)
         structures = self.grid.structures
         mask = release_mask(sampled.x_C[1:], self.grid) if structures else None
         window = (self.grid.low, self.grid.high)

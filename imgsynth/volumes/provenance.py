@@ -53,6 +53,7 @@ class Provenance:
     burned_in: Literal["YES", "NO"] | None
     recognizable: Literal["YES", "NO"] | None = None
     seeded: bool = False
+    watermark: float | None = None  # its strength, in standard deviations of the noise; None: there is none
 
     def __post_init__(self) -> None:
         if self.seeded and math.isfinite(self.epsilon):
@@ -66,6 +67,8 @@ class Provenance:
     def derivation(self) -> str:
         """The text of Derivation Description (0008,2111)."""
         made = f"Synthetic image, not for diagnostic use. Sampled from a generative model: {self.method}."
+        if self.watermark is not None:
+            made += f" An invisible watermark is in the voxels (strength {self.watermark:g})."
         if self.seeded:
             return f"{made} Not differentially private for whoever knows the seed; not releasable."
         if math.isinf(self.epsilon):

@@ -23,6 +23,7 @@ from imgsynth.audit.references import Reference
 from imgsynth.audit.spaces import Embed, fit_space
 from imgsynth.measure.images import Images
 from imgsynth.measure.resampling import LEVEL
+from imgsynth.measure.source import watermark_of
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 WEAKNESS = 1e-2  # C of the logistic regression: references are few, features many
@@ -45,7 +46,8 @@ class Groundhog:
         self._references = the_references(released)
         embed = fit_space(self.space, released.samples, self._encoder).embed
         labels_N = released.samples.y_N
-        made = [samples_of(reference, labels_N, index) for index, reference in enumerate(self._references)]
+        watermark = None if released.run is None else watermark_of(released.run)
+        made = [samples_of(reference, labels_N, index, watermark) for index, reference in enumerate(self._references)]
         self._features_RF = np.stack([set_features(embed, samples.x_NC) for samples in made])
         self._released_F = set_features(embed, released.samples.x_NC)
 

@@ -15,6 +15,7 @@ from imgsynth.audit.attacks.nearest_neighbour import NearestNeighbour
 from imgsynth.audit.attacks.posterior import Posterior
 from imgsynth.audit.references import Reference
 from imgsynth.measure.images import Images, synthetic_images
+from imgsynth.measure.source import watermark_of, with_watermark
 from imgsynth.release.generate import images_of
 
 
@@ -50,8 +51,9 @@ class Shadows:
         self._references = the_references(released)
         # Without the run the target's parts are taken from its model as a reference's are, averaged generator and all.
         settings = [replace(released, run=None)]
+        watermark = None if released.run is None else watermark_of(released.run)
         for index, reference in enumerate(self._references):
-            samples = samples_of(reference, released.samples.y_N, index)
+            samples = samples_of(reference, released.samples.y_N, index, watermark)
             settings.append(replace(released, run=None, model=reference.model, samples=samples))
         self._prepared = [self._base() for _ in settings]
         for attack, setting in zip(self._prepared, settings, strict=True):
@@ -70,6 +72,7 @@ def the_references(released: Released) -> tuple[Reference, ...]:
     return released.references
 
 
-def samples_of(reference: Reference, labels_N: np.ndarray, seed: int) -> Images:
-    """What the reference would have released for these labels."""
-    return synthetic_images(images_of(reference.model, labels_N, torch.Generator().manual_seed(seed)), labels_N)
+def samples_of(reference: Reference, labels_N: np.ndarray, seed: int, watermark: float | None = None) -> Images:
+    """What the reference would have released for these labels, with the ``watermark`` that the release has."""
+    whole_NC = images_of(reference.model, labels_N, torch.Generator().manual_seed(seed))
+    return synthetic_images(with_watermark(whole_NC, watermark), labels_N)
