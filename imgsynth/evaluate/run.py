@@ -59,7 +59,7 @@ def metrics_for(c: Comparison) -> dict[str, Callable[[Comparison], Measurement]]
 
 def evaluate(
     c: Comparison, class_names: Sequence[str], classifier_seeds: int, rivals: Rivals | None = None,
-    attributes: Attributes | None = None, shares: Sequence[float] = (),
+    attributes: Attributes | None = None, shares: Sequence[float] = (), shared: Path | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Every metric, of all and of each class, and the utility test; what cannot be measured is listed with its reason.
     JSON-able."""
@@ -76,7 +76,7 @@ def evaluate(
 
     def useful() -> tuple[dict[str, Any], list[dict[str, Any]]]:
         found, trained, test = utility(
-            c.train, c.test, c.synthetic, classifiers, class_names, c.bootstrap, c.seed, rivals, shares
+            c.train, c.test, c.synthetic, classifiers, class_names, c.bootstrap, c.seed, rivals, shares, shared
         )
         return found, scores_by_group(trained, test, attributes or {}, c.bootstrap, c.seed)
 
@@ -185,6 +185,7 @@ def evaluate_run(run_dir: Path, cfg: Config, extra_transforms: Sequence[Any] = (
         comparison, run.manifest.classes, settings.classifier_seeds,
         rivals_of(run, comparison, settings, extra_transforms) if settings.rivals else None,
         attributes_of(run.manifest), settings.shares,
+        None if settings.shared is None else Path(settings.shared) / "scores",
     )  # fmt: skip
     if settings.readers:
         kit = write_kit(run_dir / "local" / "readers", comparison.test, comparison.synthetic, settings.readers)

@@ -10,15 +10,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from imgsynth import console
+from imgsynth import __version__, console
 from imgsynth.evaluate.classifiers import Classifier
 from imgsynth.evaluate.metric import require
 from imgsynth.evaluate.scores import SCORES, macro_auc
 from imgsynth.measure.images import Images
+from imgsynth.measure.kept import digest
+from imgsynth.measure.kept import kept as keep
 from imgsynth.measure.resampling import bootstrap_weights, value_and_interval
 
 MIN_PATIENTS = 5  # of each class, in each of train, test and synthetic
@@ -65,9 +68,10 @@ def usable_classes(train: Images, test: Images, synthetic: Images) -> list[int]:
 
 def utility(
     train: Images, test: Images, synthetic: Images, classifiers: Sequence[Classifier], names: Sequence[str],
-    replicates: int, seed: int, rivals: Rivals | None = None, shares: Sequence[float] = (),
+    replicates: int, seed: int, rivals: Rivals | None = None, shares: Sequence[float] = (), shared: Path | None = None,
 ) -> tuple[dict[str, Any], list[Trained], Images]:  # fmt: skip
-    """``names`` are the public class names, by index; ``shares`` those of the curve.
+    """``names`` are the public class names, by index; ``shares`` those of the curve; ``shared`` a folder in which the
+    scores of classifiers that saw nothing synthetic are kept, by content, for other runs on the cohort.
 
     Returns the JSON-able result, all classifiers by their probabilities, and the test images of the usable classes with
     labels among those. The result: {"classes", "classes_left_out", "n_test_patients", "chance", "results":
@@ -93,7 +97,7 @@ def utility(
     trained: list[Trained] = []
     curve: list[dict[str, Any]] = []
     for classifier in classifiers:
-        desk = Desk.of(classifier, sets, test, len(kept))
+        desk = Desk.of(classifier, sets, test, len(kept), shared)
         done = {on: desk.fit(on) for on in console.each([*sets, BOTH], f"training a {classifier.name} on")}
         trained += done.values()
         if classifier is classifiers[0]:
@@ -129,11 +133,12 @@ class Desk:
     test: np.ndarray
     y_N: np.ndarray
     classes: int
+    shared: Path | None
 
     @staticmethod
-    def of(classifier: Classifier, sets: Mapping[str, Images], test: Images, classes: int) -> Desk:
+    def of(classifier: Classifier, sets: Mapping[str, Images], test: Images, classes: int, shared: Path | None) -> Desk:
         seen = {on: (classifier.seen(images.x_NC), images.y_N) for on, images in sets.items()}
-        return Desk(classifier, seen, classifier.seen(test.x_NC), test.y_N, classes)
+        return Desk(classifier, seen, classifier.seen(test.x_NC), test.y_N, classes, shared)
 
     def fit(self, on: str, keep_N: np.ndarray | slice = slice(None)) -> Trained:
         """The classifier trained on a set, or on BOTH; of REAL images on those of ``keep_N`` alone."""
@@ -141,10 +146,15 @@ class Desk:
         if on in (REAL, BOTH):
             parts[0] = parts[0][0][keep_N], parts[0][1][keep_N]
         x_NC, y_N = (np.concatenate(side) if len(side) > 1 else side[0] for side in zip(*parts, strict=True))
-        scores = [
-            self.classifier.scores(x_NC, y_N, self.test, self.classes, seed) for seed in range(self.classifier.seeds)
-        ]
-        return Trained(self.classifier.name, self.classifier.encoder, on, len(y_N), np.stack(scores), self.y_N)
+        one = self.classifier
+
+        def scores_SNK() -> np.ndarray:
+            return np.stack([one.scores(x_NC, y_N, self.test, self.classes, seed) for seed in range(one.seeds)])
+
+        folder = self.shared if on in (REAL, TRIVIAL) else None
+        who = f"{one.name} {one.encoder} {one.seeds} {self.classes} imgsynth {__version__}"
+        what = f"scores {who} {digest(x_NC, y_N, self.test)}" if folder else ""
+        return Trained(one.name, one.encoder, on, len(y_N), keep(folder, what, scores_SNK), self.y_N)
 
 
 def _row(one: Trained, outcomes: dict[tuple[str, str], Outcome]) -> dict[str, Any]:

@@ -12,7 +12,6 @@ package. Two dimensions directly; a volume by the three planes through its middl
 from __future__ import annotations
 
 import hashlib
-import io
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from importlib import import_module
@@ -25,7 +24,7 @@ from torch.nn import functional as F
 
 from imgsynth import console
 from imgsynth.features.networks import efficientnet_lite, random_convolutions
-from imgsynth.files import write_bytes
+from imgsynth.measure.kept import kept
 from imgsynth.types import Fault, InputError
 
 NAMES = ("efficientnet_lite", "radiomics", "inception", "random_conv", "file", "classifier")
@@ -56,20 +55,8 @@ class Encoder(ABC):
         """
         key = (x_NC.shape, hashlib.sha256(np.ascontiguousarray(x_NC).data).hexdigest())
         if key not in self._known:
-            self._known[key] = self._kept(f"{self.name} {x_NC.dtype} {key}", lambda: self._encode(x_NC, batch))
+            self._known[key] = kept(self.folder, f"{self.name} {x_NC.dtype} {key}", lambda: self._encode(x_NC, batch))
         return self._known[key].copy()
-
-    def _kept(self, what: str, compute: Callable[[], np.ndarray]) -> np.ndarray:
-        if self.folder is None:
-            return compute()
-        path = self.folder / f"{hashlib.sha256(what.encode()).hexdigest()[:32]}.npy"
-        if path.is_file():
-            return np.load(path, allow_pickle=False)
-        features = compute()
-        content = io.BytesIO()
-        np.save(content, features, allow_pickle=False)
-        write_bytes(path, content.getvalue())
-        return features
 
     @torch.inference_mode()
     def _encode(self, x_NC: np.ndarray, batch: int) -> np.ndarray:

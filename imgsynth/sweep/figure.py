@@ -89,7 +89,7 @@ def figure_of(cohort: str, curve: Mapping[str, Any]) -> Figure | None:
         handles: dict[str, Any] = {}
         for axis in axes:
             handles |= {label: handle for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
-        many = min(6, len(handles))
+        many = min(2 * columns, len(handles))
         figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=many, fontsize=8)
         figure.suptitle(cohort, fontsize=10)
     return figure

@@ -1,0 +1,64 @@
+"""What runs share is computed once, by content, and nothing else is taken for it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from imgsynth.evaluate.classifiers import Classifier
+from imgsynth.evaluate.utility import Rivals, utility
+from imgsynth.measure.images import Images
+from imgsynth.measure.kept import digest, kept
+
+
+def test_computed_once_for_each_name(tmp_path: Path) -> None:
+    calls: list[int] = []
+
+    def compute() -> np.ndarray:
+        calls.append(1)
+        return np.arange(3.0)
+
+    for what in ("a", "a", "b"):
+        assert kept(tmp_path, what, compute).tolist() == [0, 1, 2]
+    assert len(calls) == 2
+    kept(None, "a", compute)
+    assert len(calls) == 3
+
+
+@pytest.mark.parametrize(
+    "other", [np.zeros((2, 3), np.float64), np.zeros((3, 2), np.float32), np.ones((2, 3), np.float32)]
+)
+def test_a_digest_is_of_content_shape_and_type(other: np.ndarray) -> None:
+    assert digest(np.zeros((2, 3), np.float32)) == digest(np.zeros((2, 3), np.float32)) != digest(other)
+
+
+class Counting(Classifier):
+    name, encoder, seeds = "counting", None, 1
+
+    def __init__(self) -> None:
+        self.trained: list[float] = []
+
+    def seen(self, x_NC: np.ndarray) -> np.ndarray:
+        return x_NC
+
+    def scores(self, x_NC: np.ndarray, y_N: np.ndarray, x_MC: np.ndarray, classes: int, seed: int) -> np.ndarray:
+        self.trained.append(float(x_NC.flat[0]))
+        return np.full((len(x_MC), classes), 1 / classes)
+
+
+def images(fill: float) -> Images:
+    return Images.of(np.full((20, 1, 4, 4), fill, np.float32), np.arange(20) % 2, np.arange(20).astype(str))
+
+
+def test_only_what_saw_nothing_synthetic_is_shared(tmp_path: Path) -> None:
+    classifier = Counting()
+    for synthetic in (3.0, 4.0):
+        rivals = Rivals(images(2.0))
+        utility(images(1.0), images(0.5), images(synthetic), [classifier], ["a", "b"], 5, 0, rivals, (), tmp_path)
+    assert classifier.trained.count(2.0) == 1  # trivial: once
+    assert classifier.trained.count(3.0) == 1 and classifier.trained.count(4.0) == 1
+    assert classifier.trained.count(1.0) == 3  # real: once, and in both runs together with synthetic images
+    utility(images(1.0), images(0.6), images(4.0), [classifier], ["a", "b"], 5, 0, Rivals(images(2.0)), (), tmp_path)
+    assert classifier.trained.count(2.0) == 2  # other test patients
