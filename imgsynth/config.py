@@ -40,6 +40,7 @@ from imgsynth.files import read_json, write_text
 from imgsynth.models.adapt import restrict
 from imgsynth.models.base import GenerativeModel, queries_of, the_private
 from imgsynth.privacy.refuse import check_networks
+from imgsynth.release.paint import painter_of
 from imgsynth.schema import Config, SelectionConfig
 from imgsynth.training.fit import refuse_misfit
 from imgsynth.types import Fault, InputError, nearest_name
@@ -334,6 +335,8 @@ def model_faults(config: Config) -> list[Fault]:
     try:
         if config.init.run is not None and is_train(config.init.train) and config.init.rank >= 0:
             restrict(built, config.init.train, config.init.rank)
+        if config.sample.masks is not None or config.sample.edits:
+            painter_of(built)
         objectives = built.objectives()
         private = the_private(objectives)
         refuse_misfit(objectives, config.privacy, config.trainer, config.selection)

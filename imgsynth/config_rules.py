@@ -16,11 +16,13 @@ from imgsynth.audit.registry import settings_faults
 from imgsynth.cohort.build_dicomweb import date_range
 from imgsynth.cohort.dicomweb import url_fault
 from imgsynth.cohort.facts import FACTS, UNKNOWN
-from imgsynth.cohort.masks import declaration_faults
+from imgsynth.cohort.masks import declaration_faults, structures_of
 from imgsynth.privacy.public import DECLARATION, is_declaration
 from imgsynth.privacy.selection import RULES as SELECTION_RULES
 from imgsynth.privacy.selection import setting_faults as selection_faults
+from imgsynth.release.edit_masks import edit_faults
 from imgsynth.release.licences import licence_faults
+from imgsynth.release.supplied_masks import ORIGIN_EXPECTED, ORIGINS
 from imgsynth.release.watermark import SMALLEST_MARKED
 from imgsynth.schema import Config, DataConfig, InitConfig, PreprocessConfig, PrivacyConfig, SplitsConfig
 from imgsynth.types import Fault, InputError
@@ -147,6 +149,7 @@ RULES: tuple[Rule, ...] = (
     ("sample.k", lambda v: v >= 2, "2 or more"),
     ("sample.l", *_at_least_one),
     ("sample.t", lambda v: 0 <= v <= 1, "a distance in [0, 1]"),
+    ("sample.masks_origin", lambda v: v in ORIGINS, ORIGIN_EXPECTED),
     ("sample.burned_in", lambda v: v in ("YES", "NO"), '"YES" or "NO", in quotes (bare, YAML reads a truth value)'),
     ("sample.dicom", *_one_of(*KINDS)),
     ("sample.transfer_syntax", *_one_of(*SYNTAXES)),
@@ -223,6 +226,7 @@ def range_faults(config: Config) -> list[Fault]:
         _privacy_faults(config.privacy),
         _selection_faults(config),
         _dicom_faults(config),
+        _painting_faults(config),
         _across_sections(config),
     )
     return [*faults, *chain.from_iterable(together)]
@@ -400,6 +404,30 @@ def _dicom_faults(config: Config) -> Iterator[Fault]:
         yield Fault("sample.transfer_syntax", f"jpeg2000_lossless, and preprocess.shape={config.preprocess.shape}",
                     f"planes of {SMALLEST_JPEG2000} pixels or more along each side",
                     "sample.transfer_syntax=rle_lossless")  # fmt: skip
+
+
+def _painting_faults(config: Config) -> Iterator[Fault]:
+    """Masks that are supplied, and edits."""
+    sample, declared = config.sample, not list(declaration_faults(config.data.masks))
+    if (sample.masks is None) != (sample.masks_origin is None):
+        missing = "sample.masks_origin" if sample.masks_origin is None else "sample.masks"
+        yield Fault(missing, "nothing, and the other of sample.masks and sample.masks_origin", ORIGIN_EXPECTED,
+                    "sample.masks=FOLDER sample.masks_origin=synthetic")  # fmt: skip
+    if sample.masks is not None and not Path(sample.masks).is_dir():
+        yield Fault("sample.masks", sample.masks, "a folder with masks", "check the path")
+    if not sample.edits:
+        return
+    if declared:
+        yield from edit_faults(sample.edits, structures_of(config.data.masks), len(config.preprocess.shape))
+    if sample.masks is not None:
+        yield Fault("sample.edits", "edits, and sample.masks", "edits of the generator's own masks",
+                    "edit yours before, and leave one of the two out")  # fmt: skip
+    if sample.n % 2:
+        yield Fault("sample.n", str(sample.n), "an even number: with sample.edits every sample is released twice",
+                    f"sample.n={sample.n + 1}")  # fmt: skip
+    if sample.metadata:
+        yield Fault("sample.metadata", repr(sample.metadata), "none with sample.edits: two images are one patient's",
+                    "sample.metadata=[]")  # fmt: skip
 
 
 def _across_sections(config: Config) -> Iterator[Fault]:

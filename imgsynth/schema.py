@@ -192,6 +192,11 @@ class SampleConfig:
     k: int = 5  # anonymised: least rows that share age band, sex and site
     l: int = 2  # anonymised: least labels among them, where there are as many
     t: float = 0.3  # anonymised: largest distance of their labels' distribution from the whole table's, in [0, 1]
+    masks: str | None = None  # folder of masks (NIfTI, PNG) that images are painted onto; null: the generator's own
+    masks_origin: str | None = None  # what those are, as the user declares: synthetic | public; goes on the card
+    # Changes of generated masks, each {structure, move: [mm…], scale: f, add: {radius: mm, at: [mm…]}}: every sample is
+    # then released twice, before and after.
+    edits: list[Any] = field(default_factory=list)
     burned_in: str | None = (
         None  # "YES" | "NO": text in the pixels, as somebody who looked declares it; null: nobody did
     )

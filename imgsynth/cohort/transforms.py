@@ -51,11 +51,16 @@ def build_transforms(preprocess: PreprocessConfig, grid: Grid, extra: Sequence[A
     keep = preprocess.fit == "crop_pad"
     steps: list[Callable[..., Any]] = [_ToGridAxes(grid), _intensity(preprocess), _Fit(grid, keep)]
     if grid.structures:
-        mask = Pipeline([_ToGridAxes(grid), _Presence(grid), _Fit(grid, keep, nearest=True)])
-        steps = [_Both(Pipeline(steps), mask)]
+        steps = [_Both(Pipeline(steps), mask_transforms(preprocess, grid))]
         extra = [_beside_masks(step) for step in extra]
     steps = [*steps, _Plain(grid)]
     return Pipeline([*steps, *extra, _Plain(grid)] if extra else steps)
+
+
+def mask_transforms(preprocess: PreprocessConfig, grid: Grid) -> Pipeline:
+    """A callable from a mask's Volume to channels [m, *grid.shape], 1 inside and -1 outside: the way that the masks of
+    ``build_transforms`` go."""
+    return Pipeline([_ToGridAxes(grid), _Presence(grid), _Fit(grid, preprocess.fit == "crop_pad", nearest=True)])
 
 
 def acts_on(transform: type) -> str | None:

@@ -33,6 +33,7 @@ from imgsynth.release.card_text import (
 )
 from imgsynth.release.metadata import note_of, table_limits
 from imgsynth.release.rounding import round_up
+from imgsynth.release.supplied_masks import note_of as masks_note
 from imgsynth.release.watermark import KEY
 from imgsynth.training.folder import RunFolder
 from imgsynth.training.run import Run
@@ -50,13 +51,13 @@ ADJACENCY = {
 
 def build_card(
     plan: PrivacyPlan, labels: str, ledger: dict[str, Any], audit: dict[str, Any], burned_in: str | None = None,
-    metadata: dict[str, Any] | None = None, watermark: float | None = None,
+    metadata: dict[str, Any] | None = None, watermark: float | None = None, masks: dict[str, Any] | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """The card as a JSON-able dict; null ε means ∞. A function of public facts, but for the marked ``audit`` part.
 
     ``labels`` is sample.labels, ``ledger`` what ``cohort_ledger`` returned, ``audit`` what ``audit_part`` returned,
     ``burned_in`` is sample.burned_in, ``metadata`` the record of the table of synthetic patients (``metadata.py``),
-    ``watermark`` is release.watermark.
+    ``watermark`` is release.watermark, ``masks`` the record of masks that were supplied (``supplied_masks.py``).
     """
     reasons = not_releasable_because(plan, audit, ledger)
     return {
@@ -85,11 +86,16 @@ def build_card(
         "two_units": _two_units(plan),
         "synthetic_labels": labels,
         "released_metadata": metadata and metadata | {"note": note_of(metadata, plan)},
+        "supplied_masks": masks and masks | {"note": masks_note(masks)},
         "burned_in_annotation": judged_burned_in(plan, burned_in),
         "burned_in_note": burned_in_text(judged_burned_in(plan, burned_in), plan.releasable),
         "watermark": None if watermark is None else {"strength": watermark, "key": KEY, "note": WATERMARKED},
         "declared_public": declared_public(plan, labels),
-        "not_covered": [*table_limits(metadata, plan), *not_covered(plan, labels)],
+        "not_covered": [
+            *([masks_note(masks)] if masks else []),
+            *table_limits(metadata, plan),
+            *not_covered(plan, labels),
+        ],
     }
 
 
@@ -207,15 +213,15 @@ def fresh_card(run: Run) -> dict[str, Any]:
     what was declared of text in the pixels, and the watermark.
     """
     path = run.root / "release" / CARD_JSON
-    labels, burned_in, table = run.config.sample.labels, run.config.sample.burned_in, None
-    watermark = run.config.release.watermark
+    labels, burned_in = run.config.sample.labels, run.config.sample.burned_in
+    watermark, table, masks = run.config.release.watermark, None, None
     if path.is_file():
         on_disk = read_json(path)
         labels, burned_in = on_disk["synthetic_labels"], on_disk["burned_in_annotation"]
-        table = on_disk.get("released_metadata")
+        table, masks = on_disk.get("released_metadata"), on_disk.get("supplied_masks")
         watermark = (on_disk.get("watermark") or {}).get("strength")
     audit = audit_part(run.root, run.root / "release")
-    return build_card(run.plan, labels, cohort_ledger(run), audit, burned_in, table, watermark)
+    return build_card(run.plan, labels, cohort_ledger(run), audit, burned_in, table, watermark, masks)
 
 
 def _two_units(plan: PrivacyPlan) -> dict[str, float] | None:

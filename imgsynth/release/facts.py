@@ -52,6 +52,12 @@ class Facts:
         return formats
 
     @property
+    def edits(self) -> list[dict[str, Any]]:
+        """What was done to masks (``sample.edits``)."""
+        edits: list[dict[str, Any]] = self.made["config"]["sample"].get("edits", [])
+        return edits
+
+    @property
     def answers(self) -> ReleaseConfig:
         return answers(self.made)
 

@@ -31,6 +31,7 @@ class SyntheticPatient:
     nifti: tuple[str, ...] = ()
     facts: dict[str, str] = field(default_factory=dict)  # age_band, sex, site, as far as they are released
     masks: tuple[str, ...] = ()
+    edited_from: str | None = None  # the synthetic patient whose mask was edited to make this one's
 
     @property
     def segmentations(self) -> tuple[str, ...]:
@@ -51,7 +52,7 @@ class SyntheticPatient:
     def from_json(value: dict[str, Any]) -> SyntheticPatient:
         files = tuple(value["dicom"]), tuple(value["nifti"])
         facts, masks = dict(value.get("facts", {})), tuple(value.get("masks", ()))
-        return SyntheticPatient(value["id"], value["label"], *files, facts, masks)
+        return SyntheticPatient(value["id"], value["label"], *files, facts, masks, value.get("edited_from"))
 
 
 def patient_id(number: int) -> str:
@@ -86,7 +87,11 @@ def cohort_rows(patients: Sequence[SyntheticPatient], store: str | None = None) 
     if not any(p.masks for p in patients):
         return [["id", "label", *facts, "files"], *rows]
     masks = [[";".join([*_folders(p.segmentations), *p.nifti_masks])] for p in patients]
-    return [["id", "label", *facts, "files", "masks"], *(row + mask for row, mask in zip(rows, masks, strict=True))]
+    rows = [["id", "label", *facts, "files", "masks"], *(row + mask for row, mask in zip(rows, masks, strict=True))]
+    if not any(p.edited_from for p in patients):
+        return rows
+    edited = ["edited_from", *(p.edited_from or "" for p in patients)]
+    return [[*row, said] for row, said in zip(rows, edited, strict=True)]
 
 
 def dicom_sex(facts: Mapping[str, str]) -> str:

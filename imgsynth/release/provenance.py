@@ -48,7 +48,7 @@ PUBLIC: dict[str, tuple[str, ...]] = {
     "selection": ("rule", "step", "every", "share", "epsilon", "samples", "encoder"),
     "sample": (
         "n", "formats", "labels", "histogram_epsilon", "metadata", "metadata_by", "sites", "k", "l", "t",
-        "burned_in", "dicom", "transfer_syntax", "uid_root",
+        "masks_origin", "edits", "burned_in", "dicom", "transfer_syntax", "uid_root",
         "bids_suffix",
     ),
     "release": ("title", "creators", "license", "contact", "description", "ethics", "date", "watermark"),

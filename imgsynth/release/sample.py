@@ -23,12 +23,14 @@ from imgsynth.release.generate import images_in_blocks
 from imgsynth.release.images import provenance_of
 from imgsynth.release.labels import draw_labels
 from imgsynth.release.metadata import Table, draw_metadata
+from imgsynth.release.paint import before_and_after, on_supplied, painter_of
 from imgsynth.release.partial import Partial, resumable_folder
 from imgsynth.release.patients import SyntheticPatient, patient_id, write_cohort
 from imgsynth.release.provenance import write_provenance
 from imgsynth.release.sbom import write_sbom
 from imgsynth.release.sign import private_key, seal
 from imgsynth.release.streams import Streams, entropy
+from imgsynth.release.supplied_masks import Supplied, supplied_masks
 from imgsynth.release.writers import Recipe, Sampled, write_all, writers_for
 from imgsynth.release.zarr_store import needs_zarr, write_store
 from imgsynth.schema import Config, SampleConfig
@@ -67,21 +69,33 @@ def sample_release(run_dir: Path, cfg: Config) -> Path:
     suffix = bids_suffix(run.grid, cfg.sample.bids_suffix)
     found = audit_part(run_dir, None)
     _ready(cfg)
-    made_of = _made_of(run, cfg.sample, made)
+    supplied = _supplied(run, cfg.sample)
+    made_of = _made_of(run, cfg.sample, made, supplied)
     seed = entropy() if cfg.sample.seed is None else cfg.sample.seed
     with resumable_folder(run_dir / "release", made_of, seed) as partial:
         folder, streams = partial.folder, Streams(partial.seed, made_of)
         histogram = RunFolder(run_dir).label_histogram
-        labels_N = draw_labels(cfg.sample.labels, cfg.sample.n, len(classes), histogram, streams.labels())
+        each = 2 if cfg.sample.edits else 1  # before and after
+        drawn = draw_labels(cfg.sample.labels, cfg.sample.n // each, len(classes), histogram, streams.labels())
+        labels_N = drawn.repeat(each)
         names = [classes[index] if len(classes) > 1 else None for index in labels_N]
         table = draw_metadata(cfg.sample, run.manifest, labels_N, histogram, streams.metadata())
+        record = None if supplied is None else supplied.record
         card = build_card(
-            run.plan, cfg.sample.labels, cohort_ledger(run), found, cfg.sample.burned_in, table.record, watermark
+            run.plan,
+            cfg.sample.labels,
+            cohort_ledger(run),
+            found,
+            cfg.sample.burned_in,
+            table.record,
+            watermark,
+            record,
         )
         form = DicomForm(cfg.sample.dicom, cfg.sample.transfer_syntax)
         formats = tuple(cfg.sample.formats)
         recipe = Recipe(folder, run.grid, made, formats, suffix, form, cfg.sample.uid_root, streams)
-        patients = _write_patients(run.model, labels_N, names, table, recipe, partial, cfg.sample.writers)
+        source = _source(run.model, labels_N, recipe, partial, cfg.sample.edits, supplied)
+        patients = _write_patients(source, names, table, recipe, partial, cfg.sample)
         if "zarr" in formats:
             write_store(folder, run.grid, names, classes, made)
         write_cohort(folder, patients, run.grid, classes, formats)
@@ -101,16 +115,42 @@ def _ready(cfg: Config) -> None:
         private_key(Path(cfg.sample.sign))
 
 
+def _supplied(run: Run, sample: SampleConfig) -> Supplied | None:
+    """The masks of ``sample.masks``; InputError where they, or the model, are not fit for it."""
+    if sample.masks is None and not sample.edits:
+        return None
+    painter_of(run.model)
+    if sample.masks is None:
+        return None
+    return supplied_masks(Path(sample.masks), str(sample.masks_origin), sample.n, run)
+
+
+def _source(
+    model: GenerativeModel, labels_N: np.ndarray, recipe: Recipe, partial: Partial, edits: Sequence[Any],
+    supplied: Supplied | None,
+) -> Iterator[tuple[int, np.ndarray]]:  # fmt: skip
+    """``(index, x_C)`` of every patient that is not done yet."""
+
+    def wanted(index: int) -> bool:
+        return patient_id(index + 1) not in partial.done
+
+    if supplied is not None:
+        return on_supplied(model, labels_N, recipe.streams, wanted, supplied.label_K)
+    if edits:
+        return before_and_after(model, labels_N, recipe.streams, wanted, edits, recipe.grid)
+    return images_in_blocks(model, labels_N, recipe.streams, wanted)
+
+
 def _write_patients(
-    model: GenerativeModel, labels_N: np.ndarray, names: Sequence[str | None], table: Table, recipe: Recipe,
-    partial: Partial, asked: int | None,
+    source: Iterator[tuple[int, np.ndarray]], names: Sequence[str | None], table: Table, recipe: Recipe,
+    partial: Partial, sample: SampleConfig,
 ) -> list[SyntheticPatient]:  # fmt: skip
     """Write every patient that is not ``partial.done`` already; all of them in the order of their numbers."""
     todo = len(names) - len(partial.done)
     if partial.done:
         console.say(f"Going on with an unfinished release: {len(partial.done)} of {len(names)} patients are written.")
-    sampled = _sampled(model, labels_N, names, table, recipe.streams, partial)
-    written = write_all(sampled, recipe, writers_for(asked, todo, recipe.grid, recipe.formats))
+    sampled = _sampled(source, names, table, bool(sample.edits))
+    written = write_all(sampled, recipe, writers_for(sample.writers, todo, recipe.grid, recipe.formats))
     for one in console.track(written, "sampling", total=todo):
         partial.record(one.patient.id, {"patient": dataclasses.asdict(one.patient), "sums": one.sums})
     ids = [patient_id(number) for number in range(1, len(names) + 1)]
@@ -118,20 +158,23 @@ def _write_patients(
 
 
 def _sampled(
-    model: GenerativeModel, labels_N: np.ndarray, names: Sequence[str | None], table: Table, streams: Streams,
-    partial: Partial,
-) -> Iterator[Sampled]:  # fmt: skip
+    source: Iterator[tuple[int, np.ndarray]], names: Sequence[str | None], table: Table, edits: bool
+) -> Iterator[Sampled]:
     with torch.backends.cudnn.flags(deterministic=True, benchmark=False):
-        for index, x_C in images_in_blocks(model, labels_N, streams, lambda i: patient_id(i + 1) not in partial.done):
-            yield Sampled(index + 1, names[index], x_C, table.of(index + 1))
+        for index, x_C in source:
+            before = patient_id(index) if edits and index % 2 else None
+            yield Sampled(index + 1, names[index], x_C, table.of(index + 1), before)
 
 
-def _made_of(run: Run, sample: SampleConfig, made: Provenance) -> str:
+def _made_of(run: Run, sample: SampleConfig, made: Provenance, supplied: Supplied | None) -> str:
     """SHA-256 of all that a release's bytes follow from beside its seed, and of the seed where the user set one."""
-    settings = {key: value for key, value in dataclasses.asdict(sample).items() if key not in ("writers", "sign")}
+    settings = {
+        key: value for key, value in dataclasses.asdict(sample).items() if key not in ("writers", "sign", "masks")
+    }
     histogram = RunFolder(run.root).label_histogram
     parts: dict[str, Any] = {
         "sample": settings,
+        "masks": None if supplied is None else supplied.record,
         "weights": weights_digest(run.model),
         "made": dataclasses.asdict(made),
         "grid": dataclasses.asdict(run.grid),

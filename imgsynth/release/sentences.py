@@ -4,6 +4,7 @@ proof or without one, by patient, case or image, with labels or none."""
 from __future__ import annotations
 
 from imgsynth.release.card_audit import VERDICTS
+from imgsynth.release.edit_masks import in_words
 from imgsynth.release.facts import Facts
 
 INTENDED = (
@@ -63,6 +64,7 @@ def protection(facts: Facts) -> str:
     card = facts.card
     loud = [
         (card["released_metadata"] or {}).get("note"),
+        (card.get("supplied_masks") or {}).get("note"),
         card["unit_warning"],
         card["weak_proof"],
         *(f"Not releasable: {why}." for why in _against(facts)),
@@ -92,6 +94,19 @@ def labels(facts: Facts) -> str:
         f"Each synthetic patient has one of the classes {', '.join(facts.classes)}: the one that the generator was "
         f"asked for, drawn {drawn}. Nobody read the image, and that it shows the class is not assured."
     )
+
+
+def masks(facts: Facts) -> str:
+    """How the masks beside the images came about."""
+    if (supplied := facts.card.get("supplied_masks")) is not None:
+        return f"supplied by whoever made this release and declared {supplied['origin']}; images were painted onto them"
+    if edits := facts.edits:
+        return (
+            "made by the generator. LABELS WERE EDITED: each synthetic patient with an entry under edited_from is the "
+            f"one named there, after this was done to its mask ({in_words(edits)}) and its image painted anew with the "
+            "same random numbers. Those two are no independent samples"
+        )
+    return "made with it"
 
 
 def biases(facts: Facts) -> str:

@@ -36,7 +36,8 @@ def card_faults(folder: Path, card: dict[str, Any]) -> list[Fault]:
     if declared not in ("YES", "NO", None):
         return [_fault("burned_in_annotation", declared, "YES, NO or null")]
     expected = build_card(plan, card["synthetic_labels"], card["cohort_ledger"], card["audit"], declared,
-                          card["released_metadata"], (card["watermark"] or {}).get("strength"))  # fmt: skip
+                          card["released_metadata"], (card["watermark"] or {}).get("strength"),
+                          card["supplied_masks"])  # fmt: skip
     keys = expected.keys() if card["imgsynth"] == __version__ else COMPUTED
     faults += [
         _fault(key, card.get(key, "nothing"), f"{expected[key]!r}, as it follows from the plan")
@@ -61,7 +62,7 @@ def _with_defaults(card: dict[str, Any], plan: PrivacyPlan) -> dict[str, Any]:
     was = {"queries": ("epsilon_queries", {}), "selection": ("epsilon_selection", 0.0)}
     guarantee = dict(value for key, value in was.items() if key in earlier) | card["guarantee"]
     return (
-        {"released_metadata": None, "weights_chosen": None, "watermark": None}
+        {"released_metadata": None, "supplied_masks": None, "weights_chosen": None, "watermark": None}
         | card
         | {"plan": card["plan"] | earlier, "guarantee": guarantee}
     )

@@ -117,12 +117,20 @@ def _content_faults(facts: Facts) -> Iterator[Fault]:
         ("config.data.unit", settings["data"]["unit"], facts.plan.unit),
         ("config.preprocess", grid, replace(facts.grid, structures=())),
         ("began_with", told, None if public is None else (public.digest, public.images)),
+        ("config.sample.masks_origin", sample.get("masks_origin"), (card.get("supplied_masks") or {}).get("origin")),
+        ("config.sample.edits", _edited(facts), [patient.edited_from for patient in facts.patients]),
         ("imgsynth", facts.made["imgsynth"], card["imgsynth"]),
         ("config.release.watermark", facts.answers.watermark, facts.watermark),
     )
     for where, got, expected in pairs:
         if got != expected:
             yield _fault(where, str(got), f"{expected}, as card and cohort say")
+
+
+def _edited(facts: Facts) -> list[str | None]:
+    """Of each synthetic patient: the one that it is edited from, where the settings have edits."""
+    ids = [patient.id for patient in facts.patients]
+    return [ids[index - 1] if facts.edits and index % 2 else None for index in range(len(ids))]
 
 
 def _fault(where: str, got: Any, expected: str) -> Fault:

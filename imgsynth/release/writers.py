@@ -9,7 +9,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 
@@ -38,6 +38,7 @@ class Sampled:
     label: str | None
     x_C: np.ndarray
     facts: dict[str, str] = field(default_factory=dict)
+    edited_from: str | None = None
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,7 @@ class Recipe:
             self.folder, sampled.number, sampled.label, volume, window, self.made, self.formats, self.suffix, new_uid,
             self.form, sampled.facts, mask, structures,
         )  # fmt: skip
+        patient = replace(patient, edited_from=sampled.edited_from)
         parts = [part_name(sampled.number)] if "zarr" in self.formats else []
         return Written(patient, {name: sha256(self.folder / name) for name in (*patient.files, *parts)})
 
