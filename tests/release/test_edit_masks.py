@@ -113,3 +113,12 @@ def test_unfit_edits_are_all_named_and_fit_ones_are_put_in_words():
              ]  # fmt: skip
     found = list(edit_faults(unfit, STRUCTURES, 3))
     assert [fault.where.partition("]")[0] for fault in found] == [f"sample.edits[{i}" for i in range(len(unfit))]
+
+
+def test_what_is_nearest_is_so_in_mm_and_not_in_voxels():
+    grid = Grid((7, 7), (1.0, 3.0), "PL", "MR", "a.u.", 0.0, 1.0, STRUCTURES)
+    label = np.zeros(grid.shape, np.uint8)
+    label[:, 2] = label[:, 4] = 1
+    label[2:5, 3] = 2
+    left = edited(label, [{"structure": "lesion", "move": [0, 100]}], grid)
+    assert left[3, 3] == 0  # background two voxels (2 mm) away, not the organ beside it (3 mm)
