@@ -219,7 +219,7 @@ class GenerativeModel(nn.Module, ABC):
 
         A model in which something is a patients' mean and no weight leaves that out.
         """
-        self.load_state_dict(state)
+        self.public_part.load_state_dict(state)
 
     def white_box(self) -> WhiteBox:
         """The parts that an audit with the weights in hand can ask; a model that can only sample has none."""

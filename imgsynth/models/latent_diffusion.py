@@ -140,10 +140,6 @@ class LatentDiffusion(GenerativeModel):
     def public_part(self) -> GenerativeModel:
         return self.source
 
-    def begin_with(self, state: Mapping[str, Tensor]) -> None:
-        """The public autoencoder's weights."""
-        self.source.load_state_dict(state)
-
     @property
     def generator(self) -> nn.Module:
         return self.from_codes

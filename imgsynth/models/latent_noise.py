@@ -144,10 +144,6 @@ class LatentNoise(GenerativeModel):
     def public_part(self) -> GenerativeModel:
         return self.source
 
-    def begin_with(self, state: Mapping[str, Tensor]) -> None:
-        """The public generator's weights, encoder and all."""
-        self.source.load_state_dict(state)
-
     @property
     def generator(self) -> nn.Module:
         return self.codes

@@ -6,54 +6,27 @@ import copy
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from imgsynth.models import VAE, CodeGAN, GenerativeModel, PostProcessing, Private
+from imgsynth.models import VAE, CodeGAN, PostProcessing, Private
 from imgsynth.models.adversarial import discriminator_loss
 from imgsynth.models.white_box import LatentMap, Posterior, WhiteBox
 from imgsynth.types import InputError
+from tests.models.test_evolution import Bright, seeded
 
 SOURCE = {"_target_": "imgsynth.models.VAE", "latent": 3, "channels": 2, "widest": 4}
 
 
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-class Halves(GenerativeModel):
-    """A public generator that is known, with its inverse: the left half as bright as c₀ says, the right as c₁."""
-
-    def __init__(self, shape, classes, structures=0):
-        super().__init__()
-        self.shape, self.classes, self.G = shape, classes, nn.Linear(1, 1)
-
-    def objectives(self):
-        return []
-
-    @property
-    def generator(self):
-        return self.G
-
-    def image(self, c_BL: Tensor, y_B: Tensor) -> Tensor:
-        return (
-            torch.tanh(c_BL / 2).repeat_interleave(self.shape[1] // 2, 1)[:, None, None, :].expand(-1, 1, *self.shape)
-        )
+class Halves(Bright):
+    """A public generator that is known, with its inverse."""
 
     def code(self, x_BC: Tensor, y_B: Tensor) -> Tensor:
         half = self.shape[1] // 2
         return 2 * torch.atanh(torch.stack([x_BC[..., :half].mean((1, 2, 3)), x_BC[..., half:].mean((1, 2, 3))], 1))
 
-    def sample(self, y_B, random):
-        return self.image(torch.randn(len(y_B), 2, generator=random), y_B)
-
     def white_box(self):
         nothing = Posterior(lambda n, random: (), lambda x_BC, y_B: (x_BC[:, 0, 0, 0], y_B), self.code)
         return WhiteBox(posterior=nothing, latent=LatentMap(2, self.image))
-
-
-class Blind(Halves):
-    def white_box(self):
-        return WhiteBox(latent=LatentMap(2, self.image))
 
 
 def codegan(target: str = "Halves", **settings) -> CodeGAN:
@@ -131,4 +104,4 @@ def test_codes_come_to_look_like_those_of_the_patients():
 
 def test_a_source_without_an_encoder_is_refused():
     with pytest.raises(InputError, match="encoder"):
-        codegan("Blind")
+        codegan("Bright")

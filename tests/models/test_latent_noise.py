@@ -13,7 +13,7 @@ from scipy.stats import norm
 from imgsynth.models import LatentNoise, Private, Update
 from imgsynth.models.latent_noise import SHARE
 from imgsynth.types import InputError
-from tests.models.test_codegan import seeded
+from tests.models.test_evolution import seeded
 
 SOURCE = {"_target_": "imgsynth.models.VAE", "latent": 3, "channels": 2, "widest": 4}
 HALVES = {"_target_": "tests.models.test_codegan.Halves"}
