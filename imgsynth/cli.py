@@ -28,6 +28,7 @@ Every verb takes Hydra overrides, `key=value` or `group=choice`, and `output=DIR
 
     imgsynth run experiment=demo                                   phantoms, the whole path, minutes on a laptop
     imgsynth inspect data=nifti data.root=DIR                      what is in there, what is wrong, what ε costs
+    imgsynth plan plan.patients=400 privacy.epsilon=8              which method, and whether any is worth its ε
     imgsynth run data=nifti data.root=DIR privacy.epsilon=8 output=DIR2
     imgsynth verify DIR2/release
     imgsynth sweep experiment=curve                                utility and audit over ε, models and cohorts
@@ -90,6 +91,23 @@ def inspect(overrides: Overrides = None) -> None:
     Example: `imgsynth inspect data=dicom data.root=/data/export`
     """
     _verb("inspect", overrides, "imgsynth run experiment={output}/experiment/proposed.yaml")
+
+
+@app.command()
+def plan(overrides: Overrides = None) -> None:
+    """Choose a method: rank them for so many patients, this ε, grid and machine, and say when none is worth its ε.
+
+    How many patients is declared (`plan.patients=400`, those to train on) or counted by the headers of `data=…`; no
+    image is opened, nothing is trained or spent. Methods are ranked by what they came to on phantoms at the nearest
+    number of patients, ε and grid that were measured, beside noised class means at the same ε. `init.run=RUN` says
+    that there are public weights to begin with, `plan.hours=2` how long training may take here. docs/generators.md.
+
+    Example: `imgsynth plan plan.patients=335 data.modality=DX privacy.epsilon=8`,
+    `imgsynth plan data=dicom data.root=/data/export privacy.epsilon=3`
+    """
+    from imgsynth import pipeline
+
+    pipeline.plan(overrides or [])
 
 
 @app.command()

@@ -175,6 +175,8 @@ RULES: tuple[Rule, ...] = (
     ),
     ("curve.models", lambda v: len(set(v)) == len(v), "different names of configs/model"),
     ("curve.repetitions", *_at_least_one),
+    ("plan.patients", lambda v: v >= 2, "2 or more"),
+    ("plan.hours", *_positive),
     ("explain.samples", lambda v: v >= 8, "8 or more"),
     ("explain.codes", lambda v: v >= 2, "2 or more: one has no spread"),
     ("explain.directions", *_at_least_one),

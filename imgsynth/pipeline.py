@@ -30,6 +30,8 @@ from imgsynth.cohort.preflight import preflight, print_preflight
 from imgsynth.evaluate.run import evaluate_run
 from imgsynth.explain.run import explain_run
 from imgsynth.files import read_json, write_json
+from imgsynth.planning.cohort import GROUPS
+from imgsynth.planning.run import plan as make_plan
 from imgsynth.privacy.chain import Broken
 from imgsynth.privacy.ledger import Ledger
 from imgsynth.privacy.overview import print_overview, print_runs
@@ -51,6 +53,7 @@ from imgsynth.sweep.design import design
 from imgsynth.sweep.spend import facts_of, foresee, print_plan
 from imgsynth.sweep.work import why, work_through
 from imgsynth.sweep.write import write_curve
+from imgsynth.training.choosing import along_axis
 from imgsynth.training.distributed import joined, refuse_several
 from imgsynth.training.estimate import estimate
 from imgsynth.training.loop import train as train_loop
@@ -98,16 +101,15 @@ def inspect(config: Config) -> Path:
     return written
 
 
-GROUPS = {"CT": "ct", "MR": "mr", "DX": "radiograph", "CR": "radiograph"}  # of configs/preprocess, by modality
-
-
 def _propose(config: Config, manifest: Manifest, inspection: dict[str, Any]) -> None:
     """The table of noise, and a plan as an experiment file, checked as a run would and timed on random images."""
     n = config.privacy.n or len(manifest.patients("train"))
     dims = 2 if is_flat(manifest) else 3
     images = round(statistics.median(len(items) for items in manifest.by_patient.values()))
     unit = "case" if manifest.unit == "patient" and manifest.ids == "case" else manifest.unit
-    fit = suited(n, dims, images, config.privacy, unit)
+    shape = next(json.loads(line.partition("=")[2]) for line in inspection["suggested"]
+                 if line.startswith("preprocess.shape="))  # fmt: skip
+    fit = suited(n, dims, along_axis(shape), images, config.privacy, unit)
     epsilon = None if config.privacy.mode == "none" else config.privacy.epsilon or 8.0
     root = folder(config)
     local = str(root / PLACE)
@@ -124,6 +126,14 @@ def _propose(config: Config, manifest: Manifest, inspection: dict[str, Any]) -> 
     inspection["proposal"] = proposal | {
         "experiment": local, "model": fit.model, "why": fit.why, "estimate": dataclasses.asdict(cost)
     }  # fmt: skip
+
+
+def plan(overrides: Sequence[str]) -> str | None:
+    """Rank the methods for a cohort, or for a declared number of patients, and print it; the command of the best, None
+    where none is worth its ε. Trains nothing, opens no image, spends nothing."""
+    refuse_several("plan")
+    best = make_plan(overrides).best
+    return None if best is None else best.command
 
 
 def train(config: Config) -> Path:

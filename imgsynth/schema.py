@@ -324,6 +324,14 @@ class CurveConfig:
 
 
 @dataclass
+class PlanConfig:
+    """`imgsynth plan`: which method to take."""
+
+    patients: int | None = None  # training patients, where no data are named; default: as the data's headers count them
+    hours: float | None = None  # most hours of training on this machine; a method that takes longer is not proposed
+
+
+@dataclass
 class Config:
     """One run, whole."""
 
@@ -343,3 +351,4 @@ class Config:
     explain: ExplainConfig = field(default_factory=ExplainConfig)
     audit: AuditConfig = field(default_factory=AuditConfig)
     curve: CurveConfig = field(default_factory=CurveConfig)
+    plan: PlanConfig = field(default_factory=PlanConfig)

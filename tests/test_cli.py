@@ -12,9 +12,16 @@ import pytest
 from imgsynth import __version__, cli
 from imgsynth.types import InputError
 
-NO_SETTINGS = ("verify", "ledger", "whois", "deidentify")  # these take paths, and have no configuration
+NO_SETTINGS = (
+    "plan",
+    "verify",
+    "ledger",
+    "whois",
+    "deidentify",
+)  # these have no script: they take paths, or make no run
 VERBS = (
     "inspect",
+    "plan",
     "train",
     "sample",
     "evaluate",

@@ -19,7 +19,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("report", "show"),
     ("config_rules",),
     ("config",),
-    ("sweep",),
+    ("sweep", "planning"),
     ("pipeline",),
     ("cli",),
 )

@@ -107,7 +107,8 @@ def _otherwise(cell: Cell, config: Config, run: RunFolder) -> list[Fault]:
               "the same value, or another output=DIR")
         for key in sorted(old.keys() | new.keys())
         if old.get(key, "nothing") != new.get(key, "nothing")
-        and key not in FREE and key not in ("output", "evaluate.shared") and not key.startswith(("curve", "release."))
+        and key not in FREE and key not in ("output", "evaluate.shared")
+        and not key.startswith(("curve", "plan.", "release."))
     ]  # fmt: skip
 
 

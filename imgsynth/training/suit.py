@@ -1,52 +1,96 @@
-"""Which method, batch and number of steps suit n patients: fixed rules from published and from our own results."""
+"""What suits n patients: the method that measured best (choosing.py), and settings by fixed rules, as the table has one
+setting of each method only. Fixed too is the method where nothing was measured: without privacy, or on such a grid.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from imgsynth.schema import PrivacyConfig
+from imgsynth.training.choosing import Ranked, Ranking, rank
+from imgsynth.training.method_table import Row, read_table
 from imgsynth.training.propose import USABLE, noise_for
 
 STEPS = (100, 250, 500, 1000, 2000)  # of DP-SGD, the most of which the noise stays small; more were not measured
 K_MOST = 4  # images of a patient in one step: more cost time and say little that four do not
+WHOLE = ("merf", "mepf", "evolution", "latent_noise", "pategan")  # ask every patient in every step (configs/needs)
+
+
+UNMEASURED = {2: "mepf", 3: "vae"}  # by dimensions, after docs/results.md: in 3D the VAE was smooth, others speckled
 
 
 @dataclass(frozen=True)
 class Suited:
-    """``model`` is a name in configs/model, ``settings`` are further keys with their values, ``why`` one sentence."""
+    """``model`` is a name in configs/model, ``settings`` are further keys with their values, ``why`` a sentence."""
 
     model: str
     settings: dict[str, Any]
     why: str
 
 
-def suited(n: int, dims: int, images_per_patient: int, privacy: PrivacyConfig, unit: str = "patient") -> Suited:
+def suited(
+    n: int, dims: int, grid: float, images_per_patient: int, privacy: PrivacyConfig, unit: str = "patient",
+    rows: Sequence[Row] | None = None,
+) -> Suited:  # fmt: skip
     """What to begin with for ``n`` training units with ``images_per_patient`` images each (the median), on a grid of
-    ``dims`` axes, at the ε of ``privacy``. Follows docs/results.md; no image is looked at.
+    ``dims`` axes of ``grid`` voxels, at the ε of ``privacy``, without public weights. No image is looked at.
 
-    In 2D one noised mean (DP-MEPF) was better at ε = 1 than anything trained by DP-SGD at ε = 8, and its cost in ε does
-    not grow with training. In 3D its images were speckled, the VAE's smooth.
+    The method is the best of ``rows`` (default: the shipped table) as ``imgsynth plan`` ranks them; where none was
+    worth its ε still the first of them, and ``why`` says so.
     """
     delta = sensible_delta(n, privacy.delta)
-    settings: dict[str, Any] = {"data.images_per_patient": min(K_MOST, max(1, images_per_patient)),
-                                "privacy.delta": delta}  # fmt: skip
-    if privacy.mode == "none":
-        settings |= {"privacy.batch_patients": min(32, max(1, n // 2)), "trainer.steps": 1000,
-                     "trainer.learning_rate": 3e-3}  # fmt: skip
-        return Suited("vae", settings, "Without privacy there is nothing to save: a VAE trains fast and does not fail.")
-    if dims == 2:
-        return Suited("mepf", settings, f"Images: one noised mean over all {unit}s has cost less for more than DP-SGD.")
-    batch = batch_for(n)
-    epsilon = privacy.epsilon if privacy.epsilon is not None else 8.0
-    quiet = [s for s in STEPS if noise_for(epsilon, delta, batch / n, s) / batch <= USABLE]
-    settings |= {"privacy.batch_patients": batch, "privacy.clipping_norm": 0.3, "trainer.learning_rate": 6e-3,
-                 "trainer.steps": quiet[-1] if quiet else STEPS[0]}  # fmt: skip
-    why = "Volumes: the VAE was smooth where everything else had ripples or speckle."
-    if not quiet:
+    epsilon = None if privacy.mode == "none" else privacy.epsilon or 8.0
+    model, why = _method(n, dims, grid, epsilon, unit, read_table() if rows is None else rows)
+    if epsilon is not None and model not in WHOLE and not quiet_steps(n, epsilon, delta):
         why += f" {n:,} {unit}s are few for it: public weights to begin with (init.run) help more than any setting."
-    return Suited("vae", settings, why)
+    own = {"data.images_per_patient": min(K_MOST, max(1, images_per_patient)), "privacy.delta": delta}
+    return Suited(model, own | settings_for(model, n, epsilon, delta), why)
+
+
+def _method(n: int, dims: int, grid: float, epsilon: float | None, unit: str, rows: Sequence[Row]) -> tuple[str, str]:
+    if epsilon is None:
+        return "vae", "Without privacy there is nothing to save: a VAE trains fast and does not fail."
+    ranking = rank(rows, n, epsilon, dims, grid, ())
+    first = None if ranking is None else ranking.best(public=False) or _first(ranking)
+    if ranking is None or first is None:
+        return UNMEASURED[dims], f"By a fixed rule: no method was measured in {dims}D beside noised class means."
+    row = first.row
+    said = (f"Measured on phantoms (n = {row.n:,}, ε = {row.epsilon:g}, {dims}D of {row.grid} voxels), {row.method}: "
+            f"{first.score.value:.0%} of the way from noised class means to real images "
+            f"[{first.score.low:.0%}, {first.score.high:.0%}]")  # fmt: skip
+    if first.worth:
+        return first.row.method, f"{said}, the most of those that need no public images."
+    return first.row.method, f"{said}: nothing measured there was worth its ε. imgsynth plan says what to do instead."
+
+
+def _first(ranking: Ranking) -> Ranked | None:
+    return next((one for one in ranking.methods if not one.row.needs_public), None)
+
+
+def settings_for(method: str, n: int, epsilon: float | None, delta: float) -> dict[str, Any]:
+    """Keys with values for training ``method`` (a name in configs/model) on ``n`` units at (ε, δ); None: no privacy.
+
+    Methods that ask all patients at once are as configs/needs has them. The others get a batch that served cohorts
+    of this size, and the most steps of which the noise stays small beside the signal, or the fewest where none do.
+    """
+    if epsilon is None:
+        return {"privacy.batch_patients": min(32, max(1, n // 2)), "trainer.steps": 1000, "trainer.learning_rate": 3e-3}
+    if method in WHOLE:
+        return {}
+    batch = batch_for(n)
+    quiet = quiet_steps(n, epsilon, delta)
+    settings = {"privacy.batch_patients": batch, "privacy.clipping_norm": 0.3,
+                "trainer.steps": quiet[-1] if quiet else STEPS[0]}  # fmt: skip
+    return settings | ({"trainer.learning_rate": 6e-3} if method == "vae" else {})
+
+
+def quiet_steps(n: int, epsilon: float, delta: float) -> list[int]:
+    """Of STEPS those at which σ/B is small enough for a layout."""
+    batch = batch_for(n)
+    return [s for s in STEPS if noise_for(epsilon, delta, batch / n, s) / batch <= USABLE]
 
 
 def batch_for(n: int) -> int:

@@ -18,7 +18,7 @@ from imgsynth.training import estimate as measuring
 from imgsynth.training.estimate import Estimate
 from imgsynth.training.propose import USABLE
 from imgsynth.training.proposed import PLACE, write_proposal
-from imgsynth.training.suit import STEPS, Suited, batch_for, sensible_delta, suited
+from imgsynth.training.suit import STEPS, WHOLE, Suited, batch_for, quiet_steps, sensible_delta, settings_for, suited
 from imgsynth.types import InputError
 
 GRID = ["preprocess.shape=[16,16,16]", "preprocess.spacing=[24.0,24.0,24.0]", "preprocess.fit=crop_pad",
@@ -39,27 +39,38 @@ def test_delta_is_at_most_one_over_n_log_n(n: int, declared: float, delta: float
 
 def test_steps_are_the_most_whose_noise_stays_small() -> None:
     """By the plan's accountant, and the next number of steps is too many."""
-    fit = suited(1400, 3, 1, PrivacyConfig(epsilon=8.0))
-    batch, steps, delta = (fit.settings[key] for key in ("privacy.batch_patients", "trainer.steps", "privacy.delta"))
+    fit, delta = settings_for("vae", 1400, 8.0, 1e-5), 1e-5
+    batch, steps = fit["privacy.batch_patients"], fit["trainer.steps"]
     assert steps in STEPS[:-1]
     more = STEPS[STEPS.index(steps) + 1]
     sigma = USABLE * batch
     assert epsilon(training_event(batch / 1400, sigma, steps), delta) <= 8.0
     assert epsilon(training_event(batch / 1400, sigma, more), delta) > 8.0
-    assert "few for it" in suited(100, 3, 1, PrivacyConfig(epsilon=1.0)).why and "few" not in fit.why
+    assert quiet_steps(100, 1.0, delta) == [] and settings_for("vae", 100, 1.0, delta)["trainer.steps"] == STEPS[0]
+    asked = (3, 32.0, 1, PrivacyConfig(epsilon=1.0))
+    assert "few for it" in suited(100, *asked, rows=[]).why and "few" not in suited(200_000, *asked, rows=[]).why
 
 
 def test_the_method_follows_dimensions_and_privacy() -> None:
-    assert suited(500, 2, 9, PrivacyConfig()).model == "mepf"
-    assert suited(500, 2, 9, PrivacyConfig()).settings["data.images_per_patient"] == 4
-    assert suited(500, 3, 1, PrivacyConfig()).model == suited(500, 2, 1, PrivacyConfig(mode="none")).model == "vae"
+    """Where nothing was measured; with a table: test_choosing.py."""
+    assert suited(500, 2, 64, 9, PrivacyConfig(), rows=[]).model == "mepf"
+    assert suited(500, 2, 64, 9, PrivacyConfig(), rows=[]).settings["data.images_per_patient"] == 4
+    assert suited(500, 3, 32, 1, PrivacyConfig(), rows=[]).model == "vae"
+    assert suited(500, 2, 64, 1, PrivacyConfig(mode="none")).model == "vae"
+
+
+def test_methods_that_ask_everybody_are_those_of_the_configuration() -> None:
+    """What configs/needs sets for them is not set again."""
+    needs = {path.stem: yaml.safe_load(path.read_text()) for path in (door.config_folder() / "needs").glob("*.yaml")}
+    assert set(WHOLE) == {name for name, own in needs.items() if own.get("privacy", {}).get("sampling_rate") == 1.0}
+    assert all(settings_for(name, 300, 8.0, 1e-5) == {} for name in WHOLE)
 
 
 @pytest.mark.parametrize("dims", [2, 3])
 @pytest.mark.parametrize("mode", ["dp", "none"])
 def test_the_file_is_what_a_run_takes(dims: int, mode: str, tmp_path: Path) -> None:
     data = DataConfig(root="somewhere", classes=["a", "b"], phantom=PhantomConfig(patients=50))
-    fit = suited(200, dims, 2, PrivacyConfig(mode=mode))
+    fit = suited(200, dims, 16, 2, PrivacyConfig(mode=mode), rows=[])
     grid = GRID if dims == 3 else ["preprocess.shape=[16,16]", "preprocess.spacing=null", "preprocess.fit=resize"]
     path = write_proposal(tmp_path, data, "ct" if dims == 3 else "radiograph", grid, fit, 3.0 if mode == "dp" else None,
                           ["a: remark"])  # fmt: skip
