@@ -63,7 +63,7 @@ def test_the_best_is_printed_with_its_noise_time_distance_and_command(capsys: py
     shown = [words.row(one, found) for one in found.candidates]
     assert [one[0] for one in shown] == ["vae", "merf", "gan (n = 1,000)"]
     assert shown[0][1:4] == ("50% [45%, 55%]", "0.9 [0.88, 0.92]", "4 [4, 4]") and shown[0][-2] == "yes"
-    assert shown[0][-1] == "2% [-9%, 16%]" and shown[1][-2:] == ("no", "–")
+    assert shown[0][-1] == "3% [-8%, 14%]" and shown[1][-2:] == ("no", "–")
     assert shown[1][5:8] == (f"{merf.noise:.3g}", f"{(merf.noise or 0) / 335:.2g}", "2.0")
     means, real, dp_sgd = words.rivals(found)
     assert means[2] == "0.8 [nan, nan]".replace("nan", "–") and real[2:4] == ("1", "0")
