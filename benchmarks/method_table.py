@@ -143,7 +143,8 @@ def rows_of(args: argparse.Namespace, folder: SweepFolder, n: int) -> list[Row]:
             "frechet_trivial": flat["frechet"], "coverage_trivial": flat["coverage"],
             "ms_ssim_trivial": flat["ms_ssim"],
             "date": datetime.date.today().isoformat(), "commit": args.commit,
-            "command": f"method_table.py --dims {args.dims} --size {args.size} --patients {n} --epsilons {epsilon:g} "
+            "command": f"python benchmarks/method_table.py --dims {args.dims} --size {args.size} --patients {n} "
+                       f"--epsilons {epsilon:g} "
                        f"--methods {method} --repetitions {group['finished']}: {own}",
         }  # fmt: skip
         auc = f"auc/{CLASSIFIER}"

@@ -131,7 +131,11 @@ def instead(plan: Plan) -> Iterator[str]:
         yield f"(Class means came within {ROOM:g} of the AUC of real images, so that only fidelity could be compared.)"
     yield "Instead:"
     yield "- more patients: pool sites, or wait"
-    yield "- a larger ε, if the custodian agrees" + _better_elsewhere(plan.ranking)
+    yield "- a larger ε, if the custodian agrees"
+    if elsewhere := _better_elsewhere(plan.ranking):
+        yield elsewhere
+    if plan.ranking.missing:
+        yield "- a method that was not measured there: benchmarks/method_table.py measures it"
     if not plan.public:
         yield "- public images of the same kind: init.run=RUN (docs/generators.md), and rank again"
     yield "- the classifier itself by DP-SGD on the patients, without images" + _dp_sgd(plan.ranking)
@@ -139,9 +143,8 @@ def instead(plan: Plan) -> Iterator[str]:
 
 
 def _better_elsewhere(ranking: Ranking) -> str:
-    better = [one.row.method for one in ranking.methods if one.other is not None and one.other.worth]
-    further = ranking.place.further
-    return f" (at n = {further:,} {', '.join(better)} was worth it)" if better and further else ""
+    found = [f"{r.method} at n = {r.n:,}, ε = {r.epsilon:g}, {r.dims}D of {r.grid} voxels" for r in ranking.elsewhere]
+    return f"- what was worth its ε elsewhere: {'; '.join(found)}" if found else ""
 
 
 def _dp_sgd(ranking: Ranking) -> str:

@@ -77,12 +77,14 @@ class Ranked:
 
 @dataclass(frozen=True)
 class Ranking:
-    """``methods`` best first; ``unscored`` were measured there without anything to compare with; ``missing`` not."""
+    """``methods`` best first; ``unscored`` were measured there without anything to compare with; ``missing`` not.
+    ``elsewhere`` are the rows of as many axes that were worth their ε at another n, ε or grid."""
 
     place: Place
     methods: list[Ranked]
     unscored: list[str]
     missing: list[str]
+    elsewhere: list[Row]
 
     def best(self, public: bool, able: Iterable[str] | None = None) -> Ranked | None:
         """The first that is worth its ε among those that can be taken: those of ``able`` (None: all), and without
@@ -165,7 +167,9 @@ def rank(rows: Sequence[Row], n: int, epsilon: float, dims: int, grid: float, kn
         found.append(Ranked(row, own, score(far) if near is not None and far is not None else None))
     found.sort(key=lambda one: (one.row.n != place.nearest, -one.score.value, one.row.method))
     seen = {*(one.row.method for one in found), *unscored}
-    return Ranking(place, found, unscored, [name for name in known if name not in seen])
+    here = (place.dims, place.grid, place.nearest, place.epsilon)
+    elsewhere = [row for row in rows if row.dims == dims and row.key[:4] != here and (s := score(row)) and s.worth]
+    return Ranking(place, found, unscored, [name for name in known if name not in seen], elsewhere)
 
 
 def along_axis(shape: Sequence[int]) -> float:

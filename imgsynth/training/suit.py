@@ -39,7 +39,7 @@ def suited(
     ``dims`` axes of ``grid`` voxels, at the ε of ``privacy``, without public weights. No image is looked at.
 
     The method is the best of ``rows`` (default: the shipped table) as ``imgsynth plan`` ranks them; where none was
-    worth its ε still the first of them, and ``why`` says so.
+    worth its ε that of a fixed rule, if it was not measured there, else the first; ``why`` says so.
     """
     delta = sensible_delta(n, privacy.delta)
     epsilon = None if privacy.mode == "none" else privacy.epsilon or 8.0
@@ -53,7 +53,7 @@ def suited(
 def _method(n: int, dims: int, grid: float, epsilon: float | None, unit: str, rows: Sequence[Row]) -> tuple[str, str]:
     if epsilon is None:
         return "vae", "Without privacy there is nothing to save: a VAE trains fast and does not fail."
-    ranking = rank(rows, n, epsilon, dims, grid, ())
+    ranking = rank(rows, n, epsilon, dims, grid, UNMEASURED.values())
     first = None if ranking is None else ranking.best(public=False) or _first(ranking)
     if ranking is None or first is None:
         return UNMEASURED[dims], f"By a fixed rule: no method was measured in {dims}D beside noised class means."
@@ -63,7 +63,11 @@ def _method(n: int, dims: int, grid: float, epsilon: float | None, unit: str, ro
             f"[{first.score.low:.0%}, {first.score.high:.0%}]")  # fmt: skip
     if first.worth:
         return first.row.method, f"{said}, the most of those that need no public images."
-    return first.row.method, f"{said}: nothing measured there was worth its ε. imgsynth plan says what to do instead."
+    none = f"{said}: nothing measured there was worth its ε. imgsynth plan says what to do instead."
+    fixed = UNMEASURED[dims]
+    if fixed in ranking.missing:
+        return fixed, f"{none} By a fixed rule {fixed}, which was not measured there."
+    return first.row.method, none
 
 
 def _first(ranking: Ranking) -> Ranked | None:

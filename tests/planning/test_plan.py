@@ -74,10 +74,17 @@ def test_none_is_worth_it_and_what_to_do_instead(capsys: pytest.CaptureFixture[s
     rows = [poor("vae", 200), poor("merf", 200), planted("vae", 1000)]
     found, printed = planned(["plan.patients=200", *DECLARED[1:]], rows[:2], capsys)
     assert found.best is None and "NONE IS WORTH ITS ε at n = 200, ε = 8" in printed and "Next:" not in printed
-    for way in ("more patients", "a larger ε", "init.run=RUN", "by DP-SGD", "AUC 0.85 [0.80, 0.90]"):
+    for way in (
+        "more patients",
+        "a larger ε",
+        "init.run=RUN",
+        "not measured there",
+        "by DP-SGD",
+        "AUC 0.85 [0.80, 0.90]",
+    ):
         assert way in printed
     _, printed = planned(DECLARED, rows, capsys)
-    assert "NONE IS WORTH" in printed and "at n = 1,000 vae was worth it" in printed
+    assert "NONE IS WORTH" in printed and "worth its ε elsewhere: vae at n = 1,000, ε = 8, 3D of 32 voxels" in printed
 
 
 def test_public_images_and_hours_decide_what_can_be_taken(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

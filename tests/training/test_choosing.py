@@ -97,6 +97,7 @@ def test_the_other_end_of_the_bracket_stands_beside() -> None:
     vae, gan = ranking.methods
     assert vae.row.n == 200 and vae.other == score(poor("vae", 1000)) and gan.row.n == 1000 and gan.other is None
     assert ranking.missing == ["merf"]  # measured outside of the bracket alone
+    assert [(row.method, row.n) for row in ranking.elsewhere] == [("gan", 1000), ("merf", 5000)]
 
 
 def test_the_nearest_grid_comes_before_epsilon_and_epsilon_before_n() -> None:
@@ -118,8 +119,10 @@ def test_the_proposal_of_inspect_is_the_best_of_the_same_table() -> None:
     found = suited(*asked, rows=[planted("merf"), planted("vae", auc=0.95, auc_low=0.94, auc_high=0.96)])
     assert found.model == "vae" and "62% of the way" in found.why and "imgsynth plan" not in found.why
     assert suited(*asked, rows=[planted("merf"), planted("evolution", auc=0.99)]).model == "merf"
-    none = suited(*asked, rows=[poor("merf"), poor("gan", frechet=17.0)])
+    none = suited(*asked, rows=[poor("merf"), poor("vae", frechet=17.0)])
     assert none.model == "merf" and "nothing measured there was worth its ε" in none.why
+    unknown = suited(*asked, rows=[poor("merf")])
+    assert unknown.model == "vae" and "By a fixed rule vae, which was not measured there" in unknown.why
     for dims in (2, 3):
         fixed = suited(200, dims, 32.0, 1, PrivacyConfig(epsilon=8.0), rows=[])
         assert fixed.model == UNMEASURED[dims] and "fixed rule" in fixed.why
