@@ -43,23 +43,25 @@ def asked_of(overrides: Sequence[str]) -> Asked:
                             "patients to train on", "data=dicom data.root=DIR, or plan.patients=400"))  # fmt: skip
     if faults:
         raise InputError(*faults)
-    config = door.from_overrides("plan", list(overrides))
+    modality = next((line.partition("=")[2] for key, line in keys if key == "data.modality"), None)
+    grid = [] if modality is None else grid_for(keys, modality)
+    config = door.from_overrides("plan", [*overrides, *grid])
     if config.privacy.mode == "none" or config.privacy.epsilon is None:
         raise InputError(Fault("privacy.epsilon", "none", "an ε to weigh methods at", "privacy=dp privacy.epsilon=8"))
-    kept = [line for key, line in keys if key.split(".")[0] not in ("plan", "output")]
+    kept = [*(line for key, line in keys if key.split(".")[0] not in ("plan", "output")), *grid]
     if declared:
         n = config.plan.patients or config.privacy.n or 0
-        config, kept = _with_grid(config, overrides, kept, config.data.modality)
         classes = len(config.data.classes or ["all"])
         return Asked(n, config.data.unit, _unit(config.data.unit), config.data.images_per_patient, classes,
                      config.data.modality or "CT", False, config, kept)  # fmt: skip
     manifest, _ = build_manifest(config.data)
-    config, kept = _with_grid(config, overrides, kept, manifest.modality)
+    if not grid and (grid := grid_for(keys, manifest.modality)):
+        config, kept = door.from_overrides("plan", [*overrides, *grid]), [*kept, *grid]
     flat, axes = is_flat(manifest), len(config.preprocess.shape)
     if flat != (axes == 2):
-        grid = "[64,64]" if flat else "[32,32,32]"
+        usual = "[64,64]" if flat else "[32,32,32]"
         raise InputError(Fault("preprocess.shape", f"{axes} axes, for {'planes' if flat else 'volumes'}",
-                               f"{2 if flat else 3} axes", f"preprocess.shape={grid} preprocess.spacing=null "
+                               f"{2 if flat else 3} axes", f"preprocess.shape={usual} preprocess.spacing=null "
                                "preprocess.fit=resize"))  # fmt: skip
     images = round(statistics.median(len(items) for items in manifest.by_patient.values()))
     unit = "case" if manifest.unit == "patient" and manifest.ids == "case" else manifest.unit
@@ -71,11 +73,7 @@ def _unit(unit: str) -> Unit:
     return "image" if unit == "image" else "patient"
 
 
-def _with_grid(
-    config: Config, overrides: Sequence[str], kept: list[str], modality: str | None
-) -> tuple[Config, list[str]]:
-    keys = [key.split(".")[0] for key, _ in door.keys_of(list(overrides))]
-    if modality not in GROUPS or any(key in NO_GRID for key in keys):
-        return config, kept
-    grid = f"preprocess={GROUPS[modality]}"
-    return door.from_overrides("plan", [*overrides, grid]), [*kept, grid]
+def grid_for(keys: Sequence[tuple[str, str]], modality: str) -> list[str]:
+    """The override that gives a modality its grid; none where the command names one, or the modality has none."""
+    named = any(key in NO_GRID for key, _ in keys)
+    return [] if named or modality not in GROUPS else [f"preprocess={GROUPS[modality]}"]

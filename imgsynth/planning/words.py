@@ -126,7 +126,7 @@ def instead(plan: Plan) -> Iterator[str]:
         yield f"What was worth its ε cannot be taken as asked. {'. '.join(whys)}"
         return
     yield (f"NONE IS WORTH ITS ε at n = {plan.ranking.place.nearest:,}, ε = {plan.ranking.place.epsilon:g}: no method "
-           "is above noised class means, or its interval covers them.")  # fmt: skip
+           "is above noised class means in utility and fidelity both, by its whole interval.")  # fmt: skip
     if any(one.ranked.score.utility is None for one in plan.candidates):
         yield f"(Class means came within {ROOM:g} of the AUC of real images, so that only fidelity could be compared.)"
     yield "Instead:"
@@ -139,7 +139,7 @@ def instead(plan: Plan) -> Iterator[str]:
     if not plan.public:
         yield "- public images of the same kind: init.run=RUN (docs/generators.md), and rank again"
     yield "- the classifier itself by DP-SGD on the patients, without images" + _dp_sgd(plan.ranking)
-    yield "- noised class means, which cost the same and are what the methods did not beat"
+    yield "- noised class means, which cost the same and need no training"
 
 
 def _better_elsewhere(ranking: Ranking) -> str:

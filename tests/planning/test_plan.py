@@ -116,6 +116,8 @@ def test_distances_beyond_the_table_are_said(capsys: pytest.CaptureFixture[str])
     assert "ε = 3 asked, 8 measured; expect less" in printed
     assert "32×32×32 voxels asked, 16 along each axis measured; expect less." in printed
     _, printed = planned(["plan.patients=50", "data.modality=DX"], rows, capsys)
+    found, _ = planned(["plan.patients=50", "data.modality=DX", "preprocess.shape=[32,32]"], rows, capsys)
+    assert found.asked.config.preprocess.shape == [32, 32] and found.asked.config.preprocess.high == 255
     assert "64×64" in printed and "Nothing was measured in 2D: no ranking." in printed and "model=mepf" in printed
 
 
