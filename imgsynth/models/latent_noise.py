@@ -27,6 +27,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -153,4 +154,4 @@ class LatentNoise(GenerativeModel):
         return latent_map(self.source).image(self.codes.draw(y_B, random), y_B)
 
     def white_box(self) -> WhiteBox:
-        return WhiteBox(latent=latent_map(self.source))
+        return WhiteBox(latent=replace(latent_map(self.source), draw=self.codes.draw))

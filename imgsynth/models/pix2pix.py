@@ -262,8 +262,13 @@ class Pix2Pix(GenerativeModel, MaskToImage):
         return WhiteBox(
             discriminator=lambda x_BC, y_B: self.networks.critic(x_BC, y_B).mean(1),
             posterior=Posterior(self._draw, self.networks.errors),
-            latent=LatentMap(self.mask_latent + self.latent, self.pairs),
+            latent=LatentMap(self.mask_latent + self.latent, self.pairs, self._codes),
         )
+
+    def _codes(self, y_B: Tensor, random: torch.Generator) -> Tensor:
+        """u and z [B, U + L] in the order in which ``sample`` draws them."""
+        drawn = [self._noise(len(y_B), size, random) for size in (self.mask_latent, self.latent)]
+        return torch.cat(drawn, dim=1).to(y_B.device)
 
 
 def _faults(structures: int, gamma: float) -> list[Fault]:

@@ -72,7 +72,7 @@ class Moving(Moments):
     def objectives(self):
         return [*super().objectives(), Update("features", self._move)]
 
-    def _move(self, random: torch.Generator, noise_std: float) -> None:
+    def _move(self, random: torch.Generator, noise_std: float, patients: float) -> None:
         project = self.loss.get_buffer("project")
         project.copy_(torch.randn(project.shape, generator=random) / 8)
 

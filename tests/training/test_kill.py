@@ -19,7 +19,7 @@ import torch
 
 from imgsynth.privacy.ledger import Ledger
 from imgsynth.schema import Config
-from imgsynth.training import begin, histogram, loop, publish, succession
+from imgsynth.training import begin, histogram, loop, once, publish, succession
 from imgsynth.training.checkpoint import load_checkpoint
 from imgsynth.training.folder import RunFolder
 from imgsynth.training.metrics import read_rows
@@ -145,9 +145,9 @@ WORST = {
     "the checkpoint is there, its metrics are not": (publish.Metrics, "publish", 2),
     "the metrics are there, the sheet is not": (publish, "save_png", 1),
     "all steps are taken, the histogram is not drawn": (histogram, "noisy_histogram", 1),
-    "the histogram is drawn and not yet on disk": (histogram, "write_json", 1),
+    "the histogram is drawn and not yet on disk": (once, "write_json", 1),
     "the histogram is drawn, the ledger does not know it": (Ledger, "publish", 5),
-    "the ledger knows the histogram, it is not in place": (histogram, "rename", 1),
+    "the ledger knows the histogram, it is not in place": (once, "rename", 1),
     "the histogram is on disk, the ledger is open": (Ledger, "close_entry", 1),
 }
 
@@ -318,7 +318,7 @@ def test_a_copy_draws_no_second_histogram(configure: Configure, tmp_path: Path) 
     cfg = configure("gan", privacy={"seed": None}, sample={"labels": "histogram"})
     start(cfg, tmp_path / "run", killed_at(histogram, "noisy_histogram", 1)).join(300)
     shutil.copytree(tmp_path / "run", tmp_path / "copy")
-    for moment in ((Ledger, "publish", 1), (histogram, "rename", 1), (Ledger, "close_entry", 1)):
+    for moment in ((Ledger, "publish", 1), (once, "rename", 1), (Ledger, "close_entry", 1)):
         start(cfg, tmp_path / "run", killed_at(*moment)).join(300)
         if moment[1] != "publish":
             refused(cfg, tmp_path / "copy", "label histogram was drawn in a copy")
