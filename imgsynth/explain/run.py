@@ -26,6 +26,7 @@ JSON = "explain.json"
 ALONE = ("made from the generator alone, without any patient: as public as its release, where, and only where, the "
          "privacy card says that the run is releasable")  # fmt: skip
 PRIVATE = "local: made from the generator alone, but the run is not releasable"
+SEEN = {"classifier": "which is trained on the patients", "file": "whose weights may have seen patients"}
 LOCAL = "local: shows real patients, or was measured on them without noise"
 
 
@@ -41,9 +42,9 @@ def explain_run(run_dir: Path, cfg: Config, extra_transforms: Sequence[Any] = ()
     """
     settings = cfg.explain
     faults = [missing_captum()] if settings.attributed else []
-    if cfg.encoder.name == "classifier":
-        faults.append(Fault("encoder.name", "classifier, which is trained on the patients", "a public encoder, as what "
-                            "the generator alone makes may be shown", "encoder.name=random_conv"))  # fmt: skip
+    if cfg.encoder.name in SEEN:
+        faults.append(Fault("encoder.name", f"{cfg.encoder.name}, {SEEN[cfg.encoder.name]}", "a public encoder, as "
+                            "what the generator alone makes may be shown", "encoder.name=random_conv"))  # fmt: skip
     if found := [fault for fault in faults if fault is not None]:
         raise InputError(*found)
     encoder = get_encoder(cfg.encoder.name, len(cfg.preprocess.shape), cfg.encoder.seed, cfg.encoder.path,

@@ -43,13 +43,15 @@ OUTPUTS: tuple[Output, ...] = (
     Output("tensorboard/*", "charged", "a view of metrics.jsonl"),
     Output("checkpoints/*", "charged", "weights, averages, candidates, optimizers; in a seeded run its randomness"),
     Output("samples/*", "charged", "sheets of the generator alone"),
+    Output("explain/*", "charged", "the generator explained, from itself alone and through a public encoder"),
     Output("label_histogram.json", "charged", "counts with discrete Laplace noise"),
     Output("label_histogram.next.json", "charged", "the same, about to be put in place"),
     Output("selection.json", "charged", "which step was chosen, by the plan's rule; counts of votes of a public cohort "
            "only"),
     Output("release/*", "charged", "images and documents. Two marked exceptions: the audit's verdict and rounded "
            "bound, and a table by sample.metadata_by=anonymised"),
-    Output("report_public.html", "charged", "the card, curves and a sheet of the release; the same exceptions"),
+    Output("report_public.html", "charged", "the card, curves, a sheet of the release and what is in explain; the same "
+           "exceptions"),
     Output("plan.json", "none", "the privacy plan; n is public (privacy.n)"),
     Output("initial.pt", "none", "public weights that the run began with"),
     Output("config.json", "none", "settings; with paths"),

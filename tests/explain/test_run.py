@@ -12,6 +12,7 @@ import pytest
 from imgsynth.explain import attribution
 from imgsynth.explain.run import ALONE, LOCAL, PRIVATE, explain_run
 from imgsynth.files import read_json
+from imgsynth.release.outputs import output_of
 from imgsynth.report.write import write_report
 from imgsynth.schema import (
     Config,
@@ -140,6 +141,20 @@ def test_of_a_run_that_is_not_releasable_nothing_is_outside_local(tmp_path: Path
     write_report(run_dir)
     assert "What the generator does</h2>" in (run_dir / "report.html").read_text()
     assert "What the generator does</h2>" not in (run_dir / "report_public.html").read_text()
+
+
+def test_every_file_that_it_writes_is_on_the_list_of_what_saw_patients(explained: Path) -> None:
+    names = [str(path.relative_to(explained)) for path in explained.rglob("*") if path.is_file()]
+    saw = {name: output_of(name) for name in names}
+    assert [name for name, output in saw.items() if output is None] == []
+    kinds = {name.rpartition("/")[0]: output.saw for name, output in saw.items() if output and "explain" in name}
+    assert kinds == {"explain": "charged", "local/explain": "local"}
+
+
+def test_an_encoder_of_unknown_weights_is_refused(trained: tuple[Path, Config]) -> None:
+    cfg = dataclasses.replace(trained[1], encoder=EncoderConfig("file", path="weights.onnx"))
+    with pytest.raises(InputError, match="may have seen patients"):
+        explain_run(trained[0], cfg)
 
 
 def test_a_missing_package_and_a_private_encoder_are_both_said_before_any_work(

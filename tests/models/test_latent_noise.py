@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.integrate import quad
+from scipy.optimize import brentq
 from scipy.stats import norm
 
 from imgsynth.models import LatentNoise, Private, Update
@@ -124,3 +125,14 @@ def test_under_heavy_noise_samples_are_the_public_generators_own():
 def test_no_slots_are_refused():
     with pytest.raises(InputError, match=r"model\.slots"):
         latent_noise(slots=0)
+
+
+def test_the_epsilon_of_an_exchanged_image_is_what_the_docs_say():
+    """Exact, by the closed form of Balle and Wang 2018 (theorem 8) at μ for one patient more, and at 2μ."""
+
+    def delta(epsilon: float, mu: float) -> float:
+        return norm.cdf(mu / 2 - epsilon / mu) - math.exp(epsilon) * norm.cdf(-mu / 2 - epsilon / mu)
+
+    for epsilon, exchanged in ((1, 2.2), (3, 6.7), (8, 19.1)):
+        mu = brentq(lambda m, e=epsilon: delta(e, m) - 1e-5, 1e-3, 20)
+        assert round(brentq(lambda e, m=mu: delta(e, 2 * m) - 1e-5, 0, 200), 1) == exchanged
