@@ -95,12 +95,12 @@ def measure(kind: str, n: int, asked: argparse.Namespace) -> dict[str, Any]:
     trivial = synthetic_images(noise(n, shape, 4), y_N)
     images = memory("VmRSS") - before
     grid = Grid(shape, (1.0,) * len(shape), "PL" if len(shape) == 2 else "RAS", "CT", "HU", -1000.0, 600.0)
-    settings = EvaluateConfig()
+    settings = EvaluateConfig(classifier_seeds=asked.seeds)
     c = Comparison(train, test, synthetic, encoder, grid, settings.bootstrap, 0)
     console.each = timed  # type: ignore[assignment]
     small_cnn.STEPS = asked.steps
     wall, processor = time.perf_counter(), time.process_time()
-    evaluate(c, ["a", "b"], asked.seeds, Rivals(trivial), None, settings.shares)
+    evaluate(c, ["a", "b"], settings, Rivals(trivial))
     found = {"wall": time.perf_counter() - wall, "processor": time.process_time() - processor,
              "images": images, "peak": memory("VmHWM") - before}  # fmt: skip
     if asked.dp_sgd:

@@ -24,7 +24,16 @@ from imgsynth.release.edit_masks import edit_faults
 from imgsynth.release.licences import licence_faults
 from imgsynth.release.supplied_masks import ORIGIN_EXPECTED, ORIGINS
 from imgsynth.release.watermark import SMALLEST_MARKED
-from imgsynth.schema import Config, DataConfig, InitConfig, PreprocessConfig, PrivacyConfig, SplitsConfig
+from imgsynth.schema import (
+    EVALUATION_CLASSIFIERS,
+    EVALUATION_PARTS,
+    Config,
+    DataConfig,
+    InitConfig,
+    PreprocessConfig,
+    PrivacyConfig,
+    SplitsConfig,
+)
 from imgsynth.types import Fault, InputError
 from imgsynth.volumes.dicom_syntax import SMALLEST_JPEG2000, SYNTAXES
 from imgsynth.volumes.dicom_write import KINDS
@@ -35,6 +44,10 @@ Rule = tuple[str, Callable[[Any], bool], str]
 
 def _one_of(*options: str) -> tuple[Callable[[Any], bool], str]:
     return lambda v: v in options, "one of " + ", ".join(options)
+
+
+def _some_of(*options: str) -> tuple[Callable[[Any], bool], str]:
+    return lambda v: 0 < len(v) == len(set(v)) and set(v) <= set(options), "one or more of " + ", ".join(options)
 
 
 _at_least_one: tuple[Callable[[Any], bool], str] = (lambda v: v >= 1, "1 or more")
@@ -165,6 +178,8 @@ RULES: tuple[Rule, ...] = (
     ("release.watermark", lambda v: 0 < v <= 1, "above 0, at most 1: the noise hides no more (null: no watermark)"),
     ("evaluate.n", *_at_least_one),
     ("evaluate.bootstrap", *_at_least_one),
+    ("evaluate.parts", *_some_of(*EVALUATION_PARTS)),
+    ("evaluate.classifiers", *_some_of(*EVALUATION_CLASSIFIERS)),
     ("evaluate.classifier_seeds", *_at_least_one),
     ("evaluate.readers", lambda v: v >= 0, "0 or more"),
     ("evaluate.shares", lambda v: all(0 < share <= 1 for share in v), "shares above 0, at most 1"),

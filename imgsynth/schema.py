@@ -247,10 +247,21 @@ class EncoderConfig:
     network: str | None = None  # file of weights: what they are of: resnet10 | resnet18 | resnet34 | resnet50 (MONAI)
 
 
+EVALUATION_PARTS = (
+    "metrics", "classes", "subgroups", "utility", "augmentation", "segmentation", "plausibility", "detectability",
+)  # fmt: skip
+EVALUATION_CLASSIFIERS = ("small_cnn", "resnet", "logistic_regression", "gradient_boosting")
+
+
 @dataclass
 class EvaluateConfig:
     n: int = 512  # real and synthetic images used at most
     bootstrap: int = 200
+    # Which parts are done; each left out is named among what was not done. "augmentation" is training on real and
+    # synthetic images together, in utility and segmentation.
+    parts: list[str] = field(default_factory=lambda: list(EVALUATION_PARTS))
+    # of the utility test; the first is also the one of the curve of shares
+    classifiers: list[str] = field(default_factory=lambda: list(EVALUATION_CLASSIFIERS))
     classifier_seeds: int = 3
     rivals: bool = True  # a classifier trained by DP-SGD and noised class means, both at the run's ε, beside the rest
     readers: int = 0  # images of each kind in a blinded folder for a reader study, local/readers; 0: not made

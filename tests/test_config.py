@@ -233,6 +233,7 @@ def test_every_rule_names_a_key_that_exists() -> None:
         "audit={attacks: [logan, lira/logan], primary: logan}",
         "preprocess.spacing=[1]", "preprocess.spacing=null", "data.classes=[a,a]", "data.pattern='('",
         "sample={n: 3, labels: histogram, histogram_epsilon: 9}", "privacy.epsilon=inf", "privacy.epsilon=0",
+        "evaluate.parts=[fid]", "evaluate.parts=[]", "evaluate.classifiers=[small_cnn,small_cnn]",
         "data.phantom.patients=2", "model=null", "model._target_=os.system", "model._target_=imgsynth.models.Nothing",
     ],
 )  # fmt: skip

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
 from imgsynth import console
-from imgsynth.evaluate.classifiers import Boosted, ConvolutionalNetwork, LinearProbe, ResidualNetwork
+from imgsynth.evaluate.classifiers import Boosted, Classifier, ConvolutionalNetwork, LinearProbe, ResidualNetwork
 from imgsynth.evaluate.continuity import continuity
 from imgsynth.evaluate.detect import detectability
 from imgsynth.evaluate.diversity import ms_ssim_diversity
@@ -28,13 +28,12 @@ from imgsynth.evaluate.spectrum import spectrum_distance
 from imgsynth.evaluate.subgroups import SMALLEST, Attributes, attributes_of, coverage_by_group, scores_by_group
 from imgsynth.evaluate.utility import Rivals, utility
 from imgsynth.files import write_json
-from imgsynth.measure.encoders import get_encoder
+from imgsynth.measure.encoders import Encoder, get_encoder
 from imgsynth.measure.images import Images
 from imgsynth.measure.source import fresh_samples, real_images, watermark_of
-from imgsynth.schema import Config
+from imgsynth.schema import Config, EvaluateConfig
 from imgsynth.training.run import Run, load_run
 
-T = TypeVar("T")
 FORMAT = "imgsynth-evaluation-1"
 SCOPE = "local: measured on private data without noise"
 METRICS: dict[str, Callable[[Comparison], Measurement]] = {
@@ -49,6 +48,8 @@ VOLUMES: dict[str, Callable[[Comparison], Measurement]] = {  # those that only v
     "slice_frechet_distance": slice_frechet,
     "through_plane_continuity": continuity,
 }
+TELLERS = ("small_cnn", "logistic_regression")  # that try to tell synthetic images from real ones
+OF_MASKS = ("segmentation", "plausibility")
 STANDARD: dict[str, Callable[[Comparison], Measurement]] = {"fid": fid}  # those of the one encoder that is called so
 
 
@@ -57,69 +58,80 @@ def metrics_for(c: Comparison) -> dict[str, Callable[[Comparison], Measurement]]
     return METRICS | (VOLUMES if c.grid.spatial_dims == 3 else {}) | (STANDARD if c.encoder.standard_fid else {})
 
 
-def evaluate(
-    c: Comparison, class_names: Sequence[str], classifier_seeds: int, rivals: Rivals | None = None,
-    attributes: Attributes | None = None, shares: Sequence[float] = (), shared: Path | None = None,
-) -> dict[str, Any]:  # fmt: skip
-    """Every metric, of all and of each class, and the utility test; what cannot be measured is listed with its reason.
-    JSON-able."""
-    classifiers = [ConvolutionalNetwork(classifier_seeds), ResidualNetwork(classifier_seeds),
-                   LinearProbe(c.encoder), Boosted(c.encoder, classifier_seeds)]  # fmt: skip
-    not_done: list[dict[str, str]] = []
+CLASSIFIERS: dict[str, Callable[[Encoder, int], Classifier]] = {
+    "small_cnn": lambda encoder, seeds: ConvolutionalNetwork(seeds),
+    "resnet": lambda encoder, seeds: ResidualNetwork(seeds),
+    "logistic_regression": lambda encoder, seeds: LinearProbe(encoder),
+    "gradient_boosting": Boosted,
+}
 
-    def attempt(what: str, compute: Callable[[], T]) -> T | None:
-        try:
-            return compute()
-        except NotDone as reason:
-            not_done.append({"what": what, "why": str(reason)})
-            return None
+PARTS = {  # schema.EVALUATION_PARTS, and what each is called for people
+    "metrics": "metrics",
+    "classes": "metrics of each class",
+    "subgroups": "coverage by subgroup",
+    "utility": "utility (train on synthetic, test on real)",
+    "augmentation": "training on real and synthetic images together",
+    "segmentation": "segmentation (train on synthetic, test on real)",
+    "plausibility": "anatomical plausibility of masks",
+    "detectability": "detectability (synthetic or real)",
+}
+
+
+def evaluate(
+    c: Comparison, class_names: Sequence[str], settings: EvaluateConfig, rivals: Rivals | None = None,
+    attributes: Attributes | None = None, shared: Path | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """The parts of ``settings``; what cannot be measured, or was not asked for, is listed with its reason. JSON-able.
+
+    ``shared`` is a folder for what does not depend on the generator."""
+    seeds, asked = settings.classifier_seeds, set(settings.parts)
+    classifiers = [CLASSIFIERS[name](c.encoder, seeds) for name in settings.classifiers]
+    not_done = [{"what": PARTS[part], "why": "not asked for (evaluate.parts)"} for part in PARTS if part not in asked]
+    both = "augmentation" in asked
 
     def useful() -> tuple[dict[str, Any], list[dict[str, Any]]]:
-        found, trained, test = utility(
-            c.train, c.test, c.synthetic, classifiers, class_names, c.bootstrap, c.seed, rivals, shares, shared
-        )
+        found, trained, test = utility(c.train, c.test, c.synthetic, classifiers, class_names, c.bootstrap, c.seed,
+                                       rivals, settings.shares, shared, both)  # fmt: skip
         return found, scores_by_group(trained, test, attributes or {}, c.bootstrap, c.seed)
 
     def segmented() -> dict[str, Any]:
-        return segmentation_utility(
-            c.train, c.test, c.synthetic, c.grid.structures, c.bootstrap, classifier_seeds, c.seed
-        )
+        return segmentation_utility(c.train, c.test, c.synthetic, c.grid.structures, c.bootstrap, seeds, c.seed,
+                                    both, shared)  # fmt: skip
 
     parts: dict[str, Callable[[], Any]] = {
-        "features": lambda: (c.test_features, c.train_features, c.synthetic_features),
         "metrics": lambda: _measured(c, not_done),
-        "metrics by class": lambda: _by_class(c, class_names),
-        "coverage by subgroup": lambda: coverage_by_group(c, attributes or {}, class_names),
-        "utility": lambda: attempt("utility (train on synthetic, test on real)", useful) or ({}, []),
-        "segmentation": lambda: (
-            attempt("segmentation (train on synthetic, test on real)", segmented) if c.grid.structures else None
-        ),
-        "plausibility": lambda: (
-            attempt("anatomical plausibility of masks", lambda: plausibility(c)) if c.grid.structures else None
-        ),
-        "detectability": lambda: attempt(
-            "detectability (synthetic or real)", lambda: detectability(c, [classifiers[0], classifiers[2]])
-        ),
+        "classes": lambda: _by_class(c, class_names),
+        "subgroups": lambda: coverage_by_group(c, attributes or {}, class_names),
+        "utility": useful,
+        "segmentation": segmented,
+        "plausibility": lambda: plausibility(c),
+        "detectability": lambda: detectability(c, [CLASSIFIERS[name](c.encoder, seeds) for name in TELLERS]),
     }
-    found = {name: parts[name]() for name in console.each(list(parts), "evaluating")}
+    wanted = [part for part in parts if part in asked and (c.grid.structures or part not in OF_MASKS)]
+    found: dict[str, Any] = {}
+    for part in console.each(["features", *wanted], "evaluating"):
+        try:
+            if part == "features":
+                _ = c.test_features, c.train_features, c.synthetic_features
+            else:
+                found[part] = parts[part]()
+        except NotDone as reason:
+            not_done.append({"what": PARTS[part], "why": str(reason)})
+    useful_found, by_group = found.get("utility", ({}, []))
     return {
         "encoder": c.encoder.name,
         "n_real_patients": {"train": c.train.n_patients, "test": c.test.n_patients},
         "n_real_images": {"train": len(c.train), "test": len(c.test)},
         "n_synthetic": len(c.synthetic),
         "about_encoder": c.encoder.about,
-        "metrics": found["metrics"],
-        "per_class": found["metrics by class"],
+        "metrics": found.get("metrics", []),
+        "per_class": found.get("classes", {}),
         "histogram": histogram_json(c.test, c.synthetic, c.grid) if len(c.test) else None,
-        "utility": found["utility"][0],
-        "segmentation": found["segmentation"] or {},
-        "plausibility": found["plausibility"] or {},
-        "detectability": found["detectability"],
-        "subgroups": {
-            "smallest": SMALLEST,
-            "coverage": found["coverage by subgroup"],
-            "utility": found["utility"][1],
-        },
+        "utility": useful_found,
+        "segmentation": found.get("segmentation", {}),
+        "plausibility": found.get("plausibility", {}),
+        "detectability": found.get("detectability"),
+        "subgroups": {"smallest": SMALLEST, "coverage": found.get("subgroups", []), "utility": by_group},
         "not_done": not_done,
     }
 
@@ -181,11 +193,11 @@ def evaluate_run(run_dir: Path, cfg: Config, extra_transforms: Sequence[Any] = (
         bootstrap=settings.bootstrap,
         seed=settings.seed,
     )
+    rivals = settings.rivals and "utility" in settings.parts
     result = evaluate(
-        comparison, run.manifest.classes, settings.classifier_seeds,
-        rivals_of(run, comparison, settings, extra_transforms) if settings.rivals else None,
-        attributes_of(run.manifest), settings.shares,
-        None if settings.shared is None else Path(settings.shared) / "scores",
+        comparison, run.manifest.classes, settings,
+        rivals_of(run, comparison, settings, extra_transforms) if rivals else None,
+        attributes_of(run.manifest), None if settings.shared is None else Path(settings.shared) / "scores",
     )  # fmt: skip
     if settings.readers:
         kit = write_kit(run_dir / "local" / "readers", comparison.test, comparison.synthetic, settings.readers)

@@ -8,6 +8,7 @@ show what their masks say: the real-trained one on the synthetic images.
 from __future__ import annotations
 
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,10 +16,13 @@ import torch
 from monai.networks.nets import UNet
 from torch import nn
 from torch.nn import functional as F
+from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
+from imgsynth import __version__
 from imgsynth.cohort.masks import label_map
 from imgsynth.evaluate.metric import NotDone
 from imgsynth.measure.images import Images
+from imgsynth.measure.kept import digest, kept
 from imgsynth.measure.resampling import bootstrap_weights, mean_by_patient, value_and_interval
 from imgsynth.types import Structure
 
@@ -30,11 +34,12 @@ CHANNELS, STRIDES = (8, 16, 32), (2, 2)
 
 def segmentation_utility(
     train: Images, test: Images, synthetic: Images, structures: tuple[Structure, ...], replicates: int, seeds: int,
-    seed: int,
+    seed: int, both: bool = True, shared: Path | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """{"network", "steps", "n_test_patients", "results": [{"trained_on", "n_train", "structures": [{"name", "dice":
     {value, low, high}, "by_seed", "gap_to_real"}]}], "shows_its_mask": [{"name", "dice"}]}; means over ``seeds``
-    trainings. JSON-able.
+    trainings. JSON-able. ``both``: also train on real and synthetic pairs together. ``shared``: a folder in which the
+    real-trained networks are kept, by content, for other runs on the cohort.
 
     ``shows_its_mask`` is the Dice of synthetic masks and of what the real-trained network finds in their images.
     Where a structure is neither in a test mask nor in what was found, its Dice there is 1.
@@ -51,15 +56,16 @@ def segmentation_utility(
     if not labels["synthetic"].any():
         raise NotDone("no synthetic mask has a voxel in any structure: there is nothing to learn from")
     sides = {"synthetic": synthetic.x_NC, "real": train.x_NC}
-    sides[BOTH] = np.concatenate([train.x_NC, synthetic.x_NC.astype(train.x_NC.dtype)])
-    labels[BOTH] = np.concatenate([labels["real"], labels["synthetic"]])
+    if both:
+        sides[BOTH] = np.concatenate([train.x_NC, synthetic.x_NC.astype(train.x_NC.dtype)])
+        labels[BOTH] = np.concatenate([labels["real"], labels["synthetic"]])
     true_N, m = labels_of(test), len(structures)
     weights_RP, made_RP = (bootstrap_weights(images.n_patients, replicates, np.random.default_rng(seed))
                            for images in (test, synthetic))  # fmt: skip
     dice_SRM: dict[str, list[np.ndarray]] = {side: [] for side in sides}
     shown_SRM = []
     for side, s in product(sides, range(seeds)):
-        network = trained(sides[side], labels[side], m, seed + s)
+        network = trained(sides[side], labels[side], m, seed + s, shared if side == "real" else None)
         dice_SRM[side].append(_by_patient(dice(found(network, test.x_NC), true_N, m), test, weights_RP))
         if side == "real":
             shown_NM = dice(found(network, synthetic.x_NC), labels["synthetic"], m)
@@ -85,20 +91,29 @@ def labels_of(images: Images) -> np.ndarray:
     return np.stack([label_map(mask_MC) for mask_MC in images.masks_NM])
 
 
-def trained(x_NC: np.ndarray, label_N: np.ndarray, structures: int, seed: int) -> nn.Module:
-    """A U-Net that learned label maps [N, *spatial] from images [N, 1, *spatial]."""
-    images_NC, y_N = padded(x_NC, -1.0, 2), padded(label_N, 0.0, 1).long()
+def trained(x_NC: np.ndarray, label_N: np.ndarray, structures: int, seed: int, folder: Path | None = None) -> nn.Module:
+    """A U-Net that learned label maps [N, *spatial] from images [N, 1, *spatial]; ``folder`` keeps its weights."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = UNet(x_NC.ndim - 2, 1, 1 + structures, CHANNELS, STRIDES, norm=("group", {"num_groups": 4}))
-        adam = torch.optim.Adam(network.parameters(), lr=LEARNING_RATE)
-        for _ in range(STEPS):
-            pick = torch.randint(len(images_NC), (BATCH,))
-            loss = _loss(network(images_NC[pick]), y_N[pick])
-            adam.zero_grad()
-            loss.backward()
-            adam.step()
+
+        def weights() -> np.ndarray:
+            _train(network, padded(x_NC, -1.0, 2), padded(label_N, 0.0, 1).long())
+            return parameters_to_vector(network.parameters()).detach().numpy()
+
+        what = f"small_unet {seed} imgsynth {__version__} {digest(x_NC, label_N)}" if folder else ""
+        vector_to_parameters(torch.from_numpy(kept(folder, what, weights)), network.parameters())
     return network
+
+
+def _train(network: nn.Module, images_NC: torch.Tensor, y_N: torch.Tensor) -> None:
+    adam = torch.optim.Adam(network.parameters(), lr=LEARNING_RATE)
+    for _ in range(STEPS):
+        pick = torch.randint(len(images_NC), (BATCH,))
+        loss = _loss(network(images_NC[pick]), y_N[pick])
+        adam.zero_grad()
+        loss.backward()
+        adam.step()
 
 
 def found(network: nn.Module, x_NC: np.ndarray) -> np.ndarray:

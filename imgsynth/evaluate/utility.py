@@ -69,9 +69,11 @@ def usable_classes(train: Images, test: Images, synthetic: Images) -> list[int]:
 def utility(
     train: Images, test: Images, synthetic: Images, classifiers: Sequence[Classifier], names: Sequence[str],
     replicates: int, seed: int, rivals: Rivals | None = None, shares: Sequence[float] = (), shared: Path | None = None,
+    both: bool = True,
 ) -> tuple[dict[str, Any], list[Trained], Images]:  # fmt: skip
     """``names`` are the public class names, by index; ``shares`` those of the curve; ``shared`` a folder in which the
-    scores of classifiers that saw nothing synthetic are kept, by content, for other runs on the cohort.
+    scores of classifiers that saw nothing synthetic are kept, by content, for other runs on the cohort; ``both``: also
+    train on real and synthetic images together.
 
     Returns the JSON-able result, all classifiers by their probabilities, and the test images of the usable classes with
     labels among those. The result: {"classes", "classes_left_out", "n_test_patients", "chance", "results":
@@ -98,7 +100,7 @@ def utility(
     curve: list[dict[str, Any]] = []
     for classifier in classifiers:
         desk = Desk.of(classifier, sets, test, len(kept), shared)
-        done = {on: desk.fit(on) for on in console.each([*sets, BOTH], f"training a {classifier.name} on")}
+        done = {on: desk.fit(on) for on in console.each([*sets, *[BOTH] * both], f"training a {classifier.name} on")}
         trained += done.values()
         if classifier is classifiers[0]:
             curve = _curve(desk, done, train, weights_RN, shares, seed)

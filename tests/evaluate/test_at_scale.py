@@ -27,6 +27,7 @@ from imgsynth.measure import small_cnn
 from imgsynth.measure.encoders import get_encoder
 from imgsynth.measure.images import Images, in_blocks, synthetic_images
 from imgsynth.measure.resampling import mean_by_patient, sum_by_patient
+from imgsynth.schema import EvaluateConfig
 from imgsynth.types import Grid
 
 
@@ -148,10 +149,10 @@ def test_each_part_is_named_while_it_runs(digits: Images, monkeypatch: pytest.Mo
     train, test, made = (two.select(part) for part in np.split(np.arange(180), [60, 120]))
     grid = Grid((16, 16), (1.0, 1.0), "PL", "CT", "HU", -1000.0, 1000.0)
     c = Comparison(train, test, synthetic_images(made.x_NC, made.y_N), get_encoder("random_conv", 2, 0), grid, 10, 0)
-    evaluate(c, ["zero", "one"], 1, None, None, (0.5,))
+    evaluate(c, ["zero", "one"], EvaluateConfig(classifier_seeds=1, shares=[0.5]))
     shown = screen.getvalue()
     parts = (
-        "evaluating: metrics by class", "measuring: kernel_distance", "class: one", "evaluating: utility", "encoding",
+        "evaluating: classes", "measuring: kernel_distance", "class: one", "evaluating: utility", "encoding",
         "training a small_cnn on: real + synthetic", "small_cnn on a share of the patients: 0.5",
         "evaluating: detectability", "telling apart by logistic_regression: grey values",
     )  # fmt: skip

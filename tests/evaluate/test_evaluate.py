@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 
 from imgsynth.evaluate.metric import Comparison
-from imgsynth.evaluate.run import METRICS, evaluate
+from imgsynth.evaluate.run import CLASSIFIERS, METRICS, PARTS, evaluate
 from imgsynth.measure.encoders import get_encoder
 from imgsynth.measure.images import Images, synthetic_images
+from imgsynth.schema import EVALUATION_CLASSIFIERS, EVALUATION_PARTS, EvaluateConfig
 from imgsynth.types import Grid
 
+ONE = EvaluateConfig(classifier_seeds=1, shares=[])
 GRID = Grid((16, 16), (1.0, 1.0), "PL", "CT", "HU", -1000.0, 1000.0)
 
 
@@ -58,7 +60,7 @@ def test_copying_the_training_set_does_not_beat_fresh_patients(digits: Images) -
 
 
 def test_evaluation_is_repeatable_strict_json_with_named_encoders(digits: Images) -> None:
-    first, second = (evaluate(compare(digits, n=120), [str(k) for k in range(10)], 1) for _ in range(2))
+    first, second = (evaluate(compare(digits, n=120), [str(k) for k in range(10)], ONE) for _ in range(2))
     assert json.dumps(first, allow_nan=False) == json.dumps(second, allow_nan=False)
     assert first["encoder"] == "random_conv-2d-seed0"
     on_voxels = {"ms_ssim", "intensity_wasserstein", "noise_power_spectrum"}
@@ -78,10 +80,27 @@ def test_evaluation_is_repeatable_strict_json_with_named_encoders(digits: Images
     }  # fmt: skip
 
 
+def test_parts_that_are_not_asked_for_are_not_done_and_named(digits: Images) -> None:
+    names = [str(k) for k in range(10)]
+    few = EvaluateConfig(parts=["utility"], classifiers=["logistic_regression"], shares=[])
+    found = evaluate(compare(digits, n=120), names, few)
+    asked = [(r["classifier"], r["trained_on"]) for r in found["utility"]["results"]]
+    assert asked == [("logistic_regression", "synthetic"), ("logistic_regression", "real")]
+    assert not found["metrics"] and not found["per_class"] and found["detectability"] is None
+    assert {n["what"] for n in found["not_done"]} == {name for part, name in PARTS.items() if part != "utility"}
+    few.parts += ["augmentation"]
+    more = evaluate(compare(digits, n=120), names, few)["utility"]["results"]
+    assert more[:2] == found["utility"]["results"] and more[2]["trained_on"] == "real + synthetic"
+
+
+def test_every_part_and_classifier_of_the_settings_is_known() -> None:
+    assert tuple(PARTS) == EVALUATION_PARTS and tuple(CLASSIFIERS) == EVALUATION_CLASSIFIERS
+
+
 @pytest.mark.parametrize("n", [0, 1, 4, 9])
 def test_a_handful_of_patients_is_not_done_with_reasons(digits: Images, n: int) -> None:
     c = compare(digits, n=n)
-    found = evaluate(c, [str(k) for k in range(10)], 1)
+    found = evaluate(c, [str(k) for k in range(10)], ONE)
     done = {m["name"] for m in found["metrics"]}
     assert done | {entry["what"] for entry in found["not_done"]} >= set(METRICS)
     assert {"frechet_distance", "kernel_distance"}.isdisjoint(done)

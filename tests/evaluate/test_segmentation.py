@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -52,6 +54,22 @@ def test_sound_pairs_teach_and_shifted_masks_teach_the_shift(monkeypatch: pytest
     for row, beside in zip(good["shows_its_mask"], off["shows_its_mask"], strict=True):
         assert row["dice"]["low"] <= row["dice"]["value"] <= row["dice"]["high"]
         assert row["dice"]["value"] > 0.8 and beside["dice"]["value"] < 0.6
+
+
+def test_the_real_trained_network_is_kept_and_no_other(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(segmentation, "STEPS", 12)
+    sides = pairs(15, 0), pairs(18, 1), pairs(15, 2)
+    alone = segmentation_utility(*sides, STRUCTURES, 20, 1, 0, both=False)
+    first = segmentation_utility(*sides, STRUCTURES, 20, 1, 0, both=False, shared=tmp_path)
+    assert first == alone and [side["trained_on"] for side in alone["results"]] == ["synthetic", "real"]
+    assert len(list(tmp_path.iterdir())) == 1
+    trained: list[int] = []
+    monkeypatch.setattr(segmentation, "_train", lambda network, x, y: trained.append(len(x)))
+    again = segmentation_utility(*sides, STRUCTURES, 20, 1, 0, both=False, shared=tmp_path)
+    assert len(trained) == 1 and again["results"][1] == first["results"][1]
+    assert again["shows_its_mask"] == first["shows_its_mask"]
+    segmentation_utility(pairs(15, 3), *sides[1:], STRUCTURES, 20, 1, 0, both=False, shared=tmp_path)
+    assert len(trained) == 3 and len(list(tmp_path.iterdir())) == 2  # other patients: trained anew
 
 
 def test_patients_are_the_sample_and_not_images() -> None:
