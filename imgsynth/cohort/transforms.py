@@ -10,7 +10,6 @@ import torch
 from monai.data import MetaTensor
 from monai.transforms import (
     Compose,
-    Orientation,
     RandomizableTrait,
     ResizeWithPadOrCrop,
     ScaleIntensityRange,
@@ -18,6 +17,7 @@ from monai.transforms import (
     SpatialResample,
     Transform,
 )
+from nibabel.orientations import apply_orientation, axcodes2ornt, io_orientation, ornt_transform
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
@@ -146,18 +146,20 @@ class _ToGridAxes(Transform):
 
     def __init__(self, grid: Grid):
         self.grid = grid
-        self.orientation = Orientation(axcodes=axis_codes(grid), labels=_RAS)
+        self.wanted = axcodes2ornt(axis_codes(grid), _RAS)
 
     def __call__(self, volume: Volume) -> MetaTensor:
         grid = self.grid
-        array = torch.from_numpy(np.ascontiguousarray(volume.array, dtype=np.float32))
-        x = self.orientation(MetaTensor(array[None], affine=torch.from_numpy(volume.affine.astype(np.float64))))
+        turn = ornt_transform(io_orientation(volume.affine), self.wanted)  # [3, 2]: axis, sign
+        array = np.ascontiguousarray(apply_orientation(volume.array, turn), dtype=np.float32)
         single = 1 in volume.array.shape
-        if (grid.spatial_dims == 2 and x.shape[-1] != 1) or (grid.spatial_dims == 3 and single):
+        if (grid.spatial_dims == 2 and array.shape[-1] != 1) or (grid.spatial_dims == 3 and single):
             raise InputError(_wrong_plane(volume, grid))
-        spacing = np.linalg.norm(np.asarray(x.affine)[:3, :3], axis=0)[: grid.spatial_dims]
-        data = x.as_tensor()[..., 0] if grid.spatial_dims == 2 else x.as_tensor()
-        return MetaTensor(data, affine=torch.diag(torch.tensor([*spacing, 1.0, 1.0][:4], dtype=torch.float64)))
+        spacing = np.empty(3)
+        spacing[turn[:, 0].astype(int)] = np.linalg.norm(volume.affine[:3, :3], axis=0)
+        data = torch.from_numpy(array[None, ..., 0] if grid.spatial_dims == 2 else array[None])
+        affine = np.diag([*spacing[: grid.spatial_dims], 1.0, 1.0][:4])
+        return MetaTensor(data, affine=torch.from_numpy(affine))
 
 
 def _wrong_plane(volume: Volume, grid: Grid) -> Fault:

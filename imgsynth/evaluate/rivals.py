@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import operator
 import secrets
@@ -29,8 +30,12 @@ def rivals_of(run: Run, c: Comparison, settings: EvaluateConfig, extra_transform
     classes = len(run.manifest.classes)
     if classes < 2:
         return None
-    patients = PatientDataset(run.manifest, "train", run.config.preprocess, run.plan.images_per_patient, "memory",
+
+    @functools.cache  # read when the first rival is made: where both are kept, not at all
+    def patients() -> PatientDataset:
+        return PatientDataset(run.manifest, "train", run.config.preprocess, run.plan.images_per_patient, "memory",
                               extra=extra_transforms)  # fmt: skip
+
     shared = None if settings.shared is None else Path(settings.shared) / "rivals"
     # ε that was asked for: what single runs are calibrated to differs in the third digit.
     cohort = [run.manifest.fingerprint, run.config.privacy.mode, run.config.privacy.epsilon, run.plan.delta, run.plan.n,
@@ -40,15 +45,15 @@ def rivals_of(run: Run, c: Comparison, settings: EvaluateConfig, extra_transform
 
     def mean_KC() -> np.ndarray:
         random = np.random.default_rng(secrets.randbits(128))
-        return class_means(_by_patient(patients), run.grid.shape, classes, one_release(run.plan), random).mean_KC
+        return class_means(_by_patient(patients()), run.grid.shape, classes, one_release(run.plan), random).mean_KC
 
     means = ClassMeans(kept(shared, f"class means {cohort}", mean_KC))
     trivial = synthetic_images(means.sample(c.synthetic.y_N, np.random.default_rng(settings.seed)), c.synthetic.y_N)
 
     def dp_sgd(test: Images) -> np.ndarray:
         def scores_SNK() -> np.ndarray:
-            plan = classifier_plan(run.plan, len(patients))
-            networks = [train_privately(patients, classes, plan) for _ in range(settings.classifier_seeds)]
+            plan = classifier_plan(run.plan, len(patients()))
+            networks = [train_privately(patients(), classes, plan) for _ in range(settings.classifier_seeds)]
             x_NC = shrunk(test.x_NC).numpy()
             return np.stack([probabilities(network, x_NC) for network in networks])
 

@@ -8,10 +8,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from monai.transforms import Pad, RandFlip, Rotate90
+from monai.data import MetaTensor
+from monai.transforms import Orientation, Pad, RandFlip, Rotate90
 
 from imgsynth.cohort.grid import axis_codes, grid_affine, grid_of, to_volume
-from imgsynth.cohort.transforms import build_transforms
+from imgsynth.cohort.transforms import _ToGridAxes, build_transforms
 from imgsynth.schema import PreprocessConfig
 from imgsynth.types import InputError
 from imgsynth.volumes.npz import row_volume
@@ -80,6 +81,25 @@ def test_the_same_anatomy_in_any_storage_order_gives_the_same_image(stored: str)
     transform = build_transforms(config, grid_of(config, "CT"))
     x = transform(Volume(np.asarray(image.dataobj, dtype=np.float32), image.affine, "CT", "HU"))
     np.testing.assert_allclose(x[0].numpy(), (np.asarray(ras.dataobj) + 1000) / 800 - 1, atol=1e-5)
+
+
+@pytest.mark.parametrize("orientation", ["RAS", "LPS", "SRA", "IPL"])
+def test_axes_are_turned_as_monai_turns_them(orientation: str) -> None:
+    """Oblique affines of any handedness and spacing, against MONAI's Orientation."""
+    random = np.random.default_rng(0)
+    grid = grid_of(preprocess([4, 4, 4], orientation=orientation), "CT")
+    turned, oracle = _ToGridAxes(grid), Orientation(orientation, labels=(("L", "R"), ("P", "A"), ("I", "S")))
+    for _ in range(40):
+        rotation = np.linalg.qr(random.normal(size=(3, 3)))[0] * random.choice([-1, 1], 3)
+        affine = np.eye(4)
+        affine[:3, :3] = rotation * random.uniform(0.3, 6, 3)
+        affine[:3, 3] = random.normal(size=3) * 50
+        array = random.normal(size=random.integers(2, 6, 3)).astype(np.float32)
+        expected = oracle(MetaTensor(torch.from_numpy(array[None]), affine=torch.from_numpy(affine)))
+        found = turned(Volume(array, affine, "CT", "HU"))
+        assert torch.equal(found.as_tensor(), expected.as_tensor())
+        spacing = np.linalg.norm(np.asarray(expected.affine)[:3, :3], axis=0)
+        np.testing.assert_allclose(np.diag(np.asarray(found.affine)), [*spacing, 1.0], rtol=1e-12)
 
 
 def test_a_picture_stays_upright() -> None:
