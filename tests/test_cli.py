@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from forked import imgsynth_forked, script_forked
 
 from imgsynth import __version__, cli
 from imgsynth.types import InputError
@@ -53,12 +54,12 @@ def test_help_names_every_verb_and_teaches() -> None:
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_verb_explains_itself_with_an_example(verb: str) -> None:
-    shown = imgsynth(verb, "--help")
+    shown = imgsynth_forked(verb, "--help")
     assert shown.returncode == 0 and "Example" in shown.stdout
 
 
 def test_version() -> None:
-    assert imgsynth("--version").stdout.strip() == __version__
+    assert imgsynth_forked("--version").stdout.strip() == __version__
 
 
 def test_wrong_configuration_exits_with_two_and_lists_all(tmp_path: Path) -> None:
@@ -70,20 +71,20 @@ def test_wrong_configuration_exits_with_two_and_lists_all(tmp_path: Path) -> Non
 
 
 def test_unknown_verb_exits_with_two() -> None:
-    shown = imgsynth("trian")
+    shown = imgsynth_forked("trian")
     assert shown.returncode == 2 and "Traceback" not in shown.stderr and "--help" in shown.stderr
 
 
 def test_verbs_on_a_folder_without_a_run_say_what_comes_first(tmp_path: Path) -> None:
     for verb in ("sample", "evaluate", "explain", "audit", "report"):
-        shown = imgsynth(verb, "output=nothing", cwd=tmp_path)
+        shown = imgsynth_forked(verb, "output=nothing", cwd=tmp_path)
         assert shown.returncode == 2, shown.stderr
         assert "imgsynth train" in shown.stderr and "Traceback" not in shown.stderr
         assert not (tmp_path / "nothing").exists()
 
 
 def test_verify_of_no_release_fails(tmp_path: Path) -> None:
-    shown = imgsynth("verify", str(tmp_path / "release"))
+    shown = imgsynth_forked("verify", str(tmp_path / "release"))
     assert shown.returncode in (1, 2) and "Traceback" not in shown.stderr
 
 
@@ -107,9 +108,7 @@ def test_scripts_are_thin_hydra_mains(verb: str) -> None:
     name = "inspect_cohort" if verb == "inspect" else verb  # inspect.py would hide the standard library's
     script = Path(__file__).parent.parent / "scripts" / f"{name}.py"
     assert len(script.read_text().splitlines()) <= 25
-    shown = subprocess.run(
-        [sys.executable, str(script), "--cfg", "job"], capture_output=True, text=True, timeout=120, check=False
-    )
+    shown = script_forked(script, "--cfg", "job")
     assert shown.returncode == 0 and "noise_multiplier" in shown.stdout, shown.stderr
 
 
@@ -127,4 +126,4 @@ def test_the_shell_is_given_completions() -> None:
     with pytest.MonkeyPatch.context() as patch:
         for name, value in asked.items():
             patch.setenv(name, value)
-        assert "encoder=random_conv" in imgsynth().stdout
+        assert "encoder=random_conv" in imgsynth_forked().stdout

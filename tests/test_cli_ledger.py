@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from forked import script_forked
 
 from imgsynth import console, pipeline
 from imgsynth.privacy.events import histogram_event
@@ -83,10 +82,7 @@ def test_verify_ends_with_one_where_the_ledger_is_not_whole(folder: Path, capsys
     with pytest.raises(CheckFailed, match="back-up"):
         pipeline.ledger(folder, verify=True)
     script = Path(__file__).parent.parent / "scripts" / "ledger.py"
-    ended = subprocess.run(
-        [sys.executable, str(script), "--verify", "--folder", str(folder)],
-        capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
+    ended = script_forked(script, "--verify", "--folder", str(folder))
     assert ended.returncode == 1 and "back-up" in ended.stderr and "Traceback" not in ended.stderr
 
 
