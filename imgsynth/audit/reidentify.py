@@ -11,18 +11,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
+from imgsynth import __version__
 from imgsynth.audit.copies.counts import MIN_PATIENTS
 from imgsynth.audit.copies.invariant import pooled
 from imgsynth.audit.copies.memorised import difference_interval
 from imgsynth.audit.roc import auc, auc_interval
 from imgsynth.measure.images import Images
+from imgsynth.measure.kept import digest, kept
 from imgsynth.schema import AuditConfig
 
 FPR = 0.001
@@ -36,14 +40,16 @@ Encode = Callable[[Tensor], np.ndarray]  # pooled images [N, 1, *spatial] to vec
 
 
 def reidentify(
-    synthetic: Images, train: Images, holdout: Images, others: Images | None, settings: AuditConfig
-) -> dict[str, Any]:
+    synthetic: Images, train: Images, holdout: Images, others: Images | None, settings: AuditConfig,
+    shared: Path | None = None,
+) -> dict[str, Any]:  # fmt: skip
     """Shares of patients hit, with the interval of their difference over patients; {"not_done": why}. JSON-able.
 
     ``others`` are patients who are neither train nor holdout. ``underpowered``: there were too few different-patient
     pairs for FPR 0.1 %, and ``fpr`` says which it is. ``recognised``: the share of holdout patients of whom two real
     views are called the same; where it is low, few hits say little. ``auc``: of each patient's greatest similarity,
-    train against holdout, whatever the threshold.
+    train against holdout, whatever the threshold. ``shared``: a folder in which the encoder is kept, by its
+    patients, for audits of other runs on the cohort.
     """
     n_others = others.n_patients if others is not None else 0
     smallest = min(train.n_patients, holdout.n_patients)
@@ -51,12 +57,11 @@ def reidentify(
         return {"not_done": f"{n_others} patients to train the encoder on; it takes {MIN_OTHERS}"}
     if smallest < MIN_PATIENTS or not len(synthetic):
         return {"not_done": f"{smallest} patients on one side, {len(synthetic)} samples; it takes {MIN_PATIENTS} and 1"}
-    random = np.random.default_rng(settings.seed)
-    encode = train_encoder(others, STEPS, random)
+    encode = train_encoder(others, STEPS, settings.seed, shared)
     return {
         "pairs": "two images of a patient" if _several(others) else "two views of one image",
         "trained_on": n_others,
-        **verified(encode, synthetic, train, holdout, random),
+        **verified(encode, synthetic, train, holdout, np.random.default_rng([settings.seed, 1])),
     }
 
 
@@ -92,12 +97,34 @@ def verified(
     }
 
 
-def train_encoder(others: Images, steps: int, random: np.random.Generator) -> Encode:
-    """A network trained to recognise the patients of ``others``."""
+def train_encoder(others: Images, steps: int, seed: int, shared: Path | None = None) -> Encode:
+    """A network trained to recognise the patients of ``others``; ``shared`` keeps its weights."""
+    random = np.random.default_rng(seed)
+    draws = torch.Generator().manual_seed(int(random.integers(2**31)))
+    network = _network(others.x_NC.ndim - 2, draws)
+
+    def weights() -> np.ndarray:
+        _train(network, others, steps, random, draws)
+        return parameters_to_vector(network.parameters()).detach().numpy()
+
+    what = f"patients {seed} {steps} imgsynth {__version__} {digest(others.x_NC, others.owner_N)}" if shared else ""
+    vector_to_parameters(torch.from_numpy(kept(shared, what, weights)), network.parameters())
+    network.eval()
+
+    @torch.inference_mode()
+    def encode(images_NC: Tensor) -> np.ndarray:
+        parts = [F.normalize(network(images_NC[i : i + 256])) for i in range(0, len(images_NC), 256)]
+        features: np.ndarray = torch.cat(parts).numpy()
+        return features
+
+    return encode
+
+
+def _train(
+    network: nn.Module, others: Images, steps: int, random: np.random.Generator, draws: torch.Generator
+) -> None:  # fmt: skip
     x_NC = pooled(others.x_NC)
     owned = [np.flatnonzero(others.owner_N == p) for p in range(others.n_patients)]
-    draws = torch.Generator().manual_seed(int(random.integers(2**31)))
-    network = _network(x_NC.ndim - 2, draws)
     optimizer = torch.optim.Adam(network.parameters(), LEARNING_RATE)
     for _ in range(steps):
         patients = random.permutation(len(owned))[:BATCH]
@@ -110,15 +137,6 @@ def train_encoder(others: Images, steps: int, random: np.random.Generator) -> En
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    network.eval()
-
-    @torch.inference_mode()
-    def encode(images_NC: Tensor) -> np.ndarray:
-        parts = [F.normalize(network(images_NC[i : i + 256])) for i in range(0, len(images_NC), 256)]
-        features: np.ndarray = torch.cat(parts).numpy()
-        return features
-
-    return encode
 
 
 def augmented(x_BC: Tensor, draws: torch.Generator) -> Tensor:

@@ -136,13 +136,13 @@ def run_controls(
 def audit(
     members: Images, nonmembers: Images, released: Released, encoder: Encoder, settings: AuditConfig,
     proven_epsilon: float | None, delta: float, sheet: tuple[Path, Grid] | None = None,
-    remembering: Sequence[Overfit] = (), facts: Facts | None = None,
+    remembering: Sequence[Overfit] = (), facts: Facts | None = None, shared: Path | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Attack ``released`` with patients that were (``members``) and were not (``nonmembers``) trained on. JSON-able.
 
     ``proven_epsilon`` is None for a run without a proof (ε = ∞). ``sheet``: where to write the copy check's pictures,
     and the grid they are on. ``remembering``: overfit models for more positive controls. ``facts``: what is known
-    of each patient, for the risk by group.
+    of each patient, for the risk by group. ``shared``: a folder for what does not depend on the generator.
     """
     smallest = min(members.n_patients, nonmembers.n_patients)
     found = Attacked()
@@ -158,7 +158,7 @@ def audit(
             controls, doses = run_controls(found, members, nonmembers, released, tools, delta, remembering)
         else:
             controls = [NOT_RUN]
-    again = reidentify(released.samples, members, nonmembers, released.reference, settings)
+    again = reidentify(released.samples, members, nonmembers, released.reference, settings, shared)
     if "not_done" in again:
         found.not_done.append({"what": "re-identification", "why": again.pop("not_done")})
     copies = find_copies(released.samples, members, nonmembers, settings, sheet)
@@ -247,7 +247,7 @@ def audit_run(run_dir: Path, cfg: Config, extra_transforms: Sequence[Any] = ()) 
     remembering = [] if too_few else overfit_of(run, members, released, settings, extra_transforms)
     result = audit(
         members, nonmembers, released, encoder, settings, proven, run.plan.delta, sheet, remembering,
-        facts_of(run.manifest),
+        facts_of(run.manifest), None if cfg.evaluate.shared is None else Path(cfg.evaluate.shared) / "reidentification",
     )  # fmt: skip
     result["watermark"] = watermark_of(run)
     result["references"] = described(released.references)

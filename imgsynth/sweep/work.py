@@ -60,7 +60,8 @@ def _one(cell: Cell, config: Config, folder: SweepFolder, work: Work) -> bool:
     failure, log = folder.failure(cell), folder.log(cell)
     log.parent.mkdir(parents=True, exist_ok=True)
     failure.unlink(missing_ok=True)
-    process = _context().Process(target=_child, args=(work, config, log, failure, dict(os.environ)), name=cell.name)
+    here = dict(os.environ), multiprocessing.get_start_method()
+    process = _context().Process(target=_child, args=(work, config, log, failure, *here), name=cell.name)
     process.start()
     try:
         process.join()
@@ -86,9 +87,13 @@ def _context() -> Any:
     return context
 
 
-def _child(work: Work, config: Config, log: Path, failure: Path, environment: dict[str, str]) -> None:
+def _child(
+    work: Work, config: Config, log: Path, failure: Path, environment: dict[str, str], start_method: str
+) -> None:  # fmt: skip
     os.environ.clear()  # a fork server has those of when it began
     os.environ.update(environment)
+    # Else this process would start its own by a fork server too, each of which imports everything again.
+    multiprocessing.set_start_method(start_method, force=True)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     with log.open("a", encoding="utf-8") as file:
         for stream in (sys.stdout, sys.stderr):

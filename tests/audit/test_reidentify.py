@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -47,7 +49,7 @@ def test_changed_copies_are_recognised_and_strangers_are_not(cohort: tuple[Image
     others, train, holdout, nobody = cohort
     x_NC = nobody.x_NC.copy()
     x_NC[:60] = changed(train, 0)[:: len(train) // 60]
-    encode = train_encoder(others, STEPS, np.random.default_rng(0))
+    encode = train_encoder(others, STEPS, 0)
     caught, honest = (
         verified(encode, samples, train, holdout, np.random.default_rng(0))
         for samples in (nobody.with_images(x_NC), nobody)
@@ -69,6 +71,17 @@ def test_the_threshold_is_that_of_real_different_patients(monkeypatch: pytest.Mo
     assert (found["pairs"], found["trained_on"]) == ("two views of one image", 100)
     assert not found["underpowered"] and found["fpr"] == 0.001
     assert found["holdout"] < 100 * 3 * found["fpr"]  # a hundred samples for each patient
+
+
+def test_the_encoder_is_kept_for_the_same_others_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    others, images = people(20, (16, 16), 0, "o"), torch.from_numpy(people(5, (16, 16), 1, "t").x_NC)
+    alone = train_encoder(others, 5, 0)(images)
+    assert np.array_equal(train_encoder(others, 5, 0, tmp_path)(images), alone)
+    monkeypatch.setattr(reidentify_module, "_train", lambda *_: None)
+    assert np.array_equal(train_encoder(others, 5, 0, tmp_path)(images), alone)
+    for other in (train_encoder(people(20, (16, 16), 2, "o"), 5, 0, tmp_path), train_encoder(others, 5, 1, tmp_path)):
+        assert not np.allclose(other(images), alone)
+    assert len(list(tmp_path.iterdir())) == 3
 
 
 def test_too_few_others_are_said() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 from pathlib import Path
@@ -11,7 +12,7 @@ from imgsynth.types import Fault, InputError
 
 
 def work(config: Config) -> None:
-    print("worked on", config.experiment, os.environ.get("SWEEP_TEST"))
+    print("worked on", config.experiment, os.environ.get("SWEEP_TEST"), multiprocessing.get_start_method())
     if config.experiment == "faulty":
         raise InputError(Fault("data.root", "a hole", "a folder", "dig"), Fault("trainer.steps", "0", "1", "2"))
     if config.experiment == "broken":
