@@ -23,6 +23,7 @@ from imgsynth.models.blocks import double, in_range, one_hot, pyramid, to_image,
 SILENT = 256  # entries of every row that no image reaches: what is released there is noise alone, and tells τ
 SHARE = 0.1  # of an image's squared length that says of which class it is
 FLOOR = 3.0  # a class whose released share is less than this many standard deviations of noise is not believed
+MOST_TEXTURE = 0.1  # standard deviation of a voxel's texture at most, before the image's tanh: a twentieth of the range
 
 
 class MeanEmbedding(nn.Module):
@@ -101,8 +102,9 @@ class Generator(nn.Module):
     """G: z_BL [B, inputs], y_B [B] to images [B, 1 + structures, *shape] in [-1, 1].
 
     The first ``latent`` of z set what is in the image, the others, one for each voxel, its texture: noise of an
-    amplitude that the network chooses for every place; a mask has none. A network that has none makes images smoother
-    than real ones, and a classifier that learns from them looks at what real images do not have.
+    amplitude that the network chooses for every place, up to MOST_TEXTURE; a mask has none. A network that has none
+    makes images smoother than real ones, and a classifier that learns from them looks at what real images do not have.
+    Without a bound it stands in for structures whose place the network has not found: images are speckled.
     """
 
     def __init__(
@@ -121,7 +123,7 @@ class Generator(nn.Module):
         content_BL, noise_BC = z_BL[:, : self.latent], z_BL[:, self.latent :].unflatten(1, (1, *self.shape))
         h_BC = self.trunk(self.unflatten(self.stem(torch.cat([content_BL, one_hot(y_B, self.classes)], dim=1))))
         said_BC = self.head(h_BC)
-        image_BC = said_BC[:, :1] + (self.texture(h_BC) - 2).exp() * noise_BC
+        image_BC = said_BC[:, :1] + MOST_TEXTURE * self.texture(h_BC).sigmoid() * noise_BC
         return in_range(torch.cat([image_BC, said_BC[:, 1:]], dim=1))
 
     def draw(self, n: int, random: torch.Generator) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from sklearn.metrics.pairwise import rbf_kernel
 from torch import Tensor
 
-from imgsynth.models import MERF, PostProcessing, Private
+from imgsynth.models import MERF, PostProcessing, Private, moments
 from imgsynth.models.blocks import one_hot
 from imgsynth.models.merf import FourierFeatures
 from imgsynth.models.moments import SHARE, SILENT, MeanEmbedding, Released, matching_loss
@@ -158,3 +158,15 @@ def test_it_learns_where_each_class_is_bright():
     upper_BC, lower_BC = (model.sample(torch.full((32,), y), seeded(5)) for y in (0, 1))
     assert upper_BC[..., :7, :].mean() - upper_BC[..., 9:, :].mean() > 1.0  # 1.3 in the data
     assert lower_BC[..., 9:, :].mean() - lower_BC[..., :7, :].mean() > 1.0
+
+
+def test_texture_has_an_amplitude_that_no_weights_can_pass() -> None:
+    network = moments.Generator((12, 12), 2, 3, 4, 8)
+    last = network.texture[0]
+    with torch.no_grad():
+        last.bias.fill_(50.0)
+    content_BL, noise_BL = torch.randn(6, 3), torch.randn(6, 144)
+    y_B = torch.arange(6) % 2
+    rough, smooth = (network(torch.cat([content_BL, z_BL], 1), y_B) for z_BL in (noise_BL, torch.zeros(6, 144)))
+    moved = torch.atanh(rough.double()) - torch.atanh(smooth.double())
+    assert torch.allclose(moved.flatten(1), moments.MOST_TEXTURE * noise_BL.double(), atol=1e-4)
