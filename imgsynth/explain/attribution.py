@@ -77,6 +77,7 @@ class Told:
     ``odds_N`` [N] of all images, real ones first; ``pick_M`` those that were explained, ``map_MS`` [M, *S] how.
     ``missed`` is the largest error of completeness, as a share of what maps sum to on average. ``varied_S``: where the
     explained images differ from the baseline by VARIED or more on average; elsewhere every map is nearly 0.
+    ``start`` is the log odds of the baseline, mean of both networks: a map sums to an image's log odds less that.
     """
 
     odds_N: np.ndarray
@@ -86,6 +87,7 @@ class Told:
     map_MS: np.ndarray
     missed: float
     varied_S: np.ndarray
+    start: float
 
     def mean_amount(self) -> np.ndarray:
         """[*S] mean absolute attribution over the explained images."""
@@ -128,7 +130,10 @@ def told(real: Images, made: Images, explained: int, seed: int, shuffle: bool = 
     total = np.abs(map_MS.reshape(len(map_MS), -1).sum(1)).mean()
     missed_most = float(np.abs(share_M).max() / total) if total else 0.0
     varied_S = np.abs(x_NC[pick_M, 0] - base_C[0]).mean(0) >= VARIED
-    return Told(odds_N, side_N, float(auc), pick_M, map_MS, missed_most, varied_S)
+    base_1C = torch.from_numpy(base_C[None].astype(np.float32))
+    with torch.inference_mode():
+        start = float(np.mean([float(network(base_1C)) for network in nets]))
+    return Told(odds_N, side_N, float(auc), pick_M, map_MS, missed_most, varied_S, start)
 
 
 def _picked(index_K: np.ndarray, surely_N: np.ndarray, n: int, random: np.random.Generator) -> np.ndarray:

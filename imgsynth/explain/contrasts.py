@@ -44,10 +44,10 @@ def contrasts(maker: Maker) -> Part:
     for row in range(min(ROWS, len(z_NL))):
         cells += pictures.images(x_YNC[:, row], maker.grid)
         titles += [f"code {row + 1}, {name}" for name in maker.classes]
-    which = [f"{n['class']} - {n['against']}" for n in numbers]
-    for column, note in ((0, ""), (1, ", sure")):  # of two classes both maps are one row
+    for column, note in ((0, "mean"), (1, "sure")):  # of two classes both maps are one row
         cells += [pictures.signed(pair[column], largest, maker.grid) for pair in maps]
-        titles += [f"{name}{note}" for name in which]
+        titles += [f"{note}: {n['class']}" for n in numbers]  # the note first: long titles are cut at their end
+    less = f"{maker.classes[1]} less {maker.classes[0]}" if len(chosen) == 1 else "each class less the others' mean"
     rows = [
         (
             f"{n['class']} less {n['against']}",
@@ -61,9 +61,9 @@ def contrasts(maker: Maker) -> Part:
         "contrasts",
         "Class contrasts",
         pictures.page(cells, titles, maker.grid, len(maker.classes)),
-        f"The same codes decoded as each class. Below: mean difference over {len(z_NL)} codes, blue for darker, orange "
-        f"for brighter, to ±{pictures.shown(largest, maker.grid)}; then only where it lies above its Monte-Carlo error "
-        f"(two-sided t test, all voxels together at {ALPHA:g}).",
+        f"The same codes decoded as each class. Below: {less}, mean over {len(z_NL)} codes, blue for darker "
+        f"and orange for brighter, full colour at ±{pictures.shown(largest, maker.grid)} and black for none; then "
+        f'("sure") only where it lies above its Monte-Carlo error (two-sided t test, {ALPHA:g} for all voxels).',
         {"contrasts": numbers, "codes": len(z_NL), "alpha": ALPHA},
         ["What the generator changes when it is told another class. It is no finding about the disease."],
         ("contrast", "RMS", "largest", "voxels above Monte-Carlo error"),

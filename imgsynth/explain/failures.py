@@ -35,11 +35,12 @@ class Standing:
         numbers = [{"sample": int(i), "value": float(self.value_N[i])} for i in order]
         titles = [self.text(n["value"]) for n in numbers]
         middle = float(np.median(self.value_N))
+        alike = " None stands out: it is the same for all." if np.ptp(self.value_N) == 0 else ""
         return Part(
             self.name,
             self.title,
             pictures.page(pictures.images(x_NC[order], grid), titles, grid, SHOWN),
-            f"{self.caption} The median of {len(x_NC)} samples: {self.text(middle)}.",
+            f"{self.caption} Median {self.text(middle)} over {len(x_NC)} samples.{alike}",
             {"shown": numbers, "median": middle, "samples": len(x_NC)},
         )
 

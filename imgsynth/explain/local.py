@@ -53,8 +53,8 @@ def _means(real: Told, control: Told, grid: Grid) -> Part:
     amounts = [real.mean_amount(), control.mean_amount()]
     largest = _full_colour(np.stack(maps))
     cells = [
-        *(pictures.signed(m, largest, grid) for m in maps),
-        *(pictures.amount(a, _full_colour(a), grid) for a in amounts),
+        *(pictures.signed(_rooted(m, largest), 1.0, grid) for m in maps),
+        *(pictures.amount(_rooted(a, _full_colour(a)), 1.0, grid) for a in amounts),
     ]
     alike = likeness(real, control)
     weak = " It hardly tells them apart, so that its maps explain little." if real.auc < 0.6 else ""
@@ -64,14 +64,16 @@ def _means(real: Told, control: Told, grid: Grid) -> Part:
         pictures.page(cells, ["real, mean", "synthetic, mean", "both, amount", "shuffled labels"], grid, len(cells)),
         f"Integrated gradients of the log odds \"synthetic\", mean over {int((kind_M == 0).sum())} real and "
         f"{int((kind_M == 1).sum())} synthetic images, half of them those it is surest of: orange speaks for "
-        "synthetic, blue for real. Then the mean absolute map, and that of classifiers trained on shuffled labels, "
-        "each of the two to a scale of its own.",
+        f"synthetic, blue for real. {_colours(largest)} Then the mean absolute map, and that of classifiers trained on "
+        "shuffled labels, each of the two to a scale of its own.",
         {"auc": real.auc, "completeness_error": real.missed, "auc_shuffled": control.auc, "likeness_to_shuffled": alike,
-         "attributed": len(real.pick_M)},
+         "attributed": len(real.pick_M), "baseline_log_odds": real.start},
         [f"The classifier's held-out AUC is {real.auc:.2f} (½: it cannot tell).{weak}",
          f"Rank correlation of the mean absolute map with that of shuffled labels, over voxels in which images vary: "
          f"{alike:.2f}. Near 1, the map shows the images and not what the classifier learned.",
-         f"A map sums to what it explains but for {100 * real.missed:.2g} % at most (completeness)."],
+         f"A map sums to an image's log odds less {real.start:+.1f}, those of the baseline (the mean of all real and "
+         f"synthetic images), but for {100 * real.missed:.2g} % at most (completeness). Maps of images whose log odds "
+         "are near the baseline's have little to show."],
     )  # fmt: skip
 
 
@@ -86,21 +88,33 @@ def _examples(real: Told, x_NC: np.ndarray, grid: Grid) -> Part:
     titles = [f"{'synthetic' if kind_M[m] else 'real'}, {odds_M[m]:+.1f}" for m in chosen]
     cells = [
         *pictures.images(x_NC[real.pick_M[chosen]], grid),
-        *(pictures.signed(real.map_MS[m], largest, grid) for m in chosen),
+        *(pictures.signed(_rooted(real.map_MS[m], largest), 1.0, grid) for m in chosen),
     ]
     return Part(
         "surest_maps",
         "Where it is surest",
         pictures.page(cells, [*titles, *["its map"] * len(chosen)], grid, len(chosen)),
         "The synthetic images that it takes most surely for synthetic and the real ones that it takes most surely for "
-        "real, with the held-out log odds; below, what speaks for synthetic (orange) and for real (blue).",
+        "real, with the held-out log odds; below, what speaks for synthetic (orange) and for real (blue). "
+        f"{_colours(largest)}",
         {"shown": [{"synthetic": bool(kind_M[m]), "log_odds": float(odds_M[m])} for m in chosen]},
     )
 
 
 def _full_colour(map_S: np.ndarray) -> float:
-    """The value from which a map has its full colour: single voxels would leave the rest dark."""
+    """The value from which a map has its full colour."""
     return float(np.quantile(np.abs(map_S), 0.995))
+
+
+def _rooted(map_S: np.ndarray, largest: float) -> np.ndarray:
+    """A map in shares of ``largest``, its amounts by their square root: single voxels would leave all else dark."""
+    share_S = map_S / largest if largest > 0 else map_S
+    rooted_S: np.ndarray = np.sign(share_S) * np.sqrt(np.abs(share_S))
+    return rooted_S
+
+
+def _colours(largest: float) -> str:
+    return f"One scale for both signs: full colour at ±{largest:.2g} log odds a voxel, half of it at a quarter."
 
 
 def far(test: Images, made: Images, grid: Grid, encoder: Encoder) -> Part:

@@ -58,8 +58,8 @@ def traversals(maker: Maker) -> Part:
         "Latent traversals",
         pictures.page(drawn, titles, maker.grid, len(STEPS) + 1),
         f"One code of class {maker.classes[int(y_N[0])]}, moved from -2 to +2 standard deviations of codes along each "
-        f"direction. Last column: mean absolute change from one end to the other over {len(z_NL)} codes, black for "
-        f"none, light for {pictures.shown(largest, maker.grid)}.",
+        f"direction. Last column: mean absolute change from one end to the other over {len(z_NL)} codes, from none "
+        f"(black) to {pictures.shown(largest, maker.grid)} (light).",
         {"directions": numbers, "codes": len(z_NL), "jacobians": JACOBIANS, "latent": z_NL.shape[1]},
         [f"The directions of the {z_NL.shape[1]} latent dimensions that change images most, to first order and on "
          f"average over {JACOBIANS} codes (leading eigenvectors of the mean of JᵀJ), beside one drawn at random. They "

@@ -26,14 +26,12 @@ RATES = ("auc", "balanced_accuracy", "dice", "precision", "recall", "coverage", 
 
 
 def combined(entries: Sequence[Entry]) -> dict[str, Any]:
-    """{"value": mean, "low", "high", "repetitions": R, "values"}; repetitions that are equal to the bit are one (the
-    shared result of cells that need not compute it twice)."""
-    one_each = list({(e["value"], e["low"], e["high"]): e for e in entries}.values())
-    values = [entry["value"] for entry in one_each]
+    """{"value": mean, "low", "high", "repetitions": R, "values"}; one entry of each repetition."""
+    values = [entry["value"] for entry in entries]
     mean, spread = float(np.mean(values)), 0.0
     if len(values) > 1:
         spread = float(stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / math.sqrt(len(values)))
-    below, above = (float(np.mean([abs(e[end] - e["value"]) for e in one_each])) for end in ("low", "high"))
+    below, above = (float(np.mean([abs(e[end] - e["value"]) for e in entries])) for end in ("low", "high"))
     return {"value": mean, "low": mean - math.hypot(below, spread), "high": mean + math.hypot(above, spread),
             "repetitions": len(values), "values": values}  # fmt: skip
 
@@ -82,7 +80,8 @@ def rivals(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     for cohort, epsilon in dict.fromkeys((row["cohort"], row["epsilon"]) for row in _finished(rows)):
         mine = [row for row in _finished(rows) if (row["cohort"], row["epsilon"]) == (cohort, epsilon)]
         for on, rival in RIVALS.items():
-            if numbers := {name.rpartition("/")[0]: _of(mine, name) for name in names_of(mine) if _ends(name, on)}:
+            if numbers := {name.rpartition("/")[0]: _of(_once(mine, name, "repetition"), name)
+                           for name in names_of(mine) if _ends(name, on)}:  # fmt: skip
                 found.append({"cohort": cohort, "rival": rival, "epsilon": epsilon, "numbers": numbers})
     return sorted(found, key=lambda r: (r["cohort"], r["rival"], _number(r["epsilon"])))
 
@@ -92,7 +91,7 @@ def ceilings(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     found = {}
     for cohort in dict.fromkeys(row["cohort"] for row in _finished(rows)):
         mine = [row for row in _finished(rows) if row["cohort"] == cohort]
-        found[cohort] = {name.rpartition("/")[0]: _of(mine, name) for name in names_of(mine)
+        found[cohort] = {name.rpartition("/")[0]: _of(_once(mine, name, "cohort"), name) for name in names_of(mine)
                          if _ends(name, REAL) or _ends(name, "floor")}  # fmt: skip
     return found
 
@@ -103,6 +102,13 @@ def _finished(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _ends(name: str, on: str) -> bool:
     return name.rpartition("/")[2] == on
+
+
+def _once(rows: Iterable[dict[str, Any]], name: str, within: str) -> list[dict[str, Any]]:
+    """Rows with other numbers of that name than the ones before that agree in ``within``: what cells share is computed
+    once and kept, equal to the bit. (Two trainings that come to the same number, a recall of 0 say, are two.)"""
+    having = [row for row in rows if name in row["numbers"]]
+    return list({(row[within], *sorted(row["numbers"][name].items())): row for row in reversed(having)}.values())[::-1]
 
 
 def _of(rows: Sequence[dict[str, Any]], name: str) -> dict[str, Any]:

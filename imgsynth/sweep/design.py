@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
@@ -63,7 +64,8 @@ def design(config: Config, overrides: list[str], folder: SweepFolder) -> Design:
                     shared = replace(checked.evaluate, shared=str(folder.shared(one)))
                     cells[one] = replace(checked, output=str(folder.cell(one)), evaluate=shared)
     public = {name: _public(name, cells, curve) for name in cohorts}
-    faults += [*_of_cells(found, curve), *_pattern_faults(curve, fits), *_unbounded_faults(curve, public, cells)]
+    faults += [*_of_cells(found, curve), *_pattern_faults(curve, fits), *_unbounded_faults(curve, public, cells),
+               *_seeded_faults(curve, public, cells)]  # fmt: skip
     if faults:
         raise InputError(*faults)
     return Design(cells, public, list(curve.leave_out))
@@ -82,6 +84,13 @@ def curve_faults(curve: CurveConfig) -> Iterator[Fault]:
     ):
         yield Fault("curve.public", repr(curve.public), f"for each public cohort, {DECLARATION}",
                     'curve.public={NAME: "radiographs of Example 2019, published under CC BY"}')  # fmt: skip
+    for name in curve.cohorts:
+        if not re.fullmatch(r"\w[\w.-]*", name):
+            yield Fault("curve.cohorts", repr(name), "names of letters, digits, _, . and -, for files",
+                        "another name")  # fmt: skip
+    if len({f"{epsilon:g}" for epsilon in curve.epsilons}) < len(curve.epsilons):
+        yield Fault("curve.epsilons", str(list(curve.epsilons)), "numbers that differ in their first six digits, which "
+                    "are in the names of runs", "fewer of them")  # fmt: skip
     known = list(curve.cohorts)
     for where, names in (("leave_out", curve.leave_out), ("unbounded", curve.unbounded), ("public", curve.public)):
         for name in names if known else ():
@@ -140,6 +149,15 @@ def _unbounded_faults(curve: CurveConfig, public: dict[str, str | None], cells: 
                         "for these patients for ever, every budget is passed, and nothing of it may leave",
                         f"curve.epsilons without inf; if the images are public, curve.public.{name}=\"whose and why\"; "
                         f"if it is to be all the same, curve.unbounded=[{name}]")  # fmt: skip
+
+
+def _seeded_faults(curve: CurveConfig, public: dict[str, str | None], cells: dict[Cell, Config]) -> Iterator[Fault]:
+    seeded = [cell.cohort for cell, config in cells.items() if config.privacy.seed is not None]
+    for name in dict.fromkeys(seeded):
+        if public[name] is None and name not in curve.unbounded:
+            yield Fault("privacy.seed", f"a seed, and {name} is private as far as anybody said",
+                        "no seed of the noise on private patients: it protects from nobody who knows it, and their ε "
+                        "in the ledger is ∞ for ever", "leave privacy.seed out")  # fmt: skip
 
 
 def _of_cells(found: list[tuple[Cell, Fault]], curve: CurveConfig) -> list[Fault]:

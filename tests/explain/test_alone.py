@@ -5,11 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from scipy.stats import t, ttest_1samp
 from test_directions import maker_of
 from test_models import MODELS, awake, seeded
 from torch import Tensor
 
 from imgsynth.evaluate.metric import NotDone
+from imgsynth.explain import pictures
 from imgsynth.explain.alone import explained
 from imgsynth.explain.contrasts import contrasts, critical, difference
 from imgsynth.explain.failures import SHOWN, failures, fragments, smallest
@@ -73,6 +75,30 @@ def test_voxels_of_equal_means_exceed_their_error_as_often_as_said() -> None:
     assert 0.02 < hits / tries < 0.08
     mean_S, error_S = difference(random.normal(size=(10, 50)))
     assert (np.abs(mean_S) > critical(10, 1) / 4 * error_S).any()  # a bound that takes no account of many looks
+
+
+def test_a_contrast_shows_darker_too_and_only_the_sure_half_is_masked(monkeypatch: pytest.MonkeyPatch) -> None:
+    def image(z_BL: Tensor, y_B: Tensor) -> Tensor:
+        x_BS = 0.05 * z_BL[:, :1, None].expand(-1, *SHAPE) * (1 - 2 * y_B)[:, None, None]
+        x_BS = torch.cat([x_BS[:, :8], -0.3 * y_B[:, None, None] + 0 * x_BS[:, 8:]], dim=1)
+        return x_BS[:, None]
+
+    drawn: list[np.ndarray] = []
+    real = pictures.signed
+    monkeypatch.setattr(pictures, "signed", lambda m, *rest: drawn.append(m) or real(m, *rest))
+    part = contrasts(maker_of(Planted(image), codes=9))
+    mean_S, sure_S = drawn
+    assert mean_S[8:] == pytest.approx(-0.3, abs=1e-6) and sure_S[8:] == pytest.approx(-0.3, abs=1e-6)
+    assert np.abs(mean_S[:8]).min() > 0 and not sure_S[:8].any()
+    assert part.numbers["contrasts"][0]["share_above_error"] == 0.5
+
+
+def test_an_error_of_a_mean_is_the_textbooks() -> None:
+    x_NS = np.random.default_rng(0).normal(1, 2, (5, 3))
+    found = ttest_1samp(x_NS, 0)
+    mean_S, error_S = difference(x_NS)
+    assert mean_S / error_S == pytest.approx(found.statistic)
+    assert critical(5, 3) == pytest.approx(t.ppf(1 - 0.05 / 3 / 2, 4))
 
 
 def test_each_of_three_classes_is_held_against_the_others() -> None:
@@ -197,6 +223,13 @@ def test_planted_failures_lead_their_rows() -> None:
     assert first["fragments"]["value"] == pytest.approx(4 / 28) and first["missing"]["value"] == 0
     assert first["blank"]["value"] == pytest.approx(0, abs=1e-6)
     assert all(len(part.numbers["shown"]) == SHOWN for part in parts.values())
+
+
+def test_where_no_sample_stands_out_it_is_said_so() -> None:
+    x_NC = np.random.default_rng(0).uniform(-0.9, 0.9, (9, 1, *SHAPE)).astype(np.float32)
+    drawn = Drawn(x_NC, np.arange(9) % 2, None)
+    captions = {part.name: part.caption for part in failures(maker_of(Planted(noisy)), drawn, x_NC.reshape(9, -1))}
+    assert "None stands out" in captions["saturated"] and "None stands out" not in captions["blank"]
 
 
 def test_pieces_are_joined_by_faces() -> None:

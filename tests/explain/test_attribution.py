@@ -96,6 +96,13 @@ def test_a_planted_square_is_where_the_map_has_its_mass(planted: tuple[Told, Tol
     assert likeness(found, control) < 0.8 and likeness(found, found) == pytest.approx(1)
 
 
+def test_maps_sum_to_log_odds_less_those_of_the_baseline(planted: tuple[Told, Told]) -> None:
+    """Two networks have two baselines; what is said is their mean."""
+    for found in planted:
+        start_M = np.sort(found.odds_N[found.pick_M] - found.map_MS.reshape(len(found.map_MS), -1).sum(1))
+        assert found.start == pytest.approx((start_M[0] + start_M[-1]) / 2, abs=0.3)
+
+
 def test_half_of_the_explained_are_the_surest_of_their_kind(planted: tuple[Told, Told]) -> None:
     found = planted[0]
     assert (

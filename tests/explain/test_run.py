@@ -24,7 +24,7 @@ from imgsynth.schema import (
     TrainerConfig,
 )
 from imgsynth.training.loop import train
-from imgsynth.training.run import model_factory
+from imgsynth.training.run import load_run, model_factory
 from imgsynth.types import InputError
 
 SENTINEL = "ZQXJSENTINEL"
@@ -78,6 +78,12 @@ def test_both_parts_are_written_and_say_what_they_are(explained: Path) -> None:
     for place, found in (("explain", alone), ("local/explain", local)):
         assert set(content(explained / place)) == {"explain.json", *(part["picture"] for part in found["parts"])}
         assert found["not_done"] == []
+
+
+def test_the_patients_beside_whom_it_is_shown_are_test_patients(explained: Path) -> None:
+    far = next(p for p in read_json(explained / "local" / "explain" / "explain.json")["parts"] if p["name"] == "far")
+    test = load_run(explained).manifest.patients("test")
+    assert 0 < len(test) < 40 and f"nearest of {len(test)} test patients" in far["caption"]
 
 
 def test_nothing_of_a_patient_reaches_what_is_made_from_the_generator_alone(

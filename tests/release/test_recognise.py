@@ -21,12 +21,12 @@ from imgsynth.files import read_json
 from imgsynth.measure.source import fresh_samples, watermark_of, with_watermark
 from imgsynth.release.facts import facts_of
 from imgsynth.release.folder import list_files
-from imgsynth.release.recognise import recognise
+from imgsynth.release.recognise import Recognised, Seen, Together, recognise
 from imgsynth.release.sample import sample_release
 from imgsynth.release.verify import examine
 from imgsynth.release.verify_watermark import watermark_faults
 from imgsynth.release.watermark import marked
-from imgsynth.release.watermark_search import p_as_made, residual
+from imgsynth.release.watermark_search import Found, p_as_made, residual
 from imgsynth.schema import DataConfig, PreprocessConfig
 from imgsynth.training.run import load_run
 from imgsynth.types import CheckFailed, InputError
@@ -170,6 +170,61 @@ def test_the_watermark_outlives_conversion(release: Path, plain: Path, tmp_path:
     assert found.recognised and found.p < 1e-6
     other = recognise(converted(volumes(plain)[:2], kind, tmp_path / "plain"))
     assert not other.recognised and other.p > 1e-3
+
+
+def planted(alone: list[float | None], together: list[float]) -> Recognised:
+    images = [
+        Seen(f"{n}.png", "image", (), None if p is None else Found(p, "as made", ())) for n, p in enumerate(alone)
+    ]
+    groups = [Together("image", (64, 64), 9, False, Found(p, "as made", ())) for p in together]
+    return Recognised("pictures", images, groups)
+
+
+def test_every_search_of_a_folder_is_counted() -> None:
+    """Of a hundred images one has p = 10⁻⁴ by chance, at one percent: the folder is not recognised by that."""
+    many = planted([1e-4] + [0.5] * 99 + [None], [0.3])
+    assert many.p == pytest.approx(2 * 100 * 1e-4) and not many.recognised and many.images[0].recognised
+    assert planted([0.5] * 9, [1e-4, 1.0]).p == pytest.approx(2 * 2 * 1e-4)
+    assert planted([1e-9], []).recognised and not planted([2e-3], []).recognised
+    several = planted([0.5, 0.5], [])
+    several.images[0] = dataclasses.replace(several.images[0], marks=("sidecar",))
+    assert several.recognised and not several.images[1].recognised  # one mark in a folder is enough
+    assert planted([None], []).p == 1 and planted([0.9], [0.9]).p == 1
+
+
+def test_what_is_said_not_to_be_synthetic_is_no_mark(release: Path, tmp_path: Path) -> None:
+    """The same attributes with another value, and those of a real derived image."""
+    header = pydicom.dcmread(next(release.rglob("*.dcm")))
+    header.SyntheticData = "NO"
+    header.DerivationDescription = "Lossy compression"
+    header.ContributingEquipmentSequence[0].PurposeOfReferenceCodeSequence[0].CodeValue = "109103"
+    header.save_as(tmp_path / "real.dcm")
+    picture = np.random.default_rng(0).integers(0, 255, (8, 8)).astype(np.uint8)
+    Image.fromarray(picture).save(tmp_path / "a.png")
+    (tmp_path / "a.json").write_text('{"SyntheticData": false}')
+    found = recognise(tmp_path)
+    assert {one.kind for one in found.images} == {"DICOM", "image"} and not any(one.marks for one in found.images)
+
+
+def test_the_attribute_of_a_store_is_a_mark_where_it_is_true(tmp_path: Path) -> None:
+    zarr = pytest.importorskip("zarr", minversion="3", reason="zarr 3 needs Python 3.11")
+    store = zarr.open_group(str(tmp_path / "store.zarr"), mode="w")
+    store.create_array("images", data=np.zeros((8, 8), np.uint8))
+    for said, marks in ((False, ()), (True, ("Zarr attribute",))):
+        store.attrs["imgsynth"] = {"synthetic": said}
+        assert [one.marks for one in recognise(tmp_path / "store.zarr").images] == [marks]
+
+
+def test_planes_in_one_folder_are_not_mixed_with_those_of_another_and_masks_are_not_searched(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        for k in range(3):
+            Image.fromarray(random.integers(0, 255, (32, 32)).astype(np.uint8)).save(tmp_path / name / f"{k}.png")
+    nib.save(nib.Nifti1Image(random.random((32, 32, 32), np.float32), np.eye(4)), tmp_path / "x_dseg.nii.gz")
+    found = recognise(tmp_path)
+    assert [(group.n, group.planes) for group in found.groups] == [(3, False), (3, False)]
+    assert [one.watermark for one in found.images if "dseg" in one.name] == [None]
 
 
 def test_a_sidecar_beside_a_picture_is_a_mark(tmp_path: Path) -> None:

@@ -12,11 +12,13 @@ import pytest
 from PIL import Image
 from scipy import ndimage, stats
 
+from imgsynth.release import watermark_search
 from imgsynth.release.watermark import CREST, PERIOD, drawn, marked, noise_level, pattern_of
 from imgsynth.release.watermark_search import (
     NOTHING,
     SHARE,
     _even,
+    _ladder,
     _p,
     chernoff,
     p_as_made,
@@ -86,6 +88,13 @@ def test_a_quiet_place_is_not_judged_by_a_noisy_one_and_what_is_constant_has_no_
     assert not noise_level(x)[11:19, 11:19].any()
 
 
+def test_values_at_the_ends_of_the_range_are_no_measure_of_noise() -> None:
+    """Air that is clipped at the lower end, on two thirds of an image, beside tissue with less noise."""
+    x = np.random.default_rng(0).normal(0, 0.01, (96, 96)).astype(np.float32)
+    x[:, :64] = np.maximum(np.random.default_rng(1).normal(-1, 0.05, (96, 64)), -1)
+    assert np.median(noise_level(x)[:, :56]) == pytest.approx(0.01, rel=0.15)  # not that of clipped air, 0.03
+
+
 def test_what_is_added_is_as_strong_as_asked_in_range_and_not_in_air() -> None:
     x = image((128, 128), 0.03)
     x[:40] = -1.0
@@ -142,6 +151,33 @@ def test_the_search_counts_the_places_that_it_looks_at() -> None:
     best = [search(residual(image((32, 32), seed=n)), f"{OTHER} {n}", thorough=False) for n in range(50)]
     uncorrected = np.array([one.p / places for one in best])
     assert (uncorrected <= 0.05).mean() > 0.5
+
+
+@pytest.mark.parametrize("shape", [(40, 28), (28, 24, 20)], ids=["2d", "3d"])
+def test_every_place_of_every_search_is_counted(shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    """One place gives 10⁻¹⁵ by force; what is left of it after the correction, against a count by hand."""
+    monkeypatch.setattr(watermark_search, "_p", lambda *_, **__: 1e-15)
+    dims, shifts = len(shape), (2 * PERIOD[len(shape)]) ** len(shape)
+    white, pattern = whitened(residual(image(shape))), pattern_of(dims)
+    ladder = [len(_ladder(n)) for n in shape]
+    if dims == 2:
+        pairs = ladder[0] * ladder[1]
+    else:  # one axis alone, the other two alike
+        pairs = sum(ladder[a] * max(ladder[b] for b in range(3) if b != a) for a in range(3))
+    places = {"_as_made": 1, "_cropped": shifts, "_resampled": pairs * 5**dims,
+              "_cropped_and_resampled": max(ladder) * shifts}  # fmt: skip
+    for name, count in places.items():
+        found = getattr(watermark_search, name)(white, pattern)
+        assert found.p == pytest.approx(1e-15 * count / SHARE[found.how]), name
+    assert sum(SHARE.values()) == 1
+
+
+def test_a_negative_costs_a_factor_of_two_and_is_none_where_nothing_inverts() -> None:
+    pattern = pattern_of(2)
+    y_K = pattern.sign_K * pattern.weight_K * np.random.default_rng(0).normal(1, 3, pattern.sign_K.shape)
+    assert (y_K * pattern.sign_K).sum() > 0
+    assert _p(y_K, pattern) == pytest.approx(2 * _p(y_K, pattern, either=False)) == pytest.approx(_p(-y_K, pattern))
+    assert _p(-y_K, pattern, either=False) == 1.0 > _p(y_K, pattern, either=False)
 
 
 def eight_bits(x: np.ndarray) -> np.ndarray:

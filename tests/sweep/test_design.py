@@ -80,6 +80,7 @@ def test_what_the_sweep_says_itself_is_not_said_beside_it(tmp_path: Path, overri
     [("curve.epsilons=[1,1]", "different"), ("curve.epsilons=[0]", "above 0"), ("curve.epsilons=[]", "above 0"),
      ("curve.repetitions=0", "1 or more"),
      ("curve.cohorts={a:3}", "lists of overrides"), ("curve.overrides={a:[b]}", "lists of overrides"),
+     ("curve.epsilons=[1,1.0000001]", "first six digits"), ("curve.cohorts={a/../b:['data=phantom']}", "for files"),
      ("curve.public={a:''}", "whose images"), ("curve.models=[vae,vae]", "different names")],
 )  # fmt: skip
 def test_a_wrong_section_is_told(tmp_path: Path, override: str, word: str) -> None:
@@ -95,6 +96,43 @@ def test_private_patients_are_not_shown_without_privacy_unless_by_name(tmp_path:
     public = designed(tmp_path, *base, "curve.public={run:'radiographs of Example 2019, CC BY'}").public
     assert public == {"run": "radiographs of Example 2019, CC BY"}
     assert designed(tmp_path, *base[:-1], "curve.epsilons=[1,3]").public == {"run": None}
+
+
+def test_a_seed_of_the_noise_is_refused_where_runs_without_privacy_are(tmp_path: Path) -> None:
+    """Its ε is ∞ in the ledger; in the command and in a pattern's overrides."""
+    base = ["data=nifti", f"data.root={tmp_path}", *TINY[2:], "curve.epsilons=[1,3]"]
+    for seeded in ("privacy.seed=0", "curve.overrides={*/*/3:['privacy.seed=5']}"):
+        (said,) = faults(tmp_path, *base, seeded)
+        assert said.startswith("privacy.seed: a seed, and run is private")
+        assert len(designed(tmp_path, *base, seeded, "curve.unbounded=[run]").cells) == 2
+        assert len(designed(tmp_path, *TINY, "curve.epsilons=[1,3]", seeded).cells) == 2  # phantoms
+
+
+def test_no_override_makes_a_cell_anything_but_its_epsilon(tmp_path: Path) -> None:
+    base = ["data=nifti", f"data.root={tmp_path}", *TINY[2:], "curve.epsilons=[1]"]
+    for override in ("privacy=none", "privacy.epsilon=50"):
+        (config,) = designed(tmp_path, *base, f"curve.overrides={{*/*/*:['{override}']}}").cells.values()
+        assert (config.privacy.mode, config.privacy.epsilon) == ("dp", 1.0)
+    for override in ("privacy.mode=none", "privacy.noise_multiplier=0.01"):
+        assert "run/vae/1: privacy" in faults(tmp_path, *base, f"curve.overrides={{*/*/*:['{override}']}}")[0]
+
+
+def test_one_phantom_cell_does_not_make_a_cohort_public(tmp_path: Path) -> None:
+    base = ["data=nifti", f"data.root={tmp_path}", *TINY[2:], "curve.epsilons=[1,inf]"]
+    cohort = ["curve.cohorts={ward:['data=nifti']}", "curve.overrides={ward/*/1:['data=phantom']}"]
+    assert "ward is private" in faults(tmp_path, *base[1:], *cohort)[0]
+    two = "curve.cohorts={ward:['data=nifti'],clinic:['data=nifti']}"
+    (said,) = faults(tmp_path, *base[1:], two, "curve.unbounded=[clinic]")
+    assert "ward is private" in said  # named was the other
+
+
+def test_no_two_cells_share_a_folder(tmp_path: Path) -> None:
+    cohorts = "curve.cohorts={a:['data.phantom.patients=60'],b:['data.phantom.patients=70']}"
+    found = designed(tmp_path, *TINY[1:], cohorts, "curve.models=[vae,gan]", "curve.epsilons=[1,10,inf]",
+                     "curve.repetitions=2").cells  # fmt: skip
+    assert len(found) == len({config.output for config in found.values()}) == 24
+    shared = {(cell.cohort, cell.repetition): config.evaluate.shared for cell, config in found.items()}
+    assert len({config.evaluate.shared for config in found.values()}) == len(shared) == len(set(shared.values())) == 4
 
 
 def test_phantoms_are_public(tmp_path: Path) -> None:

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from planted_cells import entry, indexed, plant
+from planted_cells import FACTS, entry, indexed, plant
 from scipy import stats
 
 from imgsynth.files import read_json, write_json
 from imgsynth.sweep.cells import Cell, SweepFolder, read_index, write_index
-from imgsynth.sweep.combine import combined, largest
+from imgsynth.sweep.combine import ceilings, combined, group, largest, rivals
+from imgsynth.sweep.figure import figure_of
 from imgsynth.sweep.write import curve_of, write_curve
 from imgsynth.types import InputError
 
@@ -60,8 +61,57 @@ def test_an_interval_of_repetitions_holds_what_it_says() -> None:
     assert hold["patients"] / 2000 < 0.9 and hold["repetitions"] / 2000 < 0.94
 
 
-def test_a_result_that_cells_share_counts_once() -> None:
-    assert combined([entry(0.7, 0.01), entry(0.7, 0.01)])["repetitions"] == 1
+def test_a_result_that_cells_share_counts_once_and_trainings_that_agree_count_each() -> None:
+    """Rivals are computed once for all models of a repetition, real data once for all; models each time."""
+
+    def row(model: str, repetition: int, **numbers: float) -> dict:
+        return {"cohort": "ward", "model": model, "epsilon": 1.0, "repetition": repetition, "state": "finished",
+                "numbers": {name.replace("_in_", "/"): entry(v) for name, v in numbers.items()}, "verdict": "",
+                "plan": {"epsilon": 1.0, "delta": 1e-5}, "seconds": {}}  # fmt: skip
+
+    recall = ((0.0, 0.2), (0.0, 0.1), (0.3, 0.1))  # of two models, which are different trainings throughout
+    means = (0.5, 0.5, 0.8)  # of class means: drawn anew in each repetition, twice to the same number
+    shared = [
+        {f"auc_in_cnn_in_{TRIVIAL}": mean, f"auc_in_cnn_in_{REAL}": 0.9, "recall_in_floor": 0.0} for mean in means
+    ]
+    rows = [row(model, r + 1, recall=recall[r][m], **shared[r])
+            for r in range(3) for m, model in enumerate(("vae", "gan"))]  # fmt: skip
+    vae, gan = (g["numbers"]["recall"] for g in group(rows))
+    assert vae["value"] == pytest.approx(0.1) and vae["repetitions"] == 3 and vae["values"] == [0.0, 0.0, 0.3]
+    assert gan["value"] == pytest.approx(0.4 / 3) and gan["repetitions"] == 3
+    (trivial,) = rivals(rows)
+    assert trivial["numbers"]["auc/cnn"]["values"] == [0.5, 0.5, 0.8]
+    real = ceilings(rows)["ward"]
+    assert real["auc/cnn"]["repetitions"] == real["recall"]["repetitions"] == 1
+
+
+def test_cohorts_and_epsilons_are_kept_apart(planted: SweepFolder) -> None:
+    clinic = Cell("clinic", "vae", 1.0, 1)
+    plant(planted, clinic, {"synthetic": 0.6, REAL: 0.7, TRIVIAL: 0.55, DP: 0.65}, 0.2)
+    write_index(planted, [], [clinic], {"clinic": FACTS})
+    curve = curve_of(planted)
+    value = {(r["cohort"], r["rival"], r["epsilon"]): r["numbers"]["auc/small_cnn"]["value"] for r in curve["rivals"]}
+    assert value == {("ward", TRIVIAL, 1.0): pytest.approx(2.12 / 3), ("ward", TRIVIAL, None): 0.85,
+                     ("ward", "DP-SGD classifier", 1.0): pytest.approx(0.9),
+                     ("ward", "DP-SGD classifier", None): 0.94, ("clinic", TRIVIAL, 1.0): 0.55,
+                     ("clinic", "DP-SGD classifier", 1.0): 0.65}  # fmt: skip
+    assert {name: real["auc/small_cnn"]["value"] for name, real in curve["ceilings"].items()} == {
+        "ward": 0.95, "clinic": 0.7}  # fmt: skip
+
+
+def test_a_share_has_no_interval_beyond_0_and_1(tmp_path: Path) -> None:
+    folder = indexed(tmp_path, ONE)
+    plant(folder, ONE, {"synthetic": 0.99, REAL: 0.995}, frechet=0.1)
+    curve = curve_of(folder)
+    assert curve["groups"][0]["numbers"]["auc/small_cnn/synthetic"]["high"] == 1.0
+    assert curve["groups"][0]["numbers"]["frechet_distance"]["low"] == pytest.approx(-0.3)
+
+
+def test_what_is_proven_is_the_largest_of_the_repetitions(planted: SweepFolder) -> None:
+    plan = planted.cell(TWO) / "plan.json"
+    write_json(plan, read_json(plan) | {"epsilon": 1.5})
+    assert max(g["proven"] or 0 for g in curve_of(planted)["groups"]) == 1.5
+    assert "0.4 [0, 0.4]" in (write_curve(planted).parent / "curve.md").read_text()
 
 
 def test_of_lower_bounds_the_largest_is_shown() -> None:
@@ -81,7 +131,7 @@ def test_the_curve_of_planted_cells(planted: SweepFolder) -> None:
     assert vae["seconds"] == {"train": 10.0, "sample": 1.0, "evaluate": 4.0, "audit": 5.0}
     assert not any("real" in name or "trivial" in name or "floor" in name for name in vae["numbers"])
     trivial = {r["epsilon"]: r["numbers"]["auc/small_cnn"] for r in curve["rivals"] if r["rival"] == TRIVIAL}
-    assert trivial[1.0]["value"] == pytest.approx((0.70 + 0.72) / 2) and trivial[None]["value"] == 0.85
+    assert trivial[1.0]["value"] == pytest.approx((0.70 + 0.72 + 0.70) / 3) and trivial[None]["value"] == 0.85
     ceiling = curve["ceilings"]["ward"]
     assert ceiling["auc/small_cnn"]["value"] == 0.95 and ceiling["auc/small_cnn"]["repetitions"] == 1
     assert ceiling["frechet_distance"]["value"] == 0.2
@@ -127,6 +177,34 @@ def test_page_and_pictures(planted: SweepFolder) -> None:
     before = {p.name: p.read_bytes() for p in planted.root.glob("curve*")}
     write_curve(planted)
     assert before == {p.name: p.read_bytes() for p in planted.root.glob("curve*")}  # the same files, the same bytes
+
+
+def test_the_figure_shows_the_numbers_of_the_table(planted: SweepFolder) -> None:
+    """Read back from its axes: each line at its ε with its interval, ∞ at the right, the ceiling, the proven ε."""
+    path = planted.cell(UNBOUNDED) / "evaluation.json"
+    told = read_json(path)
+    told["utility"]["results"][0]["auc"] = {"value": 0.93, "low": 0.83, "high": 0.95}  # an interval that is not even
+    write_json(path, told)
+    plant(planted, BROKEN, {"synthetic": 0.6, REAL: 0.95}, 0.0)
+    figure = figure_of("ward", curve_of(planted))
+    assert figure is not None
+    axes = {axis.get_title(): axis for axis in figure.axes}
+    auc = axes["AUC, small_cnn"]
+    lines = {c.get_label(): c.lines for c in auc.containers}
+    (vae, _, (bars,)), (gan, _, _) = lines["vae"], lines["gan"]
+    x, y = vae.get_data()
+    assert len(x) == 2 and x[0] == pytest.approx(1, rel=0.03) and x[1] == pytest.approx(3, rel=0.03)
+    assert list(y) == pytest.approx([0.8, 0.93]) and list(gan.get_ydata()) == [0.6]
+    assert [float(v) for v in bars.get_segments()[1][:, 1]] == pytest.approx([0.83, 0.95])
+    assert [tick.get_text() for tick in auc.get_xticklabels()] == ["1", "∞"]
+    assert list(lines["trivial generator"][0].get_ydata()) == pytest.approx([2.12 / 3, 0.85])
+    real = next(line for line in auc.lines if line.get_label() == "real data")
+    assert list(real.get_ydata()) == [0.95, 0.95]
+    bound = axes["ε: proven, and audited ≥"]
+    proven = next(line for line in bound.lines if line.get_label() == "proven ε")
+    assert [list(map(float, values)) for values in proven.get_data()] == [[1.0], [0.99]]
+    assert {c.get_label(): list(c.lines[0].get_ydata()) for c in bound.containers}["vae"] == [0.4, 3.0]
+    assert axes["Fréchet distance"].get_yscale() == "log"
 
 
 def test_nothing_finished_is_a_table_without_a_picture(tmp_path: Path) -> None:

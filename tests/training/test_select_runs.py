@@ -14,6 +14,7 @@ from imgsynth.privacy.accounting import epsilon
 from imgsynth.privacy.events import compose
 from imgsynth.privacy.ledger import Ledger
 from imgsynth.release.card import fresh_card
+from imgsynth.schema import PreprocessConfig, SplitsConfig
 from imgsynth.training import once, select_runs
 from imgsynth.training.run import load_run
 from imgsynth.types import InputError
@@ -25,11 +26,14 @@ HALF = ["selection.rule=noisy_max", "selection.epsilon=0.5", "selection.samples=
 def runs(configure, train_run):
     """Two runs on one named cohort, with other learning rates."""
 
-    def make(second=None, **data):
+    def make(second=None, unlike=None, **data):
         made = []
         for number, rate in enumerate((1e-3, 3e-2)):
             named = {"cohort": "them", **data, **((second or {}) if number else {})}
-            cfg = configure("vae", privacy={"seed": None}, data=named, trainer={"learning_rate": rate, "steps": 4})
+            other = (unlike or {}) if number else {}
+            privacy = {"seed": None, **other.get("privacy", {})}
+            cfg = configure("vae", data=named, trainer={"learning_rate": rate, "steps": 4},
+                            **{**other, "privacy": privacy})  # fmt: skip
             made.append(train_run(cfg, f"run{number}"))
         return made
 
@@ -117,6 +121,52 @@ def test_what_cannot_be_chosen_among_is_said_before_anything_is_spent(runs, tmp_
     assert faults(made, ["selection.rule=best", "trainer.steps=3"]) == {"selection.rule", "trainer.steps", "output"}
     assert "output" in faults(made, [*HALF, f"output={made[0]}"])
     assert not (tmp_path / "c").exists()
+
+
+@pytest.mark.parametrize(
+    ("unlike", "word"),
+    [({"preprocess": PreprocessConfig(shape=[8, 8], fit="resize", intensity="window", low=0, high=200)}, "preprocess"),
+     ({"data": {"cohort": "them", "splits": SplitsConfig(seed=5)}}, "training patients"),
+     ({"privacy": {"ledger": "elsewhere"}}, "ledger")],
+    ids=["another preprocess", "other patients", "another ledger"],
+)  # fmt: skip
+def test_runs_that_no_vote_can_compare_or_no_account_holds_are_refused(unlike, word, runs, tmp_path):
+    if "preprocess" in unlike:
+        unlike = {"preprocess": dataclasses.asdict(unlike["preprocess"])}
+    if "privacy" in unlike:
+        unlike = {"privacy": {"ledger": str(tmp_path / "elsewhere")}}
+    second = unlike.pop("data", None)
+    made = runs(second=second, unlike=unlike)
+    with pytest.raises(InputError) as caught:
+        pipeline.select(made, [*HALF, f"output={tmp_path / 'c'}"])
+    (fault,) = caught.value.faults
+    assert word in f"{fault.where} {fault.got}" and not (tmp_path / "c").exists()
+    assert len(Ledger(load_run(made[0]).config.privacy.ledger).entries("them")) == (1 if word == "ledger" else 2)
+
+
+def test_a_run_that_is_not_finished_or_not_on_record_is_refused(runs, tmp_path):
+    made = runs()
+    own, output = (made[1] / "run_id.txt").read_text(), f"output={tmp_path / 'c'}"
+    (made[1] / "run_id.txt").write_text("0" * 32 + "\n")
+    with pytest.raises(InputError, match="that the ledger does not have"):
+        pipeline.select(made, [*HALF, output])
+    (made[1] / "run_id.txt").write_text(own)
+    config = (made[1] / "config.json").read_text()
+    (made[1] / "config.json").write_text(config.replace('"steps": 4', '"steps": 5'))
+    with pytest.raises(InputError, match="a finished run"):
+        pipeline.select(made, [*HALF, output])
+    (made[1] / "config.json").write_text(config)
+    record = json.loads(pipeline.select(made, [*HALF, output]).read_text())
+    with pytest.raises(InputError, match="has chosen"):  # the folder has chosen among others
+        pipeline.select(made[::-1], [*HALF, output])
+    assert json.loads((tmp_path / "c" / "selection.json").read_text()) == record
+
+
+def test_the_ledger_states_the_choices_epsilon_at_the_smallest_delta_and_its_budget(runs, tmp_path):
+    made = runs(unlike={"privacy": {"delta": 5e-3}})
+    record = json.loads(pipeline.select(made, [*HALF, f"output={tmp_path / 'c'}"]).read_text())
+    entry = Ledger(load_run(made[0]).config.privacy.ledger).entries("them")[-1]
+    assert (entry.epsilon, entry.delta, record["cohort_total"]["delta"]) == (0.5, 5e-3, 5e-3)
 
 
 def test_runs_without_a_cohorts_name_are_refused(configure, train_run, tmp_path):
