@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import csv
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from forked import script_forked
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
@@ -78,9 +77,9 @@ def test_scores_are_those_of_scikit_learn_and_faulty_forms_are_told(tmp_path: Pa
     assert found["sensitivity"]["value"] == pytest.approx((certain[y == 1] >= 4).mean())
     assert found["specificity"]["value"] == pytest.approx((certain[y == 0] < 4).mean())
     assert found["quality"] == {"real": 4.0, "synthetic": 3.0}
-    shown = subprocess.run([sys.executable, "scripts/score_readers.py", str(form), str(key_of(folder))],
-                           capture_output=True, text=True, check=True)  # fmt: skip
-    assert '"auc"' in shown.stdout
+    script = Path(__file__).parents[2] / "scripts" / "score_readers.py"
+    shown = script_forked(script, str(form), str(key_of(folder)))
+    assert shown.returncode == 0 and '"auc"' in shown.stdout, shown.stderr
     fill(folder, {**marks, "001.png": ("6", "3"), "002.png": ("", "3")})
     with pytest.raises(InputError) as caught:
         score(form, key_of(folder))

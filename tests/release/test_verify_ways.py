@@ -16,6 +16,7 @@ import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
+from forked import imgsynth_forked
 
 from imgsynth.files import read_json, write_json
 from imgsynth.release.documents import write_documents
@@ -345,7 +346,10 @@ def test_verify_runs_where_there_is_nothing_but_the_release(packaged: dict[str, 
     assert "forbidden" in done.stdout and "passed" in report.read_text()
     (release / "LICENSE.txt").write_text("Public domain.\n")
     policy.write_text("max_epsilon: 1\n")
-    done = subprocess.run([*command, "--policy", str(policy)], cwd=home, env=env, capture_output=True, text=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HOME", str(home))
+        patch.delenv("IMGSYNTH_LEDGER")
+        done = imgsynth_forked("verify", str(release), "--report", str(report), "--policy", str(policy), cwd=home)
     assert done.returncode == 1 and "LICENSE.txt" in done.stderr and "policy: max_epsilon" in done.stderr
     assert "FAILED" in report.read_text() and "LICENSE.txt" in report.read_text()
     assert not (home / ".imgsynth").exists()

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
+from forked import script_forked
 
 from imgsynth.config import compose, config_folder, from_overrides
 from imgsynth.privacy.ledger import Ledger
@@ -20,14 +19,15 @@ ROOT = Path(__file__).parents[2]
 
 
 def sweep(cohort: Path, tmp_path: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, str(ROOT / "scripts" / "train.py"), "data=npz", f"data.root={cohort}", "data.modality=DX",
-         "data.classes=['0','1']", "preprocess=radiograph", "preprocess.shape=[8,8]", "privacy.delta=1e-2",
-         "privacy.batch_patients=8", "trainer.steps=4", "model=vae", "trainer.device=cpu", "trainer.threads=1",
-         f"privacy.ledger={tmp_path / 'ledger'}", *overrides],
-        capture_output=True, text=True, timeout=300, check=False, cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-    )  # fmt: skip
+    """The launcher is forked; its jobs are processes of their own, as they always are."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(ROOT))
+        return script_forked(
+            ROOT / "scripts" / "train.py", "data=npz", f"data.root={cohort}", "data.modality=DX",
+            "data.classes=['0','1']", "preprocess=radiograph", "preprocess.shape=[8,8]", "privacy.delta=1e-2",
+            "privacy.batch_patients=8", "trainer.steps=4", "model=vae", "trainer.device=cpu", "trainer.threads=1",
+            f"privacy.ledger={tmp_path / 'ledger'}", *overrides, cwd=tmp_path,
+        )  # fmt: skip
 
 
 @pytest.mark.slow
