@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from brief import brief_trainings
 from sklearn.datasets import load_digits
 
 from imgsynth import __version__
@@ -84,7 +85,8 @@ def test_samples_have_the_class_mix_of_the_training_patients_and_are_repeatable(
 
 
 def test_evaluation_is_written_whole_and_says_that_it_is_local(run: Run, config: Config) -> None:
-    found = evaluate_run(run.root, config)
+    with brief_trainings():
+        found = evaluate_run(run.root, config)
     assert json.loads((run.root / "evaluation.json").read_text()) == found
     assert found["scope"].startswith("local")
     assert found["n_real_patients"] == {"train": 32, "test": len(run.manifest.patients("test"))}
