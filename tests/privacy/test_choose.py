@@ -234,8 +234,8 @@ def test_what_cannot_be_chosen_by_is_said_before_work(settings, privacy, where):
 @pytest.mark.parametrize(
     "selection",
     [Selection("noisy_max", (5,), 0.0), Selection("fixed", (5,), 0.1), Selection("public", (5, 6)),
-     Selection("noisy_max", (6, 5), 0.1), Selection("best", (5,), 0.1)],
-    ids=["free", "paid for nothing", "on no images", "descending", "unknown"],
+     Selection("noisy_max", (6, 5), 0.1), Selection("best", (5,), 0.1), Selection("noisy_max", (5, 6), math.inf)],
+    ids=["free", "paid for nothing", "on no images", "descending", "unknown", "without a bound"],
 )  # fmt: skip
 def test_a_plan_with_an_impossible_choice_is_refused(selection):
     with pytest.raises(InputError, match=r"selection\."):
