@@ -19,8 +19,8 @@ from imgsynth.types import CheckFailed, InputError
 TINY = ["data.phantom.patients=60", "data.phantom.size=8", "data.phantom.traps=false", "data.cohort=little",
         "preprocess.shape=[8,8,8]", "preprocess.spacing=[48,48,48]", "privacy.delta=1e-3", "privacy.batch_patients=8",
         "trainer.steps=4", "trainer.checkpoint_every=2", "sample.n=1", "sample.formats=[nifti]", "encoder=random_conv",
-        "evaluate={n:40,bootstrap:20,parts:[metrics,utility],classifiers:[small_cnn,logistic_regression]}",
-        "evaluate={classifier_seeds:1,rivals:false,shares:[]}", "audit=quick",
+        "evaluate={n:40,bootstrap:20,parts:[metrics,utility],classifiers:[small_cnn,logistic_regression],"
+        "classifier_seeds:1,rivals:false,shares:[]}", "audit=quick",
         "audit={n:20,samples:20,bootstrap:100,extraction_samples:0,ocr_pictures:0}",
         "curve.epsilons=[2,8]"]  # fmt: skip
 
