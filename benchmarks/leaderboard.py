@@ -59,17 +59,15 @@ def entry(numbers: dict[str, Any], name: str) -> str:
 
 
 def samples(folder: SweepFolder, cohort: str, model: str, epsilon: float, n: int) -> tuple[list[Any], list[str]]:
-    """Panels of ``n`` images of the first repetition, over all classes, and their titles; seeded."""
+    """Panels of ``n`` images of the first repetition, of the classes in turn, and their titles; seeded."""
     root = folder.cell(Cell(cohort, model, epsilon, 1))
     if not (root / "evaluation.json").is_file():
         return [], []
     run = load_run(root)
-    names = run.manifest.classes
-    labels = np.arange(n) % len(names)
+    labels = np.arange(n) % len(run.manifest.classes)
     images = generate(run, labels, torch.Generator().manual_seed(0))
-    what = f"{model}, ε = {said(epsilon)}"
-    return [cell(image_C, run.grid) for image_C in images], [f"{what}, {names[k]}" if len(names) > 1 else what
-                                                             for k in labels]  # fmt: skip
+    title = f"{model} {epsilon:g}"  # the font of pictures has neither ε nor ∞
+    return [cell(image_C, run.grid) for image_C in images], [title] * n
 
 
 def picture(folder: SweepFolder, cohort: str, models: list[str]) -> Image.Image:
