@@ -26,7 +26,8 @@ from imgsynth.training.run import load_run
 from imgsynth.training.sheets import PLANES, arrange, cell, save_png
 
 COLUMNS = {
-    "auc/small_cnn": "AUC, small CNN", "balanced_accuracy/small_cnn": "balanced accuracy",
+    "auc/small_cnn": "AUC, small CNN", "over_trivial/small_cnn": "above trivial",
+    "balanced_accuracy/small_cnn": "balanced accuracy",
     "auc/logistic_regression": "AUC, logistic regression", "dice/anterior": "Dice, anterior",
     "dice/posterior": "Dice, posterior", "frechet_distance": "Fréchet", "ms_ssim": "MS-SSIM", "coverage": "coverage",
     "mia_auc": "MIA AUC", "epsilon_lower_bound": "audited ε ≥",

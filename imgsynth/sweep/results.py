@@ -19,7 +19,8 @@ def row_of(folder: SweepFolder, cell: Cell) -> dict[str, Any]:
     """{"cohort", "model", "epsilon" (None: ∞), "repetition", "state": finished | failed | unfinished, "why", "plan",
     "seconds", "verdict", "numbers": {name: {value, low, high}}, "not_done"}. JSON-able. LOCAL.
 
-    Names of numbers: SCORE/CLASSIFIER/TRAINED ON, dice/STRUCTURE/TRAINED ON (and their mean), METRIC, METRIC/floor,
+    Names of numbers: SCORE/CLASSIFIER/TRAINED ON, over_trivial/CLASSIFIER (AUC less that of noised class means, on the
+    same resamples of patients), dice/STRUCTURE/TRAINED ON (and their mean), METRIC, METRIC/floor,
     epsilon_lower_bound, mia_auc.
     """
     root = folder.cell(cell)
@@ -55,7 +56,9 @@ def primary_of(audit: dict[str, Any]) -> dict[str, Any] | None:
 
 def utility_numbers(evaluation: dict[str, Any]) -> dict[str, Entry]:
     results = evaluation["utility"].get("results", ())
-    return {f"{score}/{one['classifier']}/{one['trained_on']}": entry
+    over = {f"over_trivial/{one['classifier']}": entry for one in results
+            if one["over_trivial"] is not None and (entry := _known(one["over_trivial"]))}  # fmt: skip
+    return over | {f"{score}/{one['classifier']}/{one['trained_on']}": entry
             for one in results for score in SCORES if (entry := _known(one[score]))}  # fmt: skip
 
 

@@ -33,6 +33,7 @@ def table_of(cohort: str, curve: Mapping[str, Any]) -> Table:
     real = curve["ceilings"].get(cohort, {})
     scores = {f"{score}/{c}": f"{text}, {c}" for score, text in (("auc", "AUC"), ("balanced_accuracy", "balanced acc."))
               for c in classifiers_of(groups, rivals, real)}  # fmt: skip
+    scores |= {f"over_trivial/{c}": f"AUC above trivial, {c}" for c in classifiers_of(groups, rivals, real)}
     dice = {f"dice/{name}": f"Dice, {name}" for name in structures_of(groups)}
     columns = {**scores, **dice, **METRICS, "epsilon_lower_bound": "audited ε ≥", "mia_auc": "MIA AUC"}
     lines = [([g["model"], said(g["epsilon"]), _runs(g)], _by_column(g["numbers"], columns), g) for g in groups]

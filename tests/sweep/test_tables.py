@@ -15,6 +15,7 @@ from imgsynth.files import read_json, write_json
 from imgsynth.sweep.cells import Cell, SweepFolder, read_index, write_index
 from imgsynth.sweep.combine import ceilings, combined, group, largest, rivals
 from imgsynth.sweep.figure import figure_of
+from imgsynth.sweep.tables import table_of
 from imgsynth.sweep.write import curve_of, write_curve
 from imgsynth.types import InputError
 
@@ -44,6 +45,18 @@ def test_repetitions_and_patients_are_both_in_the_interval() -> None:
     assert known["value"] == pytest.approx(0.8) and known["high"] == pytest.approx(0.8 + half)
     both = combined([entry(v, 0.03) for v in values])
     assert both["high"] - 0.8 == pytest.approx(math.hypot(half, 0.03)) and both["values"] == values
+
+
+def test_the_difference_from_the_trivial_generator_is_the_paired_one(planted: SweepFolder) -> None:
+    curve = curve_of(planted)
+    found = curve["groups"][0]["numbers"]["over_trivial/small_cnn"]
+    half = stats.t.interval(0.95, 2, 0, np.std([0.10, 0.10, 0.08], ddof=1) / math.sqrt(3))[1]
+    assert found["value"] == pytest.approx(0.28 / 3)
+    assert found["high"] - found["value"] == pytest.approx(math.hypot(half, 0.04))
+    table = table_of("ward", curve)
+    column = table.columns.index("AUC above trivial, small_cnn")
+    assert [row[column] for row in table.rows if row[0] == "real data" or row[0].startswith("DP")] == ["–"] * 3
+    assert table.rows[0][column].startswith("0.0933 [")
 
 
 def test_an_interval_of_repetitions_holds_what_it_says() -> None:
@@ -129,7 +142,8 @@ def test_the_curve_of_planted_cells(planted: SweepFolder) -> None:
     assert auc["value"] == pytest.approx(0.8) and auc["repetitions"] == 3
     assert vae["numbers"]["epsilon_lower_bound"]["value"] == 0.4
     assert vae["seconds"] == {"train": 10.0, "sample": 1.0, "evaluate": 4.0, "audit": 5.0}
-    assert not any("real" in name or "trivial" in name or "floor" in name for name in vae["numbers"])
+        others = [name for name in vae["numbers"] if "real" in name or "trivial" in name or "floor" in name]
+        assert others == ["over_trivial/small_cnn"]
     trivial = {r["epsilon"]: r["numbers"]["auc/small_cnn"] for r in curve["rivals"] if r["rival"] == TRIVIAL}
     assert trivial[1.0]["value"] == pytest.approx((0.70 + 0.72 + 0.70) / 3) and trivial[None]["value"] == 0.85
     ceiling = curve["ceilings"]["ward"]
