@@ -142,8 +142,8 @@ def test_the_curve_of_planted_cells(planted: SweepFolder) -> None:
     assert auc["value"] == pytest.approx(0.8) and auc["repetitions"] == 3
     assert vae["numbers"]["epsilon_lower_bound"]["value"] == 0.4
     assert vae["seconds"] == {"train": 10.0, "sample": 1.0, "evaluate": 4.0, "audit": 5.0}
-        others = [name for name in vae["numbers"] if "real" in name or "trivial" in name or "floor" in name]
-        assert others == ["over_trivial/small_cnn"]
+    others = [name for name in vae["numbers"] if "real" in name or "trivial" in name or "floor" in name]
+    assert others == ["over_trivial/small_cnn"]
     trivial = {r["epsilon"]: r["numbers"]["auc/small_cnn"] for r in curve["rivals"] if r["rival"] == TRIVIAL}
     assert trivial[1.0]["value"] == pytest.approx((0.70 + 0.72 + 0.70) / 3) and trivial[None]["value"] == 0.85
     ceiling = curve["ceilings"]["ward"]
