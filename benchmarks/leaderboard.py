@@ -1,4 +1,4 @@
-"""Write the tables of docs/leaderboard.md from finished sweeps, and a sheet of every model's images at two ε.
+"""Write the leaderboard of docs/results.md from finished sweeps, and a sheet of every model's images at two ε.
 
     imgsynth sweep experiment=leaderboard curve.root=DATA output=runs/leaderboard
     python benchmarks/leaderboard.py runs/leaderboard --pictures docs/images > tables.md
