@@ -267,8 +267,8 @@ class EvaluateConfig:
     readers: int = 0  # images of each kind in a blinded folder for a reader study, local/readers; 0: not made
     shares: list[float] = field(default_factory=lambda: [0.05, 0.1, 0.25, 1.0])  # of real patients, for the curve
     seed: int = 0
-    # folder for what does not depend on the generator (real features, real ceilings, rivals), which runs on one cohort
-    # share; local; null: features in the run's own, the rest not kept
+    # folder for what does not depend on the generator (real features and ceilings, networks trained on patients,
+    # rivals), which runs on one cohort share; local: it must stay; null: features in the run's own, the rest not kept
     shared: str | None = None
 
 

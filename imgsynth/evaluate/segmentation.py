@@ -101,7 +101,8 @@ def trained(x_NC: np.ndarray, label_N: np.ndarray, structures: int, seed: int, f
             _train(network, padded(x_NC, -1.0, 2), padded(label_N, 0.0, 1).long())
             return parameters_to_vector(network.parameters()).detach().numpy()
 
-        what = f"small_unet {seed} imgsynth {__version__} {digest(x_NC, label_N)}" if folder else ""
+        settings = f"{seed} {structures} {STEPS} {CHANNELS} imgsynth {__version__}"
+        what = f"small_unet {settings} {digest(x_NC, label_N)}" if folder else ""
         vector_to_parameters(torch.from_numpy(kept(folder, what, weights)), network.parameters())
     return network
 
