@@ -1,10 +1,12 @@
-"""The rival of every synthetic set: a classifier trained on the patients by DP-SGD, at the same ε, by the same plan.
+"""The rival of every synthetic set: a network trained on the patients by DP-SGD, at the same ε, by the same plan.
 
-Whoever only wants that one classifier needs no images. It is measured on private data and stays local: nothing of it is
+Whoever only wants that one network needs no images. It is measured on private data and stays local: nothing of it is
 released, so that nothing is added to what the run has spent; its noise comes from the operating system all the same.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -51,14 +53,26 @@ def train_privately(patients: PatientDataset, classes: int, plan: PrivacyPlan, s
         if seed is not None:
             torch.manual_seed(seed)
         network = SmallCNN(patients.grid.spatial_dims, classes)
-    losses = Losses(network)
+    learn_privately(Losses(network), patients, plan, _shrunk, LEARNING_RATE, seed)
+    return network.eval()
+
+
+def learn_privately(
+    losses: nn.Module, patients: PatientDataset, plan: PrivacyPlan, seen: Callable[[Tensor], Tensor], rate: float,
+    seed: int | None,
+) -> None:  # fmt: skip
+    """All steps of ``plan`` on ``losses`` (images as ``seen`` [B, …] and classes [B] to losses [B]), in place, by
+    Adam at the learning rate ``rate``."""
     engine, noise, sampler = get_engine(plan.engine, "float32"), NoiseSource(seed), PoissonPatients(plan, seed)
-    adam = torch.optim.Adam(network.parameters(), LEARNING_RATE)
-    for _ in console.track(range(plan.steps), "training a classifier by DP-SGD", total=plan.steps):
+    adam = torch.optim.Adam(losses.parameters(), rate)
+    for _ in console.track(range(plan.steps), "training by DP-SGD", total=plan.steps):
         batch = patients.batch(sampler.draw())
         p, k = batch.y_PK.shape
-        x_PKC = shrunk(batch.x_PKC.flatten(0, 1).numpy())
-        x_PKC = x_PKC.view(p, k, *x_PKC.shape[1:])
+        x_PKC = seen(batch.x_PKC.flatten(0, 1)).unflatten(0, (p, k))
         private_step(plan, engine, losses, PatientBatch(x_PKC, batch.y_PK, batch.w_PK), (), None, noise)
         adam.step()
-    return network.eval()
+
+
+def _shrunk(x_BC: Tensor) -> Tensor:
+    """What the small CNN sees of images, with or without masks."""
+    return shrunk(x_BC[:, :1].numpy())

@@ -21,8 +21,8 @@ from imgsynth.evaluate.manifold import NOTES, manifold_metric
 from imgsynth.evaluate.metric import Comparison, Measurement, NotDone
 from imgsynth.evaluate.plausibility import plausibility
 from imgsynth.evaluate.reader_study import key_of, write_kit
-from imgsynth.evaluate.rivals import rivals_of
-from imgsynth.evaluate.segmentation import segmentation_utility
+from imgsynth.evaluate.rivals import pair_rivals_of, rivals_of
+from imgsynth.evaluate.segmentation import PairRivals, segmentation_utility
 from imgsynth.evaluate.slices import slice_frechet
 from imgsynth.evaluate.spectrum import spectrum_distance
 from imgsynth.evaluate.subgroups import SMALLEST, Attributes, attributes_of, coverage_by_group, scores_by_group
@@ -79,7 +79,7 @@ PARTS = {  # schema.EVALUATION_PARTS, and what each is called for people
 
 def evaluate(
     c: Comparison, class_names: Sequence[str], settings: EvaluateConfig, rivals: Rivals | None = None,
-    attributes: Attributes | None = None, shared: Path | None = None,
+    attributes: Attributes | None = None, shared: Path | None = None, pairs: PairRivals | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """The parts of ``settings``; what cannot be measured, or was not asked for, is listed with its reason. JSON-able.
 
@@ -96,7 +96,7 @@ def evaluate(
 
     def segmented() -> dict[str, Any]:
         return segmentation_utility(c.train, c.test, c.synthetic, c.grid.structures, c.bootstrap, seeds, c.seed,
-                                    both, shared)  # fmt: skip
+                                    both, shared, pairs)  # fmt: skip
 
     parts: dict[str, Callable[[], Any]] = {
         "metrics": lambda: _measured(c, not_done),
@@ -193,11 +193,13 @@ def evaluate_run(run_dir: Path, cfg: Config, extra_transforms: Sequence[Any] = (
         bootstrap=settings.bootstrap,
         seed=settings.seed,
     )
-    rivals = settings.rivals and "utility" in settings.parts
+    asked = set(settings.parts) if settings.rivals else set()
+    of_run = run, comparison, settings, extra_transforms
     result = evaluate(
         comparison, run.manifest.classes, settings,
-        rivals_of(run, comparison, settings, extra_transforms) if rivals else None,
+        rivals_of(*of_run) if "utility" in asked else None,
         attributes_of(run.manifest), None if settings.shared is None else Path(settings.shared) / "scores",
+        pair_rivals_of(*of_run) if "segmentation" in asked else None,
     )  # fmt: skip
     if settings.readers:
         kit = write_kit(run_dir / "local" / "readers", comparison.test, comparison.synthetic, settings.readers)

@@ -2,7 +2,8 @@
 
 Each patient adds one vector u = Σ_k w_k e_{y_k} ⊗ (a x_k/√V, b) over his images, of length at most 1 as x is in
 [-1, 1]^V and a² + b² = 1. Their sum gets one Gaussian noise, at the whole ε of the run: the mean of a class is the
-first part over the second. Samples are that mean and noise of a public size. Nothing is learned.
+first part over the second. Samples are that mean and noise of a public size. Nothing is learned. Pairs of image and
+mask are the same with the mask's channels in x (V counts them); the mask of a class is its smoothed mean one.
 """
 
 from __future__ import annotations
@@ -12,24 +13,29 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.ndimage import gaussian_filter
 
 from imgsynth.privacy.plan import PrivacyPlan, make_plan
 from imgsynth.schema import PrivacyConfig
 
 COUNT_SHARE = 0.3  # b, the part of the length that counts patients
 PIXEL_NOISE = 0.2  # standard deviation around the mean, of intensities in [-1, 1]
+SMOOTHED = 1.0  # voxels: standard deviation of the window over a mean mask, which takes specks of noise off
 
 
 @dataclass(frozen=True, eq=False)
 class ClassMeans:
-    """Noised means [K, 1, *spatial]."""
+    """Noised means [K, C, *spatial] of images, and of the channels of masks behind them where there are any."""
 
     mean_KC: np.ndarray
 
     def sample(self, y_N: np.ndarray, random: np.random.Generator) -> np.ndarray:
-        """Images [N, 1, *spatial] of the classes ``y_N``."""
-        noise = random.standard_normal((len(y_N), *self.mean_KC.shape[1:])).astype(np.float32)
-        return np.clip(self.mean_KC[y_N] + PIXEL_NOISE * noise, -1, 1)
+        """[N, C, *spatial] of the classes ``y_N``: noise around the mean image, beside the class's one mask."""
+        noise = random.standard_normal((len(y_N), 1, *self.mean_KC.shape[2:])).astype(np.float32)
+        images_N1 = np.clip(self.mean_KC[y_N, :1] + PIXEL_NOISE * noise, -1, 1)
+        widths = (0, 0, *[SMOOTHED] * (self.mean_KC.ndim - 2))
+        masks_KM = gaussian_filter(self.mean_KC[:, 1:], widths, mode="nearest")
+        return np.concatenate([images_N1, masks_KM[y_N]], axis=1)
 
 
 def one_release(plan: PrivacyPlan) -> float:
@@ -56,8 +62,8 @@ def class_means(
     patients: Iterable[tuple[np.ndarray, np.ndarray]], shape: tuple[int, ...], classes: int, sigma: float,
     random: np.random.Generator,
 ) -> ClassMeans:  # fmt: skip
-    """Noised means of the images of each patient (``x_KC``, ``y_K``). A class whose count does not stand out from its
-    noise by three standard deviations is grey."""
+    """Noised means of the images of each patient (``x_KC`` [K, C, *spatial], ``y_K``); ``shape`` is [C, *spatial]. A
+    class whose count does not stand out from its noise by three standard deviations is grey."""
     total = sum(
         (patient_vector(x_KC, y_K, classes) for x_KC, y_K in patients), np.zeros((classes, math.prod(shape) + 1))
     )
@@ -66,4 +72,4 @@ def class_means(
     known_K = count_K > max(3 * sigma / COUNT_SHARE, 0.5)
     scale = math.sqrt(math.prod(shape)) / math.sqrt(1 - COUNT_SHARE**2)
     mean_KV = np.where(known_K[:, None], scale * noised[:, :-1] / np.where(known_K, count_K, 1.0)[:, None], 0.0)
-    return ClassMeans(np.clip(mean_KV, -1, 1).reshape(classes, 1, *shape).astype(np.float32))
+    return ClassMeans(np.clip(mean_KV, -1, 1).reshape(classes, *shape).astype(np.float32))

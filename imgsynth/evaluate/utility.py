@@ -162,8 +162,8 @@ class Desk:
 def _row(one: Trained, outcomes: dict[tuple[str, str], Outcome]) -> dict[str, Any]:
     mine = outcomes[one.classifier, one.trained_on]
     real, trivial = (outcomes.get((one.classifier, on)) for on in (REAL, TRIVIAL))
-    short = None if one.trained_on == REAL or real is None else _difference(real["auc"], mine["auc"])
-    over = None if one.trained_on != SYNTHETIC or trivial is None else _difference(mine["auc"], trivial["auc"])
+    short = None if one.trained_on == REAL or real is None else difference(real["auc"], mine["auc"])
+    over = None if one.trained_on != SYNTHETIC or trivial is None else difference(mine["auc"], trivial["auc"])
     return {
         "classifier": one.classifier,
         "encoder": one.encoder,
@@ -193,7 +193,7 @@ def _curve(
         )
         rows.append({"share": share, "n_patients": len(np.unique(train.patients_N[keep_N])),
                      "classifier": desk.classifier.name, "real": value_and_interval(alone),
-                     "real_and_synthetic": value_and_interval(both), "gain": _difference(both, alone)})  # fmt: skip
+                     "real_and_synthetic": value_and_interval(both), "gain": difference(both, alone)})  # fmt: skip
     return rows
 
 
@@ -239,7 +239,7 @@ def _relabelled(images: Images, kept: list[int]) -> Images:
     return Images(images.x_NC, np.searchsorted(kept, images.y_N), images.patients_N)
 
 
-def _difference(a_R: np.ndarray, b_R: np.ndarray) -> dict[str, float]:
+def difference(a_R: np.ndarray, b_R: np.ndarray) -> dict[str, float]:
     """a − b on the same resamples, with the two-sided p-value of the bootstrap (Davison and Hinkley 1997, 4.2)."""
     gap_R = a_R - b_R
     known_R = gap_R[1:][np.isfinite(gap_R[1:])]

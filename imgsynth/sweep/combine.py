@@ -21,7 +21,7 @@ from scipy import stats
 from imgsynth.evaluate.utility import DP_SGD, REAL, TRIVIAL
 from imgsynth.sweep.results import Entry, names_of
 
-RIVALS = {TRIVIAL: "trivial generator", DP_SGD: "DP-SGD classifier"}  # what is at an ε and of no model
+RIVALS = {TRIVIAL: "trivial generator", DP_SGD: "DP-SGD network"}  # what is at an ε and of no model
 RATES = ("auc", "balanced_accuracy", "dice", "precision", "recall", "coverage", "mia_auc")
 
 

@@ -20,7 +20,8 @@ def row_of(folder: SweepFolder, cell: Cell) -> dict[str, Any]:
     "seconds", "verdict", "numbers": {name: {value, low, high}}, "not_done"}. JSON-able. LOCAL.
 
     Names of numbers: SCORE/CLASSIFIER/TRAINED ON, over_trivial/CLASSIFIER (AUC less that of noised class means, on the
-    same resamples of patients), dice/STRUCTURE/TRAINED ON (and their mean), METRIC, METRIC/floor,
+    same resamples of patients), dice/STRUCTURE/TRAINED ON (and their mean), dice_over_trivial/STRUCTURE, METRIC,
+    METRIC/floor,
     epsilon_lower_bound, mia_auc.
     """
     root = folder.cell(cell)
@@ -67,6 +68,8 @@ def dice_numbers(evaluation: dict[str, Any]) -> dict[str, Entry]:
     for one in evaluation["segmentation"].get("results", ()):
         entries = {s["name"]: entry for s in one["structures"] if (entry := _known(s["dice"]))}
         found |= {f"dice/{name}/{one['trained_on']}": entry for name, entry in entries.items()}
+        found |= {f"dice_over_trivial/{s['name']}": entry for s in one["structures"]
+                  if s["over_trivial"] is not None and (entry := _known(s["over_trivial"]))}  # fmt: skip
         if entries:  # the mean of bounds: at least as wide as the interval of the mean
             mean = {key: sum(e[key] for e in entries.values()) / len(entries) for key in ("value", "low", "high")}
             found[f"dice/mean/{one['trained_on']}"] = mean

@@ -35,6 +35,7 @@ def table_of(cohort: str, curve: Mapping[str, Any]) -> Table:
               for c in classifiers_of(groups, rivals, real)}  # fmt: skip
     scores |= {f"over_trivial/{c}": f"AUC above trivial, {c}" for c in classifiers_of(groups, rivals, real)}
     dice = {f"dice/{name}": f"Dice, {name}" for name in structures_of(groups)}
+    dice |= {f"dice_over_trivial/{name}": f"Dice above trivial, {name}" for name in structures_of(groups)}
     columns = {**scores, **dice, **METRICS, "epsilon_lower_bound": "audited ε ≥", "mia_auc": "MIA AUC"}
     lines = [([g["model"], said(g["epsilon"]), _runs(g)], _by_column(g["numbers"], columns), g) for g in groups]
     lines += [([r["rival"], said(r["epsilon"]), ""], r["numbers"], {}) for r in rivals]

@@ -36,7 +36,7 @@ def test_no_patient_adds_more_than_length_one() -> None:
 def test_without_noise_means_are_means_of_patients() -> None:
     random = np.random.default_rng(1)
     patients = [(random.uniform(-1, 1, (k, 1, 3, 4)), random.integers(0, 2, k)) for k in (1, 2, 3, 1, 2, 2)]
-    found = class_means(patients, (3, 4), 2, 0.0, random).mean_KC
+    found = class_means(patients, (1, 3, 4), 2, 0.0, random).mean_KC
     for k in (0, 1):
         weight = sum((y == k).sum() / len(y) for _, y in patients)
         mean = sum(x[y == k].sum(0) / len(y) for x, y in patients) / weight
@@ -52,7 +52,7 @@ def test_the_noise_is_that_of_one_release_at_the_whole_epsilon() -> None:
     # voxels of the released mean: standard deviation σ √V / a / n
     n, voxels = 4000, 64
     x = np.zeros((1, 1, 8, 8))
-    noised = class_means(((x, np.array([0])) for _ in range(n)), (8, 8), 1, 20.0, np.random.default_rng(2)).mean_KC
+    noised = class_means(((x, np.array([0])) for _ in range(n)), (1, 8, 8), 1, 20.0, np.random.default_rng(2)).mean_KC
     expected = 20.0 * np.sqrt(voxels) / np.sqrt(1 - COUNT_SHARE**2) / n
     assert expected * 0.75 < noised.std() < expected * 1.3  # 64 draws: 2σ/3 and 3σ/2 are outside
 
@@ -60,7 +60,7 @@ def test_the_noise_is_that_of_one_release_at_the_whole_epsilon() -> None:
 def test_a_class_that_its_noise_hides_is_grey_and_samples_are_around_the_mean() -> None:
     x = np.full((1, 1, 8, 8), 0.5)
     many = [(x, np.array([0]))] * 400 + [(x, np.array([1]))] * 3
-    means = class_means(many, (8, 8), 2, 2.0, np.random.default_rng(0))
+    means = class_means(many, (1, 8, 8), 2, 2.0, np.random.default_rng(0))
     assert not means.mean_KC[1].any() and means.mean_KC[0].mean() == pytest.approx(0.5, abs=0.05)
     samples = means.sample(np.zeros(200, int), np.random.default_rng(0))
     assert samples.mean() == pytest.approx(means.mean_KC[0].mean(), abs=0.01)

@@ -9,7 +9,7 @@ import pytest
 
 from imgsynth.evaluate import segmentation
 from imgsynth.evaluate.metric import NotDone
-from imgsynth.evaluate.segmentation import dice, segmentation_utility
+from imgsynth.evaluate.segmentation import PairRivals, dice, labels_of, segmentation_utility
 from imgsynth.measure.images import Images, synthetic_images
 from imgsynth.types import Structure
 
@@ -87,3 +87,26 @@ def test_what_cannot_be_measured_is_said() -> None:
                        ((sound, pairs(6, 1), sound), "2 test patients")):  # fmt: skip
         with pytest.raises(NotDone, match=why):
             segmentation_utility(*sides, STRUCTURES, 10, 1, 0)
+
+
+def test_pairs_that_do_not_beat_the_trivial_ones_are_said_not_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(segmentation, "STEPS", 80)
+    train, test = pairs(30, 0), pairs(18, 1)
+    empty = np.zeros((2, 18, 18, 14), np.uint8)
+    said = {}
+    for beside, found in ((3, np.stack([labels_of(test)] * 2)), (0, empty)):
+        rivals = PairRivals(pairs(30, 4, moved=beside), lambda asked, found=found: found)  # type: ignore[misc]
+        one = segmentation_utility(train, test, pairs(30, 2), STRUCTURES, 100, 1, 0, both=False, rivals=rivals)
+        rows = {side["trained_on"]: side for side in one["results"]}
+        assert list(rows) == ["synthetic", "real", "trivial generator", "real (DP-SGD)"]
+        made, trivial, direct = (rows[on]["structures"] for on in ("synthetic", "trivial generator", "real (DP-SGD)"))
+        for a, b, c in zip(made, trivial, direct, strict=True):
+            assert a["over_trivial"]["value"] == pytest.approx(a["dice"]["value"] - b["dice"]["value"])
+            assert b["over_trivial"] is None and c["over_trivial"] is None
+            assert c["dice"]["value"] == (1.0 if beside else 0.0) and len(c["by_seed"]) == 2
+        assert rows["real (DP-SGD)"]["seeds"] == 2 and rows["real (DP-SGD)"]["n_train"] == train.n_patients
+        said[beside] = one["sentences"]
+    for k, name in enumerate("ab"):
+        assert said[3][k].startswith(f"{name}: synthetic pairs beat noised class means")
+        assert said[0][k].startswith(f"{name}: synthetic pairs do not beat noised class means")
+        assert "DP-SGD on the patients at the same ε has Dice 1.000, trained on synthetic pairs 0." in said[3][2 + k]

@@ -47,6 +47,25 @@ def test_repetitions_and_patients_are_both_in_the_interval() -> None:
     assert both["high"] - 0.8 == pytest.approx(math.hypot(half, 0.03)) and both["values"] == values
 
 
+def test_dice_has_its_rivals_and_its_difference_from_noised_means(planted: SweepFolder) -> None:
+    dice = {"synthetic": 0.50, REAL: 0.78, TRIVIAL: 0.41, DP: 0.35}
+    for cell in (ONE, TWO, THREE):
+        path = planted.cell(cell) / "evaluation.json"
+        structures = {on: [{"name": "front", "dice": entry(value, 0.02),
+                            "over_trivial": entry(0.09, 0.03) if on == "synthetic" else None}]
+                      for on, value in dice.items()}  # fmt: skip
+        results = [{"trained_on": on, "structures": rows} for on, rows in structures.items()]
+        write_json(path, read_json(path) | {"segmentation": {"results": results}})
+    table = table_of("ward", curve_of(planted))
+    rows = {row[0] + row[1]: dict(zip(table.columns, row, strict=True)) for row in table.rows}
+    assert rows["vae1"]["Dice, front"] == "0.5 [0.48, 0.52]" == rows["vae1"]["Dice, mean"]
+    assert rows["vae1"]["Dice above trivial, front"] == "0.09 [0.06, 0.12]"
+    assert rows["trivial generator1"]["Dice, front"] == "0.41 [0.39, 0.43]"
+    assert rows["DP-SGD network1"]["Dice, front"] == "0.35 [0.33, 0.37]"
+    assert rows["real data–"]["Dice, front"] == "0.78 [0.76, 0.8]"
+    assert rows["trivial generator1"]["Dice above trivial, front"] == "–"
+
+
 def test_the_difference_from_the_trivial_generator_is_the_paired_one(planted: SweepFolder) -> None:
     curve = curve_of(planted)
     found = curve["groups"][0]["numbers"]["over_trivial/small_cnn"]
@@ -105,9 +124,9 @@ def test_cohorts_and_epsilons_are_kept_apart(planted: SweepFolder) -> None:
     curve = curve_of(planted)
     value = {(r["cohort"], r["rival"], r["epsilon"]): r["numbers"]["auc/small_cnn"]["value"] for r in curve["rivals"]}
     assert value == {("ward", TRIVIAL, 1.0): pytest.approx(2.12 / 3), ("ward", TRIVIAL, None): 0.85,
-                     ("ward", "DP-SGD classifier", 1.0): pytest.approx(0.9),
-                     ("ward", "DP-SGD classifier", None): 0.94, ("clinic", TRIVIAL, 1.0): 0.55,
-                     ("clinic", "DP-SGD classifier", 1.0): 0.65}  # fmt: skip
+                     ("ward", "DP-SGD network", 1.0): pytest.approx(0.9),
+                     ("ward", "DP-SGD network", None): 0.94, ("clinic", TRIVIAL, 1.0): 0.55,
+                     ("clinic", "DP-SGD network", 1.0): 0.65}  # fmt: skip
     assert {name: real["auc/small_cnn"]["value"] for name, real in curve["ceilings"].items()} == {
         "ward": 0.95, "clinic": 0.7}  # fmt: skip
 
@@ -162,7 +181,7 @@ def test_the_table_for_people(planted: SweepFolder) -> None:
     assert "0.93 [0.9, 0.96]" in rows["vae", "∞"]
     assert rows["gan", "1"].split("|")[3].strip() == "0, 1 failed, 1 unfinished"
     assert "0.95 [0.92, 0.98]" in rows["real data", "–"] and "0.2 [0.1, 0.3]" in rows["real data", "–"]
-    assert "0.9 [0.87, 0.93]" in rows["DP-SGD classifier", "1"] and ("trivial generator", "∞") in rows
+    assert "0.9 [0.87, 0.93]" in rows["DP-SGD network", "1"] and ("trivial generator", "∞") in rows
     assert "gan, ε = 1, repetition 1: trainer: got nan" in text
     assert "private" in text and "not covered by any ε" in text
     order = [name for name, _ in rows if name in ("vae", "gan", "real data")]
@@ -186,7 +205,7 @@ def test_page_and_pictures(planted: SweepFolder) -> None:
     assert "trainer: got nan" in page and "http" not in page.split("<body>")[1]
     assert (planted.root / "curve-ward.png").read_bytes().startswith(b"\x89PNG")
     svg = (planted.root / "curve-ward.svg").read_text()
-    for word in ("AUC, small_cnn", "Fréchet distance", "audited", "∞", "proven ε", "real data", "DP-SGD classifier"):
+    for word in ("AUC, small_cnn", "Fréchet distance", "audited", "∞", "proven ε", "real data", "DP-SGD network"):
         assert word in svg
     before = {p.name: p.read_bytes() for p in planted.root.glob("curve*")}
     write_curve(planted)
