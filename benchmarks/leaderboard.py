@@ -30,8 +30,8 @@ COLUMNS = {
     "balanced_accuracy/small_cnn": "balanced accuracy",
     "auc/logistic_regression": "AUC, logistic regression", "dice/anterior": "Dice, anterior",
     "dice_over_trivial/anterior": "above trivial", "dice/posterior": "Dice, posterior",
-    "dice_over_trivial/posterior": "above trivial", "frechet_distance": "Fréchet", "ms_ssim": "MS-SSIM", "coverage": "coverage",
-    "mia_auc": "MIA AUC", "epsilon_lower_bound": "audited ε ≥",
+    "dice_over_trivial/posterior": "above trivial", "frechet_distance": "Fréchet", "ms_ssim": "MS-SSIM",
+    "coverage": "coverage", "mia_auc": "MIA AUC", "epsilon_lower_bound": "audited ε ≥",
 }  # fmt: skip
 SHOWN = (8.0, math.inf)  # ε of the pictures
 EACH = 4  # samples of a model in a sheet, over both ε
