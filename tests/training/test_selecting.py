@@ -108,6 +108,15 @@ def test_each_patient_has_one_vote_and_the_mechanism_gets_all_of_them(chosen, tr
     assert len(votes) == 3 and epsilon == run.plan.selection.epsilon == 0.5
 
 
+def test_a_candidate_is_judged_by_as_many_samples_as_were_asked_for(chosen, train_run, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        selecting, "Candidates", lambda *arguments: asked.append(arguments[2]) or Candidates(*arguments)
+    )
+    train_run(chosen(samples=11))
+    assert asked == [11]
+
+
 def test_the_choice_is_on_record_and_the_card_says_so(chosen, train_run):
     run = load_run(train_run(chosen(privacy={"seed": None})))
     (entry,) = Ledger(run.config.privacy.ledger).entries(run.manifest.fingerprint)

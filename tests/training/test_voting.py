@@ -92,3 +92,19 @@ def test_a_patient_who_comes_adds_one_vote_and_moves_no_other():
     before = who.votes(image for image in all_of_them if image[0] != "p7")
     after = who.votes(all_of_them)
     assert sorted(a - b for a, b in zip(after, before, strict=True)) == [0, 0, 1]
+
+
+def test_of_candidates_that_are_as_near_the_last_has_the_vote():
+    same = [lambda y_B, random: torch.zeros(len(y_B), 1, 8, 8)] * 3
+    who = Candidates(same, CLASSES, SAMPLES, "random_conv", 2, torch.Generator())
+    assert who.votes(patients(4)) == [0, 0, 4]
+
+
+def test_masks_beside_an_image_are_not_looked_at():
+    def with_mask(shift):
+        return lambda y, random: torch.cat([sampler(shift)(y, random), torch.full((len(y), 1, 8, 8), shift)], dim=1)
+
+    random = torch.Generator().manual_seed(0)
+    who = Candidates([with_mask(s) for s in (0.0, 0.4)], CLASSES, SAMPLES, "random_conv", 2, random)
+    masked = [(p, torch.cat([x, torch.ones(1, 8, 8)]), y) for p, x, y in patients(12)]
+    assert who.votes(masked) == candidates(0.0, 0.4).votes(patients(12))
