@@ -108,3 +108,9 @@ def test_masks_beside_an_image_are_not_looked_at():
     who = Candidates([with_mask(s) for s in (0.0, 0.4)], CLASSES, SAMPLES, "random_conv", 2, random)
     masked = [(p, torch.cat([x, torch.ones(1, 8, 8)]), y) for p, x, y in patients(12)]
     assert who.votes(masked) == candidates(0.0, 0.4).votes(patients(12))
+
+
+def test_every_class_has_a_sample_however_few_were_asked_for():
+    who = Candidates([sampler(s) for s in (0.8, -0.8)], CLASSES, 1, "random_conv", 2, torch.Generator().manual_seed(0))
+    dark_of_class_1 = torch.full((1, 1, 8, 8), -0.8), torch.tensor([1])
+    assert who.vote(*dark_of_class_1) == 0
