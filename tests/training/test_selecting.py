@@ -167,6 +167,19 @@ def test_what_is_not_public_is_refused_before_anything_is_spent(change, where, c
     assert Ledger(cfg.privacy.ledger).cohorts() == []
 
 
+def test_images_that_the_ledger_knows_from_private_runs_are_not_public(chosen, configure, cohort, tmp_path, train_run):
+    beside = others(cohort)
+    private = configure("vae", privacy={"seed": None})
+    private = dataclasses.replace(private, data=beside["data"])
+    loop.train(private, tmp_path / "private", model_factory(private.model))
+    cfg = chosen("public", **beside)
+    assert cfg.privacy.ledger == private.privacy.ledger
+    before = [len(Ledger(cfg.privacy.ledger).entries(name)) for name in Ledger(cfg.privacy.ledger).cohorts()]
+    with pytest.raises(InputError, match="the ledger knows from private runs"):
+        train_run(cfg)
+    assert [len(Ledger(cfg.privacy.ledger).entries(name)) for name in Ledger(cfg.privacy.ledger).cohorts()] == before
+
+
 def test_public_images_that_were_exchanged_since_are_refused(chosen, cohort, tmp_path, monkeypatch):
     cfg = chosen("public", **others(cohort))
     with monkeypatch.context() as broken:
