@@ -146,3 +146,12 @@ def test_the_sample_that_is_furthest_from_patients_leads_its_row() -> None:
     twice = Images(np.repeat(real.x_NC, 2, 0), np.repeat(real.y_N, 2), np.repeat(real.patients_N, 2))
     again = far(twice, made, GRID, RandomConv(2, 0))  # a patient's own second image is no other patient
     assert again.numbers["median_between_patients"] == pytest.approx(part.numbers["median_between_patients"], rel=1e-3)
+
+
+def test_the_log_odds_are_the_difference_of_both_logits() -> None:
+    class Two(nn.Module):
+        def forward(self, x_BC: torch.Tensor) -> torch.Tensor:
+            return torch.stack([x_BC.mean((1, 2, 3)), 3 * x_BC.amax((1, 2, 3))], dim=1)
+
+    x_BC = torch.rand(5, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(LogOdds(Two())(x_BC), 3 * x_BC.amax((1, 2, 3)) - x_BC.mean((1, 2, 3)))
