@@ -78,7 +78,7 @@ def public_run(work: Path, dims: int, size: int) -> Path:
 
 
 def settings(method: str, args: argparse.Namespace, n: int, epsilon: float) -> list[str]:
-    lines = [f"{key}={value}" for key, value in settings_for(method, n, epsilon, args.delta).items()]
+    lines = [f"{key}={value}" for key, value in settings_for(method, n, epsilon, args.delta, args.dims).items()]
     if method in NEEDS_PUBLIC:
         lines += [f"init.run={public_run(args.work, args.dims, args.size)}", f"init.public='{PUBLIC}'"]
     return [*lines, *STEPS.get(method, [])]

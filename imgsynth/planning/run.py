@@ -77,7 +77,8 @@ def plan_of(asked: Asked, rows: Sequence[Row]) -> Plan:
 
 def _candidate(one: Ranked, asked: Asked, epsilon: float, delta: float) -> Candidate:
     method = one.row.method
-    own: dict[str, Any] = {"privacy.delta": delta} | settings_for(method, asked.n, epsilon, delta)
+    dims = len(asked.config.preprocess.shape)
+    own: dict[str, Any] = {"privacy.delta": delta} | settings_for(method, asked.n, epsilon, delta, dims)
     if asked.images > 1:
         own["data.images_per_patient"] = min(K_MOST, asked.images)
     given = door.keys_of(asked.overrides)

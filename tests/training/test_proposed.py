@@ -18,7 +18,17 @@ from imgsynth.training import estimate as measuring
 from imgsynth.training.estimate import Estimate
 from imgsynth.training.propose import USABLE
 from imgsynth.training.proposed import PLACE, write_proposal
-from imgsynth.training.suit import STEPS, WHOLE, Suited, batch_for, quiet_steps, sensible_delta, settings_for, suited
+from imgsynth.training.suit import (
+    STEPS,
+    UNMEASURED,
+    WHOLE,
+    Suited,
+    batch_for,
+    quiet_steps,
+    sensible_delta,
+    settings_for,
+    suited,
+)
 from imgsynth.types import InputError
 
 GRID = ["preprocess.shape=[16,16,16]", "preprocess.spacing=[24.0,24.0,24.0]", "preprocess.fit=crop_pad",
@@ -37,17 +47,19 @@ def test_delta_is_at_most_one_over_n_log_n(n: int, declared: float, delta: float
     assert sensible_delta(n, declared) <= 1 / (n * math.log(n))
 
 
-def test_steps_are_the_most_whose_noise_stays_small() -> None:
+def test_steps_are_the_most_whose_noise_stays_small(monkeypatch: pytest.MonkeyPatch) -> None:
     """By the plan's accountant, and the next number of steps is too many."""
-    fit, delta = settings_for("vae", 1400, 8.0, 1e-5), 1e-5
+    fit, delta = settings_for("vae", 1400, 8.0, 1e-5, 3), 1e-5
     batch, steps = fit["privacy.batch_patients"], fit["trainer.steps"]
     assert steps in STEPS[:-1]
     more = STEPS[STEPS.index(steps) + 1]
     sigma = USABLE * batch
     assert epsilon(training_event(batch / 1400, sigma, steps), delta) <= 8.0
     assert epsilon(training_event(batch / 1400, sigma, more), delta) > 8.0
-    assert quiet_steps(100, 1.0, delta) == [] and settings_for("vae", 100, 1.0, delta)["trainer.steps"] == STEPS[0]
+    assert quiet_steps(100, 1.0, delta) == [] and settings_for("vae", 100, 1.0, delta, 2)["trainer.steps"] == STEPS[0]
     asked = (3, 32.0, 1, PrivacyConfig(epsilon=1.0))
+    assert "few" not in suited(100, *asked, rows=[]).why  # what asks everybody once has no steps to spare
+    monkeypatch.setitem(UNMEASURED, 3, "vae")
     assert "few for it" in suited(100, *asked, rows=[]).why and "few" not in suited(200_000, *asked, rows=[]).why
 
 
@@ -55,7 +67,7 @@ def test_the_method_follows_dimensions_and_privacy() -> None:
     """Where nothing was measured; with a table: test_choosing.py."""
     assert suited(500, 2, 64, 9, PrivacyConfig(), rows=[]).model == "mepf"
     assert suited(500, 2, 64, 9, PrivacyConfig(), rows=[]).settings["data.images_per_patient"] == 4
-    assert suited(500, 3, 32, 1, PrivacyConfig(), rows=[]).model == "vae"
+    assert suited(500, 3, 32, 1, PrivacyConfig(), rows=[]).model == "merf"
     assert suited(500, 2, 64, 1, PrivacyConfig(mode="none")).model == "vae"
 
 
@@ -63,7 +75,8 @@ def test_methods_that_ask_everybody_are_those_of_the_configuration() -> None:
     """What configs/needs sets for them is not set again."""
     needs = {path.stem: yaml.safe_load(path.read_text()) for path in (door.config_folder() / "needs").glob("*.yaml")}
     assert set(WHOLE) == {name for name, own in needs.items() if own.get("privacy", {}).get("sampling_rate") == 1.0}
-    assert all(settings_for(name, 300, 8.0, 1e-5) == {} for name in WHOLE)
+    assert all(settings_for(name, 300, 8.0, 1e-5, 2) == {} for name in WHOLE)
+    assert settings_for("merf", 300, 8.0, 1e-5, 3) == {"model.images": 64}
 
 
 @pytest.mark.parametrize("dims", [2, 3])
@@ -81,10 +94,11 @@ def test_the_file_is_what_a_run_takes(dims: int, mode: str, tmp_path: Path) -> N
     assert found.data.phantom.patients == 50 and len(found.preprocess.shape) == dims
     for key, value in fit.settings.items():
         section, name = key.split(".")
-        assert getattr(getattr(found, section), name) == value
-    target = {"mepf": "MEPF", "vae": "VAE"}[fit.model]
+        own = getattr(found, section)
+        assert (own[name] if section == "model" else getattr(own, name)) == value
+    target = {"mepf": "MEPF", "vae": "VAE", "merf": "MERF"}[fit.model]
     assert found.model["_target_"] == f"imgsynth.models.{target}"
-    assert found.trainer.optimizer == ("summary" if fit.model == "mepf" else "adam")  # with what the model needs
+    assert found.trainer.optimizer == ("summary" if fit.model in WHOLE else "adam")  # with what the model needs
     # and further overrides win, as over every experiment
     assert door.from_overrides("run", [f"experiment={path}", "privacy.delta=1e-7"]).privacy.delta == 1e-7
 
@@ -135,5 +149,5 @@ def test_an_inspection_writes_a_plan_that_trains(tmp_path: Path, monkeypatch: py
     assert "rounded" in text and yaml.safe_load(text)["data"]["phantom"]["patients"] == 30
     run = tmp_path / "run"
     pipeline.train(door.from_overrides("train", [f"experiment={tmp_path / 'seen' / PLACE}", f"output={run}",
-                                                 "trainer.steps=1", "model.latent=4"]))  # fmt: skip
+                                                 "trainer.steps_after=1", "model.images=4"]))  # fmt: skip
     assert (run / "checkpoints" / "last.pt").is_file()
