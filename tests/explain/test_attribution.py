@@ -155,3 +155,23 @@ def test_the_log_odds_are_the_difference_of_both_logits() -> None:
 
     x_BC = torch.rand(5, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(LogOdds(Two())(x_BC), 3 * x_BC.amax((1, 2, 3)) - x_BC.mean((1, 2, 3)))
+
+
+def test_likeness_is_over_what_varies_and_the_error_is_the_largest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where images are the baseline every map is 0, alike whatever was learned: such places do not count."""
+    random = np.random.default_rng(0)
+    varied = np.zeros((16, 16), bool)
+    varied[:4] = True
+    maps = [np.where(varied, random.uniform(1, 2, (2, 16, 16)), 0.0) for _ in range(2)]
+    a, b = (Told(np.zeros(2), np.arange(2), 0.5, np.arange(2), m, 0.0, varied, 0.0) for m in maps)
+    assert abs(likeness(a, b)) < 0.5
+    real_integrated, errors = integrated, iter([0.1, -0.7, 0.3, 0.2])
+
+    def off(score: nn.Module, x_NC: np.ndarray, base_C: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        found, missed = real_integrated(score, x_NC, base_C)
+        return found, np.array([next(errors) for _ in missed])
+
+    monkeypatch.setattr("imgsynth.explain.attribution.integrated", off)
+    found = told(digits(0, 40, "r"), digits(40, 40, "s", square=0.8), 2, seed=0)
+    total = np.abs(found.map_MS.reshape(4, -1).sum(1)).mean()
+    assert found.missed == pytest.approx(0.7 / total)

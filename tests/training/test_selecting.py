@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -115,6 +116,28 @@ def test_a_candidate_is_judged_by_as_many_samples_as_were_asked_for(chosen, trai
     )
     train_run(chosen(samples=11))
     assert asked == [11]
+
+
+def test_each_candidate_is_sampled_by_the_averages_of_its_own_step(chosen, train_run, monkeypatch):
+    seen, drawn = kept(monkeypatch), []
+
+    def spy(samplers, *rest):
+        def noted():
+            for sample in samplers:
+                drawn.append({k: v.clone() for k, v in sample.__self__.generator.state_dict().items()})
+                yield sample
+
+        return Candidates(noted(), *rest)
+
+    monkeypatch.setattr(selecting, "Candidates", spy)
+    train_run(chosen())
+    assert len(drawn) == 3 and all(same(ours, seen[step]) for ours, step in zip(drawn, (3, 6, 9), strict=True))
+
+
+def test_patients_are_asked_once(chosen, train_run):
+    plan = load_run(train_run(chosen())).plan
+    asked = [selecting.asks_patients(SimpleNamespace(selected=found), plan) for found in (None, {"step": 6})]
+    assert asked == [True, False]
 
 
 def test_the_choice_is_on_record_and_the_card_says_so(chosen, train_run):
