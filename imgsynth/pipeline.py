@@ -109,7 +109,8 @@ def _propose(config: Config, manifest: Manifest, inspection: dict[str, Any]) -> 
     unit = "case" if manifest.unit == "patient" and manifest.ids == "case" else manifest.unit
     shape = next(json.loads(line.partition("=")[2]) for line in inspection["suggested"]
                  if line.startswith("preprocess.shape="))  # fmt: skip
-    fit = suited(n, dims, along_axis(shape), images, config.privacy, unit)
+    fit = suited(n, dims, along_axis(shape), images, config.privacy, unit,
+                 pairs=bool(config.data.masks))  # fmt: skip
     epsilon = None if config.privacy.mode == "none" else config.privacy.epsilon or 8.0
     root = folder(config)
     local = str(root / PLACE)

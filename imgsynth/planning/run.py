@@ -71,7 +71,9 @@ def plan_of(asked: Asked, rows: Sequence[Row]) -> Plan:
     first = ranking.best(public, able) if ranking else None
     best = next((one for one in candidates if first is not None and one.method == first.row.method), None)
     privacy = replace(config.privacy, delta=delta)
-    fit = suited(asked.n, len(shape), along_axis(shape), asked.images, privacy, asked.unit, rows)
+    fit = suited(
+        asked.n, len(shape), along_axis(shape), asked.images, privacy, asked.unit, rows, bool(config.data.masks)
+    )
     return Plan(asked, epsilon, delta, public, ranking, candidates, best, f"model={fit.model}. {fit.why}")
 
 

@@ -22,6 +22,7 @@ WHOLE = ("merf", "mepf", "evolution", "latent_noise", "pategan")  # ask every pa
 # By dimensions, after docs/results.md#leaderboard: at ε = 8 the first on radiographs, the only one above noised means
 # of images and masks on hippocampi.
 UNMEASURED = {2: "mepf", 3: "merf"}
+IMAGES_ALONE = ("mepf",)  # make no masks; for pairs on images MERF, where nothing was measured
 VOLUMES: dict[str, dict[str, Any]] = {"merf": {"model.images": 64}}  # a step of 200, its default, takes long
 
 
@@ -36,30 +37,36 @@ class Suited:
 
 def suited(
     n: int, dims: int, grid: float, images_per_patient: int, privacy: PrivacyConfig, unit: str = "patient",
-    rows: Sequence[Row] | None = None,
+    rows: Sequence[Row] | None = None, pairs: bool = False,
 ) -> Suited:  # fmt: skip
     """What to begin with for ``n`` training units with ``images_per_patient`` images each (the median), on a grid of
-    ``dims`` axes of ``grid`` voxels, at the ε of ``privacy``, without public weights. No image is looked at.
+    ``dims`` axes of ``grid`` voxels, at the ε of ``privacy``, without public weights. No image is looked at. ``pairs``:
+    images have masks.
 
     The method is the best of ``rows`` (default: the shipped table) as ``imgsynth plan`` ranks them; where none was
     worth its ε that of a fixed rule, if it was not measured there, else the first; ``why`` says so.
     """
     delta = sensible_delta(n, privacy.delta)
     epsilon = None if privacy.mode == "none" else privacy.epsilon or 8.0
-    model, why = _method(n, dims, grid, epsilon, unit, read_table() if rows is None else rows)
+    rows = read_table() if rows is None else rows
+    able = [row for row in rows if not (pairs and row.method in IMAGES_ALONE)]
+    fixed = UNMEASURED[3] if pairs else UNMEASURED[dims]
+    model, why = _method(n, dims, grid, epsilon, unit, able, fixed)
     if epsilon is not None and model not in WHOLE and not quiet_steps(n, epsilon, delta):
         why += f" {n:,} {unit}s are few for it: public weights to begin with (init.run) help more than any setting."
     own = {"data.images_per_patient": min(K_MOST, max(1, images_per_patient)), "privacy.delta": delta}
     return Suited(model, own | settings_for(model, n, epsilon, delta, dims), why)
 
 
-def _method(n: int, dims: int, grid: float, epsilon: float | None, unit: str, rows: Sequence[Row]) -> tuple[str, str]:
+def _method(
+    n: int, dims: int, grid: float, epsilon: float | None, unit: str, rows: Sequence[Row], fixed: str
+) -> tuple[str, str]:  # fmt: skip
     if epsilon is None:
         return "vae", "Without privacy there is nothing to save: a VAE trains fast and does not fail."
-    ranking = rank(rows, n, epsilon, dims, grid, UNMEASURED.values())
+    ranking = rank(rows, n, epsilon, dims, grid, [fixed])
     first = None if ranking is None else ranking.best(public=False) or _first(ranking)
     if ranking is None or first is None:
-        return UNMEASURED[dims], f"By a fixed rule: no method was measured in {dims}D beside noised class means."
+        return fixed, f"By a fixed rule: no method was measured in {dims}D beside noised class means."
     row = first.row
     said = (f"Measured on phantoms (n = {row.n:,}, ε = {row.epsilon:g}, {dims}D of {row.grid} voxels), {row.method}: "
             f"{first.score.value:.0%} of the way from noised class means to real images "
@@ -67,7 +74,6 @@ def _method(n: int, dims: int, grid: float, epsilon: float | None, unit: str, ro
     if first.worth:
         return first.row.method, f"{said}, the most of those that need no public images."
     none = f"{said}: nothing measured there was worth its ε. imgsynth plan says what to do instead."
-    fixed = UNMEASURED[dims]
     if fixed in ranking.missing:
         return fixed, f"{none} By a fixed rule {fixed}, which was not measured there."
     return first.row.method, none

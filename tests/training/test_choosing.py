@@ -14,7 +14,7 @@ from imgsynth import config as door
 from imgsynth.schema import PrivacyConfig
 from imgsynth.training.choosing import along_axis, place_for, rank, score
 from imgsynth.training.method_table import COLUMNS, NEEDS_PUBLIC, TABLE, read_table, write_table
-from imgsynth.training.suit import UNMEASURED, suited
+from imgsynth.training.suit import IMAGES_ALONE, UNMEASURED, suited
 from imgsynth.types import InputError
 
 
@@ -124,6 +124,8 @@ def test_the_proposal_of_inspect_is_the_best_of_the_same_table() -> None:
     unknown = suited(*asked, rows=[poor("vae")])
     assert unknown.model == "merf" and "By a fixed rule merf, which was not measured there" in unknown.why
     assert unknown.settings["model.images"] == 64  # volumes: fewer a step
+    pairs = suited(200, 2, 32.0, 1, PrivacyConfig(), rows=[planted("mepf", dims=2, auc=0.99)], pairs=True)
+    assert pairs.model == "merf" and "fixed rule" in pairs.why  # MEPF makes no masks
     for dims in (2, 3):
         fixed = suited(200, dims, 32.0, 1, PrivacyConfig(epsilon=8.0), rows=[])
         assert fixed.model == UNMEASURED[dims] and "fixed rule" in fixed.why
@@ -170,3 +172,14 @@ def test_what_is_wrong_with_a_table_is_said_all_at_once(tmp_path: Path) -> None:
 
 def test_the_table_is_in_the_package() -> None:
     assert TABLE.parent == Path(door.__file__).parent / "training"
+
+
+def test_what_makes_images_alone_is_what_the_door_refuses_beside_masks() -> None:
+    refused = set()
+    for path in (door.config_folder() / "model").glob("*.yaml"):
+        try:
+            door.from_overrides("train", [f"model={path.stem}", "data=nifti", "data.root=.", "data.masks=[a]",
+                                          "privacy.delta=1e-5", "output=nowhere"])  # fmt: skip
+        except InputError as error:
+            refused |= {path.stem for fault in error.faults if fault.where == "data.masks"}
+    assert refused == set(IMAGES_ALONE)
