@@ -263,7 +263,7 @@ class EvaluateConfig:
     # of the utility test; the first is also the one of the curve of shares
     classifiers: list[str] = field(default_factory=lambda: list(EVALUATION_CLASSIFIERS))
     classifier_seeds: int = 3
-    rivals: bool = True  # a classifier trained by DP-SGD and noised class means, both at the run's ε, beside the rest
+    rivals: bool = True  # networks trained by DP-SGD and noised class means, at the run's ε, beside the rest
     readers: int = 0  # images of each kind in a blinded folder for a reader study, local/readers; 0: not made
     shares: list[float] = field(default_factory=lambda: [0.05, 0.1, 0.25, 1.0])  # of real patients, for the curve
     seed: int = 0

@@ -6,7 +6,10 @@ released, so that nothing is added to what the run has spent; its noise comes fr
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -41,17 +44,17 @@ def classifier_plan(plan: PrivacyPlan, n: int, seed: int | None = None) -> Priva
     """DP-SGD for STEPS steps at the ε, δ, n, unit and K of ``plan``, on a quarter of the ``n`` patients a step, at most
     256. ``seed`` is for tests."""
     batch = max(1, min(256, n // 4))
-    privacy = PrivacyConfig(mode=plan.mode, epsilon=plan.epsilon if plan.mode == "dp" else None, delta=plan.delta,
-                            clipping_norm=CLIPPING_NORM, batch_patients=batch, n=plan.n, seed=seed)  # fmt: skip
+    noised = plan.mode == "dp" and math.isfinite(plan.epsilon)
+    privacy = PrivacyConfig(mode="dp" if noised else "none", epsilon=plan.epsilon if noised else None, n=plan.n,
+                            delta=plan.delta, clipping_norm=CLIPPING_NORM, batch_patients=batch, seed=seed,
+                            engine=plan.engine, physical_batch=plan.physical_batch)  # fmt: skip
     return make_plan(privacy, n=n, steps=STEPS, images_per_patient=plan.images_per_patient, unit=plan.unit)
 
 
 def train_privately(patients: PatientDataset, classes: int, plan: PrivacyPlan, seed: int | None = None) -> SmallCNN:
     """The small CNN after all steps of ``plan`` (``classifier_plan``) on ``patients``. ``seed`` is that
     of the plan."""
-    with torch.random.fork_rng(devices=[]):
-        if seed is not None:
-            torch.manual_seed(seed)
+    with own_seed(seed):
         network = SmallCNN(patients.grid.spatial_dims, classes)
     learn_privately(Losses(network), patients, plan, _shrunk, LEARNING_RATE, seed)
     return network.eval()
@@ -63,7 +66,8 @@ def learn_privately(
 ) -> None:  # fmt: skip
     """All steps of ``plan`` on ``losses`` (images as ``seen`` [B, …] and classes [B] to losses [B]), in place, by
     Adam at the learning rate ``rate``."""
-    engine, noise, sampler = get_engine(plan.engine, "float32"), NoiseSource(seed), PoissonPatients(plan, seed)
+    engine, noise = get_engine(plan.engine, "float32"), NoiseSource(seed)
+    sampler = PoissonPatients(plan, seed, population=len(patients))  # plan.n may be declared
     adam = torch.optim.Adam(losses.parameters(), rate)
     for _ in console.track(range(plan.steps), "training by DP-SGD", total=plan.steps):
         batch = patients.batch(sampler.draw())
@@ -71,6 +75,14 @@ def learn_privately(
         x_PKC = seen(batch.x_PKC.flatten(0, 1)).unflatten(0, (p, k))
         private_step(plan, engine, losses, PatientBatch(x_PKC, batch.y_PK, batch.w_PK), (), None, noise)
         adam.step()
+
+
+@contextmanager
+def own_seed(seed: int | None) -> Iterator[None]:
+    """torch's random numbers from ``seed``, or from one of the system's entropy; as they were, behind it."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(secrets.randbits(63) if seed is None else seed)
+        yield
 
 
 def _shrunk(x_BC: Tensor) -> Tensor:

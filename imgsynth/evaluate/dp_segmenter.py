@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from imgsynth.cohort.dataset import PatientDataset
-from imgsynth.evaluate.dp_classifier import learn_privately
+from imgsynth.evaluate.dp_classifier import learn_privately, own_seed
 from imgsynth.evaluate.segmentation import one_hot, pad, small_unet, soft_dice
 from imgsynth.privacy.plan import PrivacyPlan
 
@@ -36,9 +36,7 @@ def segment_privately(
 ) -> nn.Module:
     """The U-Net after all steps of ``plan`` (``classifier_plan``) on ``patients``, whose images have masks. ``seed`` is
     that of the plan."""
-    with torch.random.fork_rng(devices=[]):
-        if seed is not None:
-            torch.manual_seed(seed)
+    with own_seed(seed):
         network = small_unet(patients.grid.spatial_dims, structures)
     learn_privately(PairLosses(network), patients, plan, lambda x_BC: x_BC, LEARNING_RATE, seed)
     return network.eval()

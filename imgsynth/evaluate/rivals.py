@@ -1,8 +1,9 @@
-"""The rivals of a run's synthetic images: both see its train patients once more, at its own ε, and stay local."""
+"""The rivals of a run's synthetic images: they see its train patients once more, each at its own ε, and stay local."""
 
 from __future__ import annotations
 
 import functools
+import hashlib
 import itertools
 import operator
 import secrets
@@ -16,6 +17,7 @@ from torch import nn
 
 from imgsynth import __version__
 from imgsynth.cohort.dataset import PatientDataset
+from imgsynth.cohort.manifest import Manifest
 from imgsynth.evaluate.dp_classifier import classifier_plan, train_privately
 from imgsynth.evaluate.dp_segmenter import segment_privately
 from imgsynth.evaluate.metric import Comparison
@@ -32,7 +34,7 @@ from imgsynth.training.run import Run
 
 @dataclass(frozen=True, eq=False)
 class _Cohort:
-    """The train split of ``run`` as its plan saw it: its n, K, ε and δ. ``folder`` keeps what it comes to."""
+    """The train split of ``run``, and its plan's n, K, ε and δ. ``folder`` keeps what it comes to."""
 
     run: Run
     settings: EvaluateConfig
@@ -54,7 +56,8 @@ class _Cohort:
         run, privacy = self.run, self.run.config.privacy
         # ε that was asked for: what single runs are calibrated to differs in the third digit.
         said = [run.manifest.fingerprint, privacy.mode, privacy.epsilon, run.plan.delta, run.plan.n,
-                run.plan.images_per_patient, run.config.preprocess, f"imgsynth {__version__}"]  # fmt: skip
+                run.plan.images_per_patient, run.config.preprocess, f"imgsynth {__version__}",
+                run.manifest.structures, _content(run.manifest)]  # fmt: skip
         return said + [run.plan.epsilon] * (privacy.epsilon is None and privacy.mode == "dp")
 
     def means(self, channels: int) -> ClassMeans:
@@ -66,7 +69,7 @@ class _Cohort:
             patients = ((x_KC[:, :channels], y_K) for x_KC, y_K in _by_patient(self.patients))
             return class_means(patients, (channels, *run.grid.shape), classes, one_release(run.plan), random).mean_KC
 
-        what = "class means" if channels == 1 else "class means with masks"
+        what = "class means" if channels == 1 else "means of images and masks"
         return ClassMeans(kept(self.folder, f"{what} {self.about}", mean_KC))
 
     def trivial(self, channels: int, y_N: np.ndarray) -> Images:
@@ -103,7 +106,7 @@ def rivals_of(run: Run, c: Comparison, settings: EvaluateConfig, extra_transform
             test,
         )
 
-    return Rivals(cohort.trivial(1, c.synthetic.y_N), dp_sgd)
+    return Rivals(cohort.trivial(1, c.synthetic.y_N), dp_sgd, len(run.manifest.patients("train")))
 
 
 def pair_rivals_of(
@@ -123,7 +126,13 @@ def pair_rivals_of(
             test,
         )
 
-    return PairRivals(cohort.trivial(1 + structures, c.synthetic.y_N), dp_sgd)
+    return PairRivals(cohort.trivial(1 + structures, c.synthetic.y_N), dp_sgd, len(run.manifest.patients("train")))
+
+
+def _content(manifest: Manifest) -> str:
+    """A digest of the train images and their masks: the fingerprint has neither masks nor splits."""
+    train = sorted((item.patient, item.digest, item.mask_digest) for item in manifest.items if item.split == "train")
+    return hashlib.sha256(repr(train).encode()).hexdigest()
 
 
 def _by_patient(patients: PatientDataset) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -38,10 +38,11 @@ CHANNELS, STRIDES = (8, 16, 32), (2, 2)
 @dataclass(frozen=True, eq=False)
 class PairRivals:
     """What synthetic pairs must beat: as many pairs of the trivial generator, and the label maps uint8
-    [S, N, *spatial] that S networks trained by DP-SGD find in the test images."""
+    [S, N, *spatial] that S networks trained by DP-SGD, on all ``n_train`` train patients, find in the test images."""
 
     trivial: Images
     dp_sgd: Callable[[Images], np.ndarray]
+    n_train: int
 
 
 def segmentation_utility(
@@ -56,10 +57,10 @@ def segmentation_utility(
 
     ``shows_its_mask`` is the Dice of synthetic masks and of what the real-trained network finds in their images.
     ``over_trivial`` is a difference of Dice on the same resamples, with its p-value. Where a structure is neither in a
-    test mask nor in what was found, its Dice there is 1.
+    test mask nor in what was found, its Dice there is 1. What learns from empty masks finds nothing.
 
     Raises:
-        NotDone: without masks, with fewer patients than MIN_PATIENTS on a side, or synthetic masks that are all empty.
+        NotDone: without masks, or with fewer patients than MIN_PATIENTS on a side.
     """
     if not structures or any(images.masks_NM is None for images in (train, test, synthetic)):
         raise NotDone("the run has no masks (data.masks)")
@@ -67,8 +68,6 @@ def segmentation_utility(
         if images.n_patients < MIN_PATIENTS:
             raise NotDone(f"{images.n_patients} {name} patients; it takes {MIN_PATIENTS}")
     sides = {SYNTHETIC: (synthetic.x_NC, labels_of(synthetic)), REAL: (train.x_NC, labels_of(train))}
-    if not sides[SYNTHETIC][1].any():
-        raise NotDone("no synthetic mask has a voxel in any structure: there is nothing to learn from")
     if both:
         sides[BOTH] = tuple(np.concatenate([real, made.astype(real.dtype)])  # type: ignore[assignment]
                             for made, real in zip(sides[SYNTHETIC], sides[REAL], strict=True))  # fmt: skip
@@ -77,18 +76,24 @@ def segmentation_utility(
     true_N, m = labels_of(test), len(structures)
     weights_RP, made_RP = (bootstrap_weights(images.n_patients, replicates, np.random.default_rng(seed))
                            for images in (test, synthetic))  # fmt: skip
+    n_train = {side: len(x_NC) for side, (x_NC, _) in sides.items()}
     dice_SRM: dict[str, list[np.ndarray]] = {}
     shown_SRM = []
     for side, s in product(sides, range(seeds)):
-        network = trained(*sides[side], m, seed + s, shared if side in (REAL, TRIVIAL) else None)
-        scores = _by_patient(dice(found(network, test.x_NC), true_N, m), test, weights_RP)
+        x_NC, label_N = sides[side]
+        if label_N.any():
+            network = trained(x_NC, label_N, m, seed + s, shared if side in (REAL, TRIVIAL) else None)
+            found_N = found(network, test.x_NC)
+        else:
+            found_N = np.zeros_like(true_N)
+        scores = _by_patient(dice(found_N, true_N, m), test, weights_RP)
         dice_SRM.setdefault(side, []).append(scores)
         if side == REAL:
             shown_NM = dice(found(network, synthetic.x_NC), sides[SYNTHETIC][1], m)
             shown_SRM.append(_by_patient(shown_NM, synthetic, made_RP))
     if rivals is not None:
         dice_SRM[DP_SGD] = [_by_patient(dice(one_N, true_N, m), test, weights_RP) for one_N in rivals.dp_sgd(test)]
-    n_train = {side: len(x_NC) for side, (x_NC, _) in sides.items()} | {DP_SGD: train.n_patients}
+        n_train[DP_SGD] = rivals.n_train
     results = _results(dice_SRM, n_train, structures)
     shown_RM = np.mean(shown_SRM, axis=0)
     shown = [{"name": s.name, "dice": value_and_interval(shown_RM[:, k])} for k, s in enumerate(structures)]

@@ -25,7 +25,8 @@ SMOOTHED = 1.0  # voxels: standard deviation of the window over a mean mask, whi
 
 @dataclass(frozen=True, eq=False)
 class ClassMeans:
-    """Noised means [K, C, *spatial] of images, and of the channels of masks behind them where there are any."""
+    """Noised means [K, C, *spatial] of images in [-1, 1], and of the channels of masks behind them where there are any.
+    Those are as noisy as they came: cut off at ±1 before they are smoothed, background would be drawn towards 0."""
 
     mean_KC: np.ndarray
 
@@ -34,13 +35,13 @@ class ClassMeans:
         noise = random.standard_normal((len(y_N), 1, *self.mean_KC.shape[2:])).astype(np.float32)
         images_N1 = np.clip(self.mean_KC[y_N, :1] + PIXEL_NOISE * noise, -1, 1)
         widths = (0, 0, *[SMOOTHED] * (self.mean_KC.ndim - 2))
-        masks_KM = gaussian_filter(self.mean_KC[:, 1:], widths, mode="nearest")
+        masks_KM = np.clip(gaussian_filter(self.mean_KC[:, 1:], widths, mode="nearest"), -1, 1)
         return np.concatenate([images_N1, masks_KM[y_N]], axis=1)
 
 
 def one_release(plan: PrivacyPlan) -> float:
     """σ of one noised sum over all patients at the ε and δ of ``plan``; 0 without privacy."""
-    if plan.mode == "none":
+    if plan.mode == "none" or not math.isfinite(plan.epsilon):
         return 0.0
     privacy = PrivacyConfig(epsilon=plan.epsilon, delta=plan.delta, sampling_rate=1.0, clipping_norm=1.0)
     alone = make_plan(privacy, n=plan.n, steps=1, images_per_patient=plan.images_per_patient, unit=plan.unit)
@@ -63,7 +64,7 @@ def class_means(
     random: np.random.Generator,
 ) -> ClassMeans:  # fmt: skip
     """Noised means of the images of each patient (``x_KC`` [K, C, *spatial], ``y_K``); ``shape`` is [C, *spatial]. A
-    class whose count does not stand out from its noise by three standard deviations is grey."""
+    class whose count does not stand out from its noise by three standard deviations is grey, and without a mask."""
     total = sum(
         (patient_vector(x_KC, y_K, classes) for x_KC, y_K in patients), np.zeros((classes, math.prod(shape) + 1))
     )
@@ -71,5 +72,8 @@ def class_means(
     count_K = noised[:, -1] / COUNT_SHARE
     known_K = count_K > max(3 * sigma / COUNT_SHARE, 0.5)
     scale = math.sqrt(math.prod(shape)) / math.sqrt(1 - COUNT_SHARE**2)
-    mean_KV = np.where(known_K[:, None], scale * noised[:, :-1] / np.where(known_K, count_K, 1.0)[:, None], 0.0)
-    return ClassMeans(np.clip(mean_KV, -1, 1).reshape(classes, *shape).astype(np.float32))
+    mean_KV = scale * noised[:, :-1] / np.where(known_K, count_K, 1.0)[:, None]
+    mean_KC = mean_KV.reshape(classes, *shape).astype(np.float32)
+    mean_KC[~known_K, :1], mean_KC[~known_K, 1:] = 0.0, -1.0
+    mean_KC[:, :1] = np.clip(mean_KC[:, :1], -1, 1)
+    return ClassMeans(mean_KC)

@@ -33,10 +33,12 @@ Outcome = dict[str, np.ndarray]  # for each of SCORES [1 + R]: the test set itse
 @dataclass(frozen=True, eq=False)
 class Rivals:
     """What a synthetic set must beat: samples of the trivial generator, as many as there are synthetic images, and the
-    probabilities [S, N, K] that S classifiers trained by DP-SGD give the test images, of all K classes."""
+    probabilities [S, N, K] that S classifiers trained by DP-SGD, on all ``n_train`` train patients, give the test
+    images, of all K classes."""
 
     trivial: Images | None = None
     dp_sgd: Callable[[Images], np.ndarray] | None = None
+    n_train: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,7 +110,7 @@ def utility(
         scores_SNK = rivals.dp_sgd(test)[:, :, kept]
         total = scores_SNK.sum(2, keepdims=True)
         trained.append(
-            Trained("small_cnn", None, DP_SGD, train.n_patients, scores_SNK / np.maximum(total, 1e-12), test.y_N)
+            Trained("small_cnn", None, DP_SGD, rivals.n_train, scores_SNK / np.maximum(total, 1e-12), test.y_N)
         )
     outcomes = {(one.classifier, one.trained_on): one.outcome(weights_RN) for one in trained}
     results = [_row(one, outcomes) for one in trained]

@@ -69,7 +69,7 @@ def dice_numbers(evaluation: dict[str, Any]) -> dict[str, Entry]:
         entries = {s["name"]: entry for s in one["structures"] if (entry := _known(s["dice"]))}
         found |= {f"dice/{name}/{one['trained_on']}": entry for name, entry in entries.items()}
         found |= {f"dice_over_trivial/{s['name']}": entry for s in one["structures"]
-                  if s["over_trivial"] is not None and (entry := _known(s["over_trivial"]))}  # fmt: skip
+                  if (over := s.get("over_trivial")) is not None and (entry := _known(over))}  # fmt: skip
         if entries:  # the mean of bounds: at least as wide as the interval of the mean
             mean = {key: sum(e[key] for e in entries.values()) / len(entries) for key in ("value", "low", "high")}
             found[f"dice/mean/{one['trained_on']}"] = mean

@@ -19,8 +19,8 @@ K_MOST = 4  # images of a patient in one step: more cost time and say little tha
 WHOLE = ("merf", "mepf", "evolution", "latent_noise", "pategan")  # ask every patient in every step (configs/needs)
 
 
-# By dimensions, after docs/results.md#leaderboard: at ε = 8 the first on radiographs, the only one above noised means
-# of images and masks on hippocampi.
+# By dimensions, after docs/results.md#leaderboard: the first on radiographs at ε = 1; on hippocampi at ε = 8 the only
+# one above noised means of images and masks.
 UNMEASURED = {2: "mepf", 3: "merf"}
 IMAGES_ALONE = ("mepf",)  # make no masks; for pairs on images MERF, where nothing was measured
 VOLUMES: dict[str, dict[str, Any]] = {"merf": {"model.images": 64}}  # a step of 200, its default, takes long
@@ -51,7 +51,7 @@ def suited(
     rows = read_table() if rows is None else rows
     able = [row for row in rows if not (pairs and row.method in IMAGES_ALONE)]
     fixed = UNMEASURED[3] if pairs else UNMEASURED[dims]
-    model, why = _method(n, dims, grid, epsilon, unit, able, fixed)
+    model, why = _method(n, dims, grid, epsilon, unit, able, fixed, pairs)
     if epsilon is not None and model not in WHOLE and not quiet_steps(n, epsilon, delta):
         why += f" {n:,} {unit}s are few for it: public weights to begin with (init.run) help more than any setting."
     own = {"data.images_per_patient": min(K_MOST, max(1, images_per_patient)), "privacy.delta": delta}
@@ -59,14 +59,15 @@ def suited(
 
 
 def _method(
-    n: int, dims: int, grid: float, epsilon: float | None, unit: str, rows: Sequence[Row], fixed: str
+    n: int, dims: int, grid: float, epsilon: float | None, unit: str, rows: Sequence[Row], fixed: str, pairs: bool
 ) -> tuple[str, str]:  # fmt: skip
     if epsilon is None:
         return "vae", "Without privacy there is nothing to save: a VAE trains fast and does not fail."
     ranking = rank(rows, n, epsilon, dims, grid, [fixed])
     first = None if ranking is None else ranking.best(public=False) or _first(ranking)
     if ranking is None or first is None:
-        return fixed, f"By a fixed rule: no method was measured in {dims}D beside noised class means."
+        kind = " that makes masks" if pairs else ""
+        return fixed, f"By a fixed rule: no method{kind} was measured in {dims}D beside noised class means."
     row = first.row
     said = (f"Measured on phantoms (n = {row.n:,}, ε = {row.epsilon:g}, {dims}D of {row.grid} voxels), {row.method}: "
             f"{first.score.value:.0%} of the way from noised class means to real images "

@@ -16,11 +16,11 @@ from imgsynth.cohort.build import build_manifest
 from imgsynth.cohort.dataset import PatientDataset
 from imgsynth.cohort.masks import label_map
 from imgsynth.evaluate import dp_classifier, rivals, segmentation
-from imgsynth.evaluate.dp_classifier import classifier_plan
+from imgsynth.evaluate.dp_classifier import classifier_plan, own_seed
 from imgsynth.evaluate.dp_segmenter import PairLosses, segment_privately
 from imgsynth.evaluate.run import evaluate_run
 from imgsynth.evaluate.segmentation import dice, found, labels_of
-from imgsynth.evaluate.trivial import PIXEL_NOISE, ClassMeans, class_means, patient_vector
+from imgsynth.evaluate.trivial import COUNT_SHARE, PIXEL_NOISE, ClassMeans, class_means, one_release, patient_vector
 from imgsynth.measure.images import synthetic_images
 from imgsynth.privacy.engines import get_engine
 from imgsynth.privacy.plan import PrivacyPlan, make_plan
@@ -54,7 +54,7 @@ def test_a_patient_with_masks_adds_no_more_than_length_one() -> None:
 
 
 def test_trivial_pairs_are_the_mean_image_with_noise_and_the_smoothed_mean_mask() -> None:
-    """A disc in 60 patients and a single voxel in one: the disc is the mask, the voxel is smoothed away."""
+    """A disc in all 60 patients and a single voxel in most: the disc is the mask, the voxel is smoothed away."""
     random = np.random.default_rng(1)
     i, j = np.mgrid[:20, :20]
     disc = (i - 8) ** 2 + (j - 11) ** 2 < 20
@@ -71,6 +71,56 @@ def test_trivial_pairs_are_the_mean_image_with_noise_and_the_smoothed_mean_mask(
     assert made.x_NC.std(0).mean() == pytest.approx(PIXEL_NOISE, rel=0.1)
     assert np.array_equal(made.masks_NM[0], made.masks_NM[-1])
     assert dice(labels_of(made)[:1], disc[None].astype(np.uint8), 1) > 0.9 and labels_of(made)[0, 2, 2] == 0
+
+
+def test_noise_leaves_background_background() -> None:
+    """Two structures in noise twice as wide as the way from outside to inside. Cut off at ±1 before it is smoothed,
+    noise would draw background towards one half, and two structures together above it."""
+    x_C = np.full((3, 24, 24, 24), -1.0)
+    x_C[1, 4:12, 8:16, 8:16], x_C[2, 12:20, 8:16, 8:16] = 1, 1
+    n, voxels = 100, x_C.size
+    sigma = 4.0 * n * np.sqrt(1 - COUNT_SHARE**2) / np.sqrt(voxels)
+    means = class_means(((x_C[None], np.array([0])) for _ in range(n)), x_C.shape, 1, sigma, np.random.default_rng(0))
+    labels = labels_of(synthetic_images(means.sample(np.zeros(1, int), np.random.default_rng(0)), np.zeros(1, int)))
+    assert (labels[0][label_map(x_C[1:]) == 0] > 0).mean() < 0.25
+    assert dice(labels, label_map(x_C[1:])[None], 2).min() > 0.2
+
+
+def test_a_class_that_its_noise_hides_has_no_mask() -> None:
+    x_KC = np.ones((1, 3, 4, 4))
+    patients = [(x_KC, np.array([0]))] * 400 + [(x_KC, np.array([1]))]
+    means = class_means(patients, (3, 4, 4), 2, 2.0, np.random.default_rng(0))
+    labels = labels_of(synthetic_images(means.sample(np.array([0, 1]), np.random.default_rng(0)), np.array([0, 1])))
+    assert labels[0].all() and not labels[1].any()
+
+
+def test_without_a_finite_epsilon_there_is_no_noise() -> None:
+    plan = dataclasses.replace(plan_of("dp"), noise_multiplier=0.0)
+    assert one_release(plan) == 0 and classifier_plan(plan, 28).noise_multiplier == 0
+
+
+def test_without_a_seed_every_network_begins_elsewhere() -> None:
+    began = []
+    for seed in (None, None, 3, 3):
+        with own_seed(seed):
+            began.append(float(torch.rand(())))
+    assert began[0] != began[1] and began[2] == began[3]
+
+
+def test_who_is_sampled_are_the_patients_that_there_are(sides: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where n is declared, at twice the patients."""
+    monkeypatch.setattr(dp_classifier, "STEPS", 2)
+    patients, asked = sides[0], []
+    real = patients.batch
+
+    def batch(drawn: list[int]) -> PatientBatch:
+        asked.append(drawn)
+        return real(drawn)
+
+    monkeypatch.setattr(patients, "batch", batch)
+    plan = classifier_plan(plan_of("none", n=2 * len(patients)), len(patients), 0)
+    segment_privately(patients, 2, dataclasses.replace(plan, sampling_rate=1.0), seed=0)
+    assert asked == [list(range(len(patients)))] * 2
 
 
 def test_means_without_masks_have_none() -> None:
@@ -135,7 +185,10 @@ def test_classes_with_masks_have_the_rivals_of_images_too(sides: Any, monkeypatc
     monkeypatch.setattr(dp_classifier, "STEPS", 2)
     monkeypatch.setattr(rivals, "PatientDataset", lambda *a, **k: patients)
     monkeypatch.setattr(dp_classifier, "shrunk", lambda x: seen.append(x.shape) or torch.from_numpy(x))
-    manifest = SimpleNamespace(classes=("a", "b"), fingerprint="f")
+    names = [f"p{i}" for i in range(len(patients))]
+    manifest = SimpleNamespace(
+        classes=("a", "b"), fingerprint="f", structures=(), items=(), patients=lambda split: names
+    )
     config = SimpleNamespace(privacy=PrivacyConfig(epsilon=3.0, delta=1e-3), preprocess=pair_preprocess())
     run: Any = SimpleNamespace(
         manifest=manifest, config=config, plan=plan_of("dp", n=len(patients)), grid=patients.grid
@@ -151,6 +204,7 @@ def test_classes_with_masks_have_the_rivals_of_images_too(sides: Any, monkeypatc
     assert of_pairs is not None and of_pairs.trivial.masks_NM is not None
     assert of_pairs.trivial.masks_NM.shape == (3, 2, 8, 12, 8) and np.array_equal(of_pairs.trivial.y_N, y_N)
     assert of_pairs.dp_sgd(test).shape == (1, 4, 8, 12, 8)
+    assert of_pairs.n_train == of_images.n_train == len(patients)
 
 
 def test_a_run_with_masks_is_held_against_both_and_what_saw_nothing_synthetic_is_kept(
@@ -162,7 +216,7 @@ def test_a_run_with_masks_is_held_against_both_and_what_saw_nothing_synthetic_is
     cfg = pair_config(source, tmp_path, tiny)
     train(cfg, tmp_path / "run", model_factory(cfg.model))
     settings = EvaluateConfig(
-        n=40, bootstrap=20, classifier_seeds=1, parts=["segmentation"], shared=str(tmp_path / "s")
+        n=20, bootstrap=20, classifier_seeds=1, parts=["segmentation"], shared=str(tmp_path / "s")
     )
     cfg = dataclasses.replace(cfg, evaluate=settings, encoder=EncoderConfig(name="random_conv"))
     masks = torch.ones(1, 2, 8, 12, 8)  # an untrained decoder says nothing of masks
@@ -173,11 +227,16 @@ def test_a_run_with_masks_is_held_against_both_and_what_saw_nothing_synthetic_is
     rows = {one["trained_on"]: one for one in first["results"]}
     assert list(rows) == ["synthetic", "real", "trivial generator", "real (DP-SGD)"]
     n = load_run(tmp_path / "run").plan.n
-    assert rows["real (DP-SGD)"]["n_train"] == rows["real"]["n_train"] == n
+    assert rows["real (DP-SGD)"]["n_train"] == n > rows["real"]["n_train"] == 20
     assert len(first["sentences"]) == 4
     for name in ("train_privately", "segment_privately", "class_means", "PatientDataset"):
         monkeypatch.setattr(rivals, name, lambda *a, **k: pytest.fail("made again"))
+    learned: list[int] = []
+    monkeypatch.setattr(segmentation, "_train", lambda network, x, y: learned.append(len(x)))
     again = evaluate_run(tmp_path / "run", cfg)["segmentation"]
-    assert again["results"][1:] == first["results"][1:]
+    assert again["results"][1:] == first["results"][1:] and len(learned) == 1  # on synthetic pairs
+    cohort = load_run(tmp_path / "run").manifest
+    other = dataclasses.replace(cohort.items[0], mask_digest="another", split="train")
+    assert rivals._content(cohort) != rivals._content(dataclasses.replace(cohort, items=(other, *cohort.items[1:])))
     alone = dataclasses.replace(cfg, evaluate=dataclasses.replace(settings, rivals=False, shared=None))
     assert len(evaluate_run(tmp_path / "run", alone)["segmentation"]["results"]) == 2

@@ -81,10 +81,8 @@ def test_patients_are_the_sample_and_not_images() -> None:
 
 def test_what_cannot_be_measured_is_said() -> None:
     sound = pairs(18, 0)
-    empty = Images(sound.x_NC, sound.y_N, sound.patients_N, np.full_like(sound.masks_NM, -1.0))
     alone = Images(sound.x_NC, sound.y_N, sound.patients_N)
-    for sides, why in (((sound, sound, empty), "nothing to learn"), ((sound, alone, sound), "no masks"),
-                       ((sound, pairs(6, 1), sound), "2 test patients")):  # fmt: skip
+    for sides, why in (((sound, alone, sound), "no masks"), ((sound, pairs(6, 1), sound), "2 test patients")):
         with pytest.raises(NotDone, match=why):
             segmentation_utility(*sides, STRUCTURES, 10, 1, 0)
 
@@ -95,7 +93,7 @@ def test_pairs_that_do_not_beat_the_trivial_ones_are_said_not_to(monkeypatch: py
     empty = np.zeros((2, 18, 18, 14), np.uint8)
     said = {}
     for beside, found in ((3, np.stack([labels_of(test)] * 2)), (0, empty)):
-        rivals = PairRivals(pairs(30, 4, moved=beside), lambda asked, found=found: found)  # type: ignore[misc]
+        rivals = PairRivals(pairs(30, 4, moved=beside), lambda asked, found=found: found, 77)  # type: ignore[misc]
         one = segmentation_utility(train, test, pairs(30, 2), STRUCTURES, 100, 1, 0, both=False, rivals=rivals)
         rows = {side["trained_on"]: side for side in one["results"]}
         assert list(rows) == ["synthetic", "real", "trivial generator", "real (DP-SGD)"]
@@ -104,9 +102,30 @@ def test_pairs_that_do_not_beat_the_trivial_ones_are_said_not_to(monkeypatch: py
             assert a["over_trivial"]["value"] == pytest.approx(a["dice"]["value"] - b["dice"]["value"])
             assert b["over_trivial"] is None and c["over_trivial"] is None
             assert c["dice"]["value"] == (1.0 if beside else 0.0) and len(c["by_seed"]) == 2
-        assert rows["real (DP-SGD)"]["seeds"] == 2 and rows["real (DP-SGD)"]["n_train"] == train.n_patients
+        assert rows["real (DP-SGD)"]["seeds"] == 2 and rows["real (DP-SGD)"]["n_train"] == 77
         said[beside] = one["sentences"]
     for k, name in enumerate("ab"):
         assert said[3][k].startswith(f"{name}: synthetic pairs beat noised class means")
         assert said[0][k].startswith(f"{name}: synthetic pairs do not beat noised class means")
         assert "DP-SGD on the patients at the same ε has Dice 1.000, trained on synthetic pairs 0." in said[3][2 + k]
+
+
+def test_empty_masks_teach_to_find_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(segmentation, "STEPS", 3)
+    sound = pairs(18, 0)
+    empty = Images(sound.x_NC, sound.y_N, sound.patients_N, np.full_like(sound.masks_NM, -1.0))
+    found = segmentation_utility(sound, sound, empty, STRUCTURES, 10, 1, 0, both=False)
+    assert [row["dice"] for row in found["results"][0]["structures"]] == [{"value": 0, "low": 0, "high": 0}] * 2
+    assert segmentation_utility(sound, empty, empty, STRUCTURES, 10, 1, 0, both=False)["results"][0]["structures"][0][
+        "dice"] == {"value": 1, "low": 1, "high": 1}  # fmt: skip
+
+
+def test_a_difference_from_the_trivial_pairs_is_on_the_same_patients(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same pairs on both sides differ by nothing in any resample."""
+    monkeypatch.setattr(segmentation, "STEPS", 12)
+    made, test = pairs(18, 2), pairs(18, 1)
+    rivals = PairRivals(made, lambda asked: np.stack([labels_of(test)]), 1)
+    found = segmentation_utility(pairs(18, 0), test, made, STRUCTURES, 50, 1, 0, both=False, rivals=rivals)
+    for row in found["results"][0]["structures"]:
+        assert (row["over_trivial"]["low"], row["over_trivial"]["high"]) == (0, 0)
+        assert row["dice"]["low"] < row["dice"]["high"]
