@@ -29,7 +29,10 @@ def watermark_faults(folder: Path, facts: Facts) -> Iterator[Fault]:
     numbers = range(1, len(facts.patients) + 1)
     for _, (sums, looked) in in_chunks(partial(_examine, folder, facts), numbers):
         for kind, part in sums.items():
-            total[kind] = total[kind] + part if kind in total else part
+            if kind not in total:
+                total[kind] = part
+            elif total[kind].shape == part.shape:  # another shape is another check's to say
+                total[kind] = total[kind] + part
         for kind, name, p in looked:
             found.setdefault(kind, []).append((name, p))
     for kind, rows in found.items():
