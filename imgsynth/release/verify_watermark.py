@@ -29,10 +29,7 @@ def watermark_faults(folder: Path, facts: Facts) -> Iterator[Fault]:
     numbers = range(1, len(facts.patients) + 1)
     for _, (sums, looked) in in_chunks(partial(_examine, folder, facts), numbers):
         for kind, part in sums.items():
-            if kind not in total:
-                total[kind] = part
-            elif total[kind].shape == part.shape:  # another shape is another check's to say
-                total[kind] = total[kind] + part
+            _add(total, kind, part)
         for kind, name, p in looked:
             found.setdefault(kind, []).append((name, p))
     for kind, rows in found.items():
@@ -57,11 +54,17 @@ def _examine(
         try:
             for kind, array in images_by_format(folder, facts, number):
                 left = residual(array)
-                if kind in total and total[kind].shape != left.shape:
-                    continue
-                total[kind] = total[kind] + left if kind in total else left
+                _add(total, kind, left)
                 if left.any():
                     looked.append((kind, facts.patients[number - 1].id, p_as_made(left)))
         except (InputError, OSError):
             continue
     return total, looked
+
+
+def _add(total: dict[str, np.ndarray], kind: str, part: np.ndarray) -> None:
+    """To the sum of its format; images of another shape than the first are judged by themselves alone."""
+    if kind not in total:
+        total[kind] = part
+    elif total[kind].shape == part.shape:
+        total[kind] = total[kind] + part

@@ -61,6 +61,13 @@ def test_all_chunks_count_together(faults: Any) -> None:
     assert faults([image(0.4)] * 4, 4) == [] and faults([image(0.4)] * 4, 5) == ["watermark (nifti)"]
 
 
-def test_what_has_no_structure_no_other_shape_and_no_whole_file_is_not_held_against_it(faults: Any) -> None:
-    others = [np.zeros(2), np.array([0.9, 1.0, 1.0]), None]
-    assert faults([*[image(1e-12)] * 5, *others], 5) == []
+def test_what_has_no_structure_and_no_whole_file_is_not_held_against_it(faults: Any) -> None:
+    assert faults([*[image(1e-12)] * 5, np.zeros(2), None], 5) == []
+
+
+@pytest.mark.parametrize("place", [2, 3])
+def test_an_image_of_another_shape_is_judged_by_itself(faults: Any, place: int) -> None:
+    """First in its chunk, and second."""
+    images = [image(1e-12)] * 5
+    images.insert(place, np.array([0.9, 1.0, 1.0]))
+    assert faults(images, 5) == [f"watermark (nifti): S{place + 1}"]
