@@ -24,7 +24,7 @@ from torch.nn.utils import parameters_to_vector, vector_to_parameters
 from imgsynth import __version__
 from imgsynth.cohort.masks import label_map
 from imgsynth.evaluate.metric import NotDone
-from imgsynth.evaluate.utility import BOTH, DP_SGD, REAL, SYNTHETIC, TRIVIAL, difference
+from imgsynth.evaluate.utility import ATLAS, BOTH, DP_SGD, REAL, SYNTHETIC, TRIVIAL, difference
 from imgsynth.measure.images import Images
 from imgsynth.measure.kept import digest, kept
 from imgsynth.measure.resampling import bootstrap_weights, mean_by_patient, value_and_interval
@@ -56,7 +56,8 @@ def segmentation_utility(
     cohort.
 
     ``shows_its_mask`` is the Dice of synthetic masks and of what the real-trained network finds in their images.
-    ``over_trivial`` is a difference of Dice on the same resamples, with its p-value. Where a structure is neither in a
+    ``over_trivial`` is the difference from what the trivial pairs taught or, where that is better, from their one mask
+    as the answer for everybody (ATLAS), on the same resamples, with its p-value. Where a structure is neither in a
     test mask nor in what was found, its Dice there is 1. What learns from empty masks finds nothing.
 
     Raises:
@@ -93,7 +94,10 @@ def segmentation_utility(
             shown_SRM.append(_by_patient(shown_NM, synthetic, made_RP))
     if rivals is not None:
         dice_SRM[DP_SGD] = [_by_patient(dice(one_N, true_N, m), test, weights_RP) for one_N in rivals.dp_sgd(test)]
-        n_train[DP_SGD] = rivals.n_train
+        atlas = label_map(rivals.trivial.whole_NC[:, 1:].mean(0))
+        everybody_N = np.broadcast_to(atlas, true_N.shape)
+        dice_SRM[ATLAS] = [_by_patient(dice(everybody_N, true_N, m), test, weights_RP)]
+        n_train[DP_SGD] = n_train[ATLAS] = rivals.n_train
     results = _results(dice_SRM, n_train, structures)
     shown_RM = np.mean(shown_SRM, axis=0)
     shown = [{"name": s.name, "dice": value_and_interval(shown_RM[:, k])} for k, s in enumerate(structures)]
@@ -109,12 +113,16 @@ def _results(
     def less(a: str, b: str, k: int) -> dict[str, float] | None:
         return difference(mean_RM[a][:, k], mean_RM[b][:, k]) if a != b and b in mean_RM else None
 
+    def trivial(k: int) -> str:
+        return max((one for one in (TRIVIAL, ATLAS) if one in mean_RM), key=lambda one: mean_RM[one][0, k],
+                   default=TRIVIAL)  # fmt: skip
+
     return [
         {"trained_on": side, "n_train": n_train[side], "seeds": len(scores), "structures": [
             {"name": structure.name, "dice": value_and_interval(mean_RM[side][:, k]),
              "by_seed": [float(one[0, k]) for one in scores],
              "gap_to_real": None if side == REAL else less(REAL, side, k),
-             "over_trivial": less(side, TRIVIAL, k) if side == SYNTHETIC else None}
+             "over_trivial": less(side, trivial(k), k) if side == SYNTHETIC else None}
             for k, structure in enumerate(structures)
         ]}
         for side, scores in dice_SRM.items()

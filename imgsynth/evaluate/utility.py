@@ -26,6 +26,7 @@ from imgsynth.measure.resampling import bootstrap_weights, value_and_interval
 
 MIN_PATIENTS = 5  # of each class, in each of train, test and synthetic
 SYNTHETIC, REAL, BOTH, TRIVIAL, DP_SGD = "synthetic", "real", "real + synthetic", "trivial generator", "real (DP-SGD)"
+ATLAS = "noised mean mask"  # of pairs: what it says of everybody
 
 Outcome = dict[str, np.ndarray]  # for each of SCORES [1 + R]: the test set itself, then its resamples
 

@@ -18,10 +18,14 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from imgsynth.evaluate.utility import DP_SGD, REAL, TRIVIAL
+from imgsynth.evaluate.utility import ATLAS, DP_SGD, REAL, TRIVIAL
 from imgsynth.sweep.results import Entry, names_of
 
-RIVALS = {TRIVIAL: "trivial generator", DP_SGD: "DP-SGD network"}  # what is at an ε and of no model
+RIVALS = {
+    TRIVIAL: "trivial generator",
+    ATLAS: "noised mean mask",
+    DP_SGD: "DP-SGD network",
+}  # what is at an ε and of no model
 RATES = ("auc", "balanced_accuracy", "dice", "precision", "recall", "coverage", "mia_auc")
 
 
@@ -69,7 +73,7 @@ def _grouped(key: tuple[str, str, float | None], rows: list[dict[str, Any]]) -> 
     stages = {stage for row in finished for stage in row["seconds"]}
     found["seconds"] = {s: _mean(row["seconds"].get(s, 0.0) for row in finished) for s in sorted(stages)}
     found["verdicts"] = sorted({row["verdict"] for row in finished})
-    own = [name for name in names_of(finished) if name.rpartition("/")[2] not in (REAL, TRIVIAL, DP_SGD, "floor")]
+    own = [name for name in names_of(finished) if name.rpartition("/")[2] not in (REAL, *RIVALS, "floor")]
     found["numbers"] = {name: _of(finished, name) for name in own}
     return found
 

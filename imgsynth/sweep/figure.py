@@ -21,7 +21,11 @@ from imgsynth.sweep.tables import classifiers_of
 # Okabe and Ito (2008), told apart by colour-blind readers too; with a marker of its own for each.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", "#8C6D31", "#7F3C8D", "#4D4D4D")
 MARKERS = "osD^vP*Xhp"
-RIVAL_STYLE = {"trivial generator": ("#777777", ":", "x"), "DP-SGD network": ("#777777", "--", "+")}
+RIVAL_STYLE = {
+    "trivial generator": ("#777777", ":", "x"),
+    "noised mean mask": ("#777777", "-.", "1"),
+    "DP-SGD network": ("#777777", "--", "+"),
+}
 APART = 1.04  # factor in ε between models, so that their intervals do not hide each other
 
 

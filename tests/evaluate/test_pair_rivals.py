@@ -225,7 +225,7 @@ def test_a_run_with_masks_is_held_against_both_and_what_saw_nothing_synthetic_is
         [sample(self, y, random)[:, :1], masks.expand(len(y), -1, -1, -1, -1)], dim=1))  # fmt: skip
     first = evaluate_run(tmp_path / "run", cfg)["segmentation"]
     rows = {one["trained_on"]: one for one in first["results"]}
-    assert list(rows) == ["synthetic", "real", "trivial generator", "real (DP-SGD)"]
+    assert list(rows) == ["synthetic", "real", "trivial generator", "real (DP-SGD)", "noised mean mask"]
     n = load_run(tmp_path / "run").plan.n
     assert rows["real (DP-SGD)"]["n_train"] == n > rows["real"]["n_train"] == 20
     assert len(first["sentences"]) == 4

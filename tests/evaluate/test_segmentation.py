@@ -96,10 +96,11 @@ def test_pairs_that_do_not_beat_the_trivial_ones_are_said_not_to(monkeypatch: py
         rivals = PairRivals(pairs(30, 4, moved=beside), lambda asked, found=found: found, 77)  # type: ignore[misc]
         one = segmentation_utility(train, test, pairs(30, 2), STRUCTURES, 100, 1, 0, both=False, rivals=rivals)
         rows = {side["trained_on"]: side for side in one["results"]}
-        assert list(rows) == ["synthetic", "real", "trivial generator", "real (DP-SGD)"]
-        made, trivial, direct = (rows[on]["structures"] for on in ("synthetic", "trivial generator", "real (DP-SGD)"))
-        for a, b, c in zip(made, trivial, direct, strict=True):
-            assert a["over_trivial"]["value"] == pytest.approx(a["dice"]["value"] - b["dice"]["value"])
+        assert list(rows) == ["synthetic", "real", "trivial generator", "real (DP-SGD)", "noised mean mask"]
+        names = ("synthetic", "trivial generator", "real (DP-SGD)", "noised mean mask")
+        for a, b, c, d in zip(*(rows[on]["structures"] for on in names), strict=True):
+            better = max(b["dice"]["value"], d["dice"]["value"])
+            assert a["over_trivial"]["value"] == pytest.approx(a["dice"]["value"] - better)
             assert b["over_trivial"] is None and c["over_trivial"] is None
             assert c["dice"]["value"] == (1.0 if beside else 0.0) and len(c["by_seed"]) == 2
         assert rows["real (DP-SGD)"]["seeds"] == 2 and rows["real (DP-SGD)"]["n_train"] == 77
@@ -122,10 +123,31 @@ def test_empty_masks_teach_to_find_nothing(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_a_difference_from_the_trivial_pairs_is_on_the_same_patients(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same pairs on both sides differ by nothing in any resample."""
-    monkeypatch.setattr(segmentation, "STEPS", 12)
+    monkeypatch.setattr(segmentation, "STEPS", 80)
     made, test = pairs(18, 2), pairs(18, 1)
     rivals = PairRivals(made, lambda asked: np.stack([labels_of(test)]), 1)
     found = segmentation_utility(pairs(18, 0), test, made, STRUCTURES, 50, 1, 0, both=False, rivals=rivals)
     for row in found["results"][0]["structures"]:
         assert (row["over_trivial"]["low"], row["over_trivial"]["high"]) == (0, 0)
         assert row["dice"]["low"] < row["dice"]["high"]
+
+
+def test_a_mean_mask_that_is_right_for_everybody_is_the_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Masks at one place: the trivial pairs teach nothing in three steps, their mask itself says all."""
+    monkeypatch.setattr(segmentation, "STEPS", 3)
+    one = pairs(1, 0)
+
+    def alike(n: int) -> Images:
+        assert one.masks_NM is not None
+        return Images(
+            one.x_NC.repeat(n, 0), np.zeros(n, int), np.array([f"p{i}" for i in range(n)]), one.masks_NM.repeat(n, 0)
+        )
+
+    rivals = PairRivals(alike(6), lambda asked: np.zeros((1, 18, 18, 14), np.uint8), 9)
+    found = segmentation_utility(alike(18), alike(18), alike(9), STRUCTURES, 20, 1, 0, both=False, rivals=rivals)
+    rows = {side["trained_on"]: side for side in found["results"]}
+    names = ("synthetic", "noised mean mask", "trivial generator")
+    for made, atlas, trivial in zip(*(rows[on]["structures"] for on in names), strict=True):
+        assert atlas["dice"] == {"value": 1, "low": 1, "high": 1} and trivial["dice"]["value"] < 0.9
+        assert made["over_trivial"]["value"] == pytest.approx(made["dice"]["value"] - 1)
+    assert rows["noised mean mask"]["n_train"] == 9
