@@ -96,7 +96,7 @@ def evaluate(
 
     def segmented() -> dict[str, Any]:
         return segmentation_utility(c.train, c.test, c.synthetic, c.grid.structures, c.bootstrap, seeds, c.seed,
-                                    both, shared, pairs)  # fmt: skip
+                                    both, shared, pairs, settings.shares if both else (), attributes)  # fmt: skip
 
     parts: dict[str, Callable[[], Any]] = {
         "metrics": lambda: _measured(c, not_done),

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,8 @@ from torch.nn.utils import parameters_to_vector, vector_to_parameters
 from imgsynth import __version__
 from imgsynth.cohort.masks import label_map
 from imgsynth.evaluate.metric import NotDone
+from imgsynth.evaluate.segmentation_groups import beside_few, dice_by_group, resampled
+from imgsynth.evaluate.subgroups import Attributes
 from imgsynth.evaluate.utility import ATLAS, BOTH, DP_SGD, REAL, SYNTHETIC, TRIVIAL, difference
 from imgsynth.measure.images import Images
 from imgsynth.measure.kept import digest, kept
@@ -48,12 +49,15 @@ class PairRivals:
 def segmentation_utility(
     train: Images, test: Images, synthetic: Images, structures: tuple[Structure, ...], replicates: int, seeds: int,
     seed: int, both: bool = True, shared: Path | None = None, rivals: PairRivals | None = None,
+    shares: Sequence[float] = (), attributes: Attributes | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """{"network", "steps", "n_test_patients", "results": [{"trained_on", "n_train", "seeds", "structures": [{"name",
     "dice": {value, low, high}, "by_seed", "gap_to_real", "over_trivial"}]}], "shows_its_mask": [{"name", "dice"}],
-    "sentences"}; means over ``seeds`` trainings. JSON-able. ``both``: also train on real and synthetic pairs together.
-    ``shared``: a folder in which networks that saw nothing synthetic are kept, by content, for other runs on the
-    cohort.
+    "curve", "by_group" (``segmentation_groups``), "sentences"}; means over ``seeds`` trainings. JSON-able.
+
+    ``both``: also train on real and synthetic pairs together. ``shared``: a folder in which networks that saw nothing
+    synthetic are kept, by content, for other runs on the cohort. ``shares`` of the train patients are those of the
+    curve.
 
     ``shows_its_mask`` is the Dice of synthetic masks and of what the real-trained network finds in their images.
     ``over_trivial`` is the difference from what the trivial pairs taught or, where that is better, from their one mask
@@ -70,39 +74,86 @@ def segmentation_utility(
             raise NotDone(f"{images.n_patients} {name} patients; it takes {MIN_PATIENTS}")
     sides = {SYNTHETIC: (synthetic.x_NC, labels_of(synthetic)), REAL: (train.x_NC, labels_of(train))}
     if both:
-        sides[BOTH] = tuple(np.concatenate([real, made.astype(real.dtype)])  # type: ignore[assignment]
-                            for made, real in zip(sides[SYNTHETIC], sides[REAL], strict=True))  # fmt: skip
+        sides[BOTH] = _together(sides[REAL], sides[SYNTHETIC])
     if rivals is not None:
         sides[TRIVIAL] = rivals.trivial.x_NC, labels_of(rivals.trivial)
-    true_N, m = labels_of(test), len(structures)
+    m = len(structures)
     weights_RP, made_RP = (bootstrap_weights(images.n_patients, replicates, np.random.default_rng(seed))
                            for images in (test, synthetic))  # fmt: skip
+    bench = _Bench(test, labels_of(test), m, range(seed, seed + seeds), shared)
+    networks = {side: bench.networks(x_NC, label_N, keep=side in (REAL, TRIVIAL))
+                for side, (x_NC, label_N) in sides.items()}  # fmt: skip
+    patients_SPM = {side: bench.by_patient(learned) for side, learned in networks.items()}
     n_train = {side: len(x_NC) for side, (x_NC, _) in sides.items()}
-    dice_SRM: dict[str, list[np.ndarray]] = {}
-    shown_SRM = []
-    for side, s in product(sides, range(seeds)):
-        x_NC, label_N = sides[side]
-        if label_N.any():
-            network = trained(x_NC, label_N, m, seed + s, shared if side in (REAL, TRIVIAL) else None)
-            found_N = found(network, test.x_NC)
-        else:
-            found_N = np.zeros_like(true_N)
-        scores = _by_patient(dice(found_N, true_N, m), test, weights_RP)
-        dice_SRM.setdefault(side, []).append(scores)
-        if side == REAL:
-            shown_NM = dice(found(network, synthetic.x_NC), sides[SYNTHETIC][1], m)
-            shown_SRM.append(_by_patient(shown_NM, synthetic, made_RP))
     if rivals is not None:
-        dice_SRM[DP_SGD] = [_by_patient(dice(one_N, true_N, m), test, weights_RP) for one_N in rivals.dp_sgd(test)]
         atlas = label_map(rivals.trivial.whole_NC[:, 1:].mean(0))
-        everybody_N = np.broadcast_to(atlas, true_N.shape)
-        dice_SRM[ATLAS] = [_by_patient(dice(everybody_N, true_N, m), test, weights_RP)]
+        patients_SPM[DP_SGD] = [bench.patients(found_N) for found_N in rivals.dp_sgd(test)]
+        patients_SPM[ATLAS] = [bench.patients(np.broadcast_to(atlas, bench.true_N.shape))]
         n_train[DP_SGD] = n_train[ATLAS] = rivals.n_train
+    dice_SRM = {side: [resampled(one_PM, weights_RP) for one_PM in scores] for side, scores in patients_SPM.items()}
     results = _results(dice_SRM, n_train, structures)
-    shown_RM = np.mean(shown_SRM, axis=0)
-    shown = [{"name": s.name, "dice": value_and_interval(shown_RM[:, k])} for k, s in enumerate(structures)]
-    return {"network": "small_unet", "steps": STEPS, "n_test_patients": test.n_patients, "results": results,
-            "shows_its_mask": shown, "sentences": _sentences(results)}  # fmt: skip
+
+    def beside(keep_N: np.ndarray, with_synthetic: bool) -> np.ndarray:
+        """[1 + R, m] of training on some real pairs, and on all synthetic ones too where so asked."""
+        real = train.x_NC[keep_N], sides[REAL][1][keep_N]
+        pair = _together(real, sides[SYNTHETIC]) if with_synthetic else real
+        learned_SPM = bench.by_patient(bench.networks(pair[0], pair[1], keep=not with_synthetic))
+        return np.mean([resampled(one_PM, weights_RP) for one_PM in learned_SPM], axis=0)
+
+    real_PM, made_PM = (np.mean(patients_SPM[side], axis=0) for side in (REAL, SYNTHETIC))
+    shown_SNM = [dice(finds(one, synthetic.x_NC), sides[SYNTHETIC][1], m) for one in networks[REAL]]
+    shown_RM = resampled(mean_by_patient(np.mean(shown_SNM, axis=0), synthetic.owner_N, synthetic.n_patients), made_RP)
+    return {
+        "network": "small_unet",
+        "steps": STEPS,
+        "n_test_patients": test.n_patients,
+        "results": results,
+        "shows_its_mask": [
+            {"name": s.name, "dice": value_and_interval(shown_RM[:, k])} for k, s in enumerate(structures)
+        ],
+        "curve": beside_few(train, shares, MIN_PATIENTS, seed, beside),
+        "by_group": dice_by_group(real_PM, made_PM, test, attributes or {}, structures, weights_RP),
+        "sentences": _sentences(results),
+    }
+
+
+@dataclass(frozen=True, eq=False)
+class _Bench:
+    """The test patients with their label maps ``true_N``, the seeds of trainings, and where networks are kept."""
+
+    test: Images
+    true_N: np.ndarray
+    structures: int
+    seeds: Sequence[int]
+    shared: Path | None
+
+    def networks(self, x_NC: np.ndarray, label_N: np.ndarray, keep: bool) -> list[nn.Module | None]:
+        """One for each seed; None where there is nothing to learn from."""
+        if not label_N.any():
+            return [None for _ in self.seeds]
+        folder = self.shared if keep else None
+        return [trained(x_NC, label_N, self.structures, seed, folder) for seed in self.seeds]
+
+    def by_patient(self, networks: Sequence[nn.Module | None]) -> list[np.ndarray]:
+        return [self.patients(finds(network, self.test.x_NC)) for network in networks]
+
+    def patients(self, found_N: np.ndarray) -> np.ndarray:
+        """[P, m] Dice of label maps that were found in the test images."""
+        found_NM = dice(found_N, self.true_N, self.structures)
+        return mean_by_patient(found_NM, self.test.owner_N, self.test.n_patients)
+
+
+Pair = tuple[np.ndarray, np.ndarray]  # images [N, 1, *spatial] and their label maps
+
+
+def _together(real: Pair, made: Pair) -> Pair:
+    x_NC, label_N = (np.concatenate([a, b.astype(a.dtype)]) for a, b in zip(real, made, strict=True))
+    return x_NC, label_N
+
+
+def finds(network: nn.Module | None, x_NC: np.ndarray) -> np.ndarray:
+    """``found``; nothing anywhere without a network."""
+    return np.zeros((len(x_NC), *x_NC.shape[2:]), np.uint8) if network is None else found(network, x_NC)
 
 
 def _results(
@@ -226,10 +277,3 @@ def dice(found_N: np.ndarray, true_N: np.ndarray, structures: int) -> np.ndarray
         size_N = a_N.sum(flat) + b_N.sum(flat)
         np.divide(2 * (a_N & b_N).sum(flat), size_N, out=out[:, m], where=size_N > 0)
     return out
-
-
-def _by_patient(dice_NM: np.ndarray, test: Images, weights_RP: np.ndarray) -> np.ndarray:
-    """[1 + R, m] the mean over patients of their mean over images; entry 0 is the test set itself."""
-    patient_PM = mean_by_patient(dice_NM, test.owner_N, test.n_patients)
-    everyone_RP = np.vstack([np.ones(test.n_patients), weights_RP])
-    return everyone_RP @ patient_PM / everyone_RP.sum(1, keepdims=True)

@@ -10,6 +10,7 @@ import pytest
 from imgsynth.evaluate import segmentation
 from imgsynth.evaluate.metric import NotDone
 from imgsynth.evaluate.segmentation import PairRivals, dice, labels_of, segmentation_utility
+from imgsynth.evaluate.segmentation_groups import beside_few, dice_by_group, resampled
 from imgsynth.measure.images import Images, synthetic_images
 from imgsynth.types import Structure
 
@@ -75,7 +76,11 @@ def test_the_real_trained_network_is_kept_and_no_other(monkeypatch: pytest.Monke
 def test_patients_are_the_sample_and_not_images() -> None:
     """Of a patient with one image and one with two, each counts alike."""
     test = Images(np.zeros((3, 1, 4, 4), np.float32), np.zeros(3, np.int64), np.array(["p", "q", "q"]))
-    means = segmentation._by_patient(np.array([[1.0], [0.0], [0.0]]), test, np.array([[2.0, 0.0], [1.0, 1.0]]))
+    true_N = np.zeros((3, 4, 4), np.uint8)
+    true_N[:, 0, 0] = 1
+    found_N = true_N * np.array([1, 0, 0])[:, None, None]  # found in the patient with one image
+    patient_PM = segmentation._Bench(test, true_N, 1, range(1), None).patients(found_N)
+    means = resampled(patient_PM, np.array([[2.0, 0.0], [1.0, 1.0]]))
     np.testing.assert_allclose(means[:, 0], [0.5, 1.0, 0.5])
 
 
@@ -151,3 +156,49 @@ def test_a_mean_mask_that_is_right_for_everybody_is_the_bar(monkeypatch: pytest.
         assert atlas["dice"] == {"value": 1, "low": 1, "high": 1} and trivial["dice"]["value"] < 0.9
         assert made["over_trivial"]["value"] == pytest.approx(made["dice"]["value"] - 1)
     assert rows["noised mean mask"]["n_train"] == 9
+
+
+def test_beside_few_real_pairs_synthetic_ones_help_and_beside_all_of_them_it_is_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(segmentation, "STEPS", 60)
+    train, test, made = pairs(60, 0), pairs(18, 1), pairs(40, 2)
+    found = segmentation_utility(train, test, made, STRUCTURES, 50, 1, 0, shares=[0.05, 1.0])
+    few, everybody = found["curve"]
+    assert [row["n_patients"] for row in found["curve"]] == [5, 20]  # never fewer than it takes
+    assert few["gain"]["value"] == pytest.approx(few["real_and_synthetic"]["value"] - few["real"]["value"])
+    rows = {side["trained_on"]: side["structures"] for side in found["results"]}
+    for on, name in (("real", "real"), ("real + synthetic", "real_and_synthetic")):
+        assert everybody[name]["value"] == pytest.approx(np.mean([row["dice"]["value"] for row in rows[on]]))
+
+
+def test_a_share_is_of_patients_and_the_same_for_both_sides() -> None:
+    train, asked = pairs(60, 0), []
+
+    def dice_of(keep_N: np.ndarray, both: bool) -> np.ndarray:
+        asked.append((both, keep_N))
+        return np.full((4, 2), 0.5 + 0.1 * both)
+
+    (row,) = beside_few(train, [0.5], 5, 0, dice_of)
+    assert [both for both, _ in asked] == [False, True] and np.array_equal(asked[0][1], asked[1][1])
+    assert len(np.unique(train.patients_N[asked[0][1]])) == row["n_patients"] == 10 and asked[0][1].sum() == 30
+    assert row["gain"]["value"] == pytest.approx(0.1) and row["real"]["value"] == 0.5
+
+
+def test_whom_synthetic_pairs_serve_worse_is_seen_and_small_groups_are_not_shown() -> None:
+    """Dice by patient, by hand: of 12 women 0.8 and 0.4, of 12 men 0.8 and 0.8; of 3 others nothing is said."""
+    names = np.array([f"p{i:02d}" for i in range(27)])
+    test = Images(np.zeros((27, 1, 4, 4), np.float32), np.zeros(27, int), names)
+    sex: dict[str, str | None] = {name: "F" if i < 12 else "M" if i < 24 else "O" for i, name in enumerate(names)}
+    real_PM = np.full((27, 2), 0.8)
+    made_PM = np.where(np.arange(27)[:, None] < 12, 0.4, 0.8) * np.ones((1, 2))
+    made_PM[0] = 0.6
+    weights = np.random.default_rng(0).multinomial(27, np.full(27, 1 / 27), 200).astype(float)
+    rows = dice_by_group(real_PM, made_PM, test, {"sex": sex}, STRUCTURES, weights)
+    by = {row["value"]: row for row in rows}
+    assert by["O"]["n_patients"] is None and by["O"]["results"] == [] and "fewer than 10" in by["O"]["why_not"]
+    assert (by["F"]["n_patients"], by["M"]["n_patients"]) == (12, 12)
+    for worse, same in zip(by["F"]["results"], by["M"]["results"], strict=True):
+        assert worse["real"]["value"] == pytest.approx(0.8) and worse["synthetic"]["value"] == pytest.approx(5 / 12)
+        assert worse["gap"]["value"] == pytest.approx(0.8 - 5 / 12) and worse["gap"]["low"] > 0.3
+        assert same["gap"]["value"] == pytest.approx(0) and same["gap"]["high"] == pytest.approx(0)

@@ -29,6 +29,13 @@ def test_each_structure_has_its_dice_and_its_quantities(complete: Path, tmp_path
     evaluation["segmentation"] = {
         "network": "small_unet", "steps": 200, "n_test_patients": 27, "shows_its_mask": rows,
         "sentences": ["front<: synthetic pairs do not beat"],
+        "curve": [{"share": 0.05, "n_patients": 6, "real": said(0.311), "real_and_synthetic": said(0.422),
+                   "gain": said(0.111)}],
+        "by_group": [
+            {"attribute": "sex", "value": "F<", "n_patients": 14,
+             "results": [{"name": "front<", "real": said(0.777), "synthetic": said(0.555), "gap": said(0.222)}]},
+            {"attribute": "sex", "value": "O", "n_patients": None, "results": [], "why_not": "fewer than 10 patients"},
+        ],
         "results": [{"trained_on": on, "n_train": 9, "seeds": 3, "structures": rows}
                     for on in ("synthetic", "real", "real + synthetic")],
     }  # fmt: skip
@@ -42,8 +49,9 @@ def test_each_structure_has_its_dice_and_its_quantities(complete: Path, tmp_path
     write_json(run / "evaluation.json", evaluation)
     write_report(run)
     page, public = ((run / name).read_text(encoding="utf-8") for name in ("report.html", "report_public.html"))
-    for text in ("front&lt;: synthetic pairs do not beat", "front&lt;</td>", "real + synthetic", "0.456 [", "0.654 [",
-                 "1708 – 1710", "1709", "In 93 % of synthetic and 100 % of test masks", "0.35 [", "(floor 0.11 [",
-                 "0.123 [", "quantiles of somebody", "front&lt; – back", "mm²"):  # fmt: skip
+    for text in ("0.311 [", "6 (5 %)", "sex: F&lt;", "0.222 [", "sex: O", "front&lt;: synthetic pairs do not beat",
+                 "front&lt;</td>", "real + synthetic", "0.456 [", "0.654 [", "1708 – 1710", "1709",
+                 "In 93 % of synthetic and 100 % of test masks", "0.35 [", "(floor 0.11 [", "0.123 [",
+                 "quantiles of somebody", "front&lt; – back", "mm²"):  # fmt: skip
         assert text in page, text
         assert text not in public
