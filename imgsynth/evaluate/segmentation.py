@@ -95,6 +95,8 @@ def segmentation_utility(
 
     def beside(keep_N: np.ndarray, with_synthetic: bool) -> np.ndarray:
         """[1 + R, m] of training on some real pairs, and on all synthetic ones too where so asked."""
+        if keep_N.all() and (on := BOTH if with_synthetic else REAL) in dice_SRM:
+            return np.mean(dice_SRM[on], axis=0)
         real = train.x_NC[keep_N], sides[REAL][1][keep_N]
         pair = _together(real, sides[SYNTHETIC]) if with_synthetic else real
         learned_SPM = bench.by_patient(bench.networks(pair[0], pair[1], keep=not with_synthetic))
