@@ -37,7 +37,7 @@ def record(run_dir: Path, word: str) -> dict[str, Any]:
                "high": None, "detail": "a twin without noise was caught", "required": True}  # fmt: skip
     twin = {"kind": "side", "guesses": 50, "correct": 30, "epsilon_lower_bound": 0.25, "ceiling": 4.0, "mechanism": [],
             "p_value_of_claimed_curve": 0.5, "epsilon_under_gaussian_hypothesis": 0.3, "seconds": 1.0,
-            "coins": "0110", "scores": [0.125, 0.25, 0.5, 1.0]}  # fmt: skip
+            "coins": "01100111000111", "scores": [0.125, 0.25, 0.5, 1.0]}  # fmt: skip
     found = {"format": FORMAT, "of": identity(run_dir), "meaning": "Trained anew.", "proven_epsilon": 8.0,
              "delta": 1e-3, "alpha": 0.05, "alpha_of_each_test": 0.025, "alpha_of_bounds": 0.025,
              "twins": [twin | CHANGES[word]], "controls": [control]}  # fmt: skip
@@ -119,7 +119,7 @@ def test_each_grave_word_reaches_card_and_report(word: str, order: tuple[str, ..
         assert card["epsilon_lower_bound"] == (9.5 if word == "VIOLATION" else 0.2)
     pipeline.report(dataclasses.replace(Config(), output=str(run_dir)))
     page, public = (run_dir / "report.html").read_text(), (run_dir / "report_public.html").read_text()
-    assert f"{word}: canaries (side)" in page and "0110" not in page
+    assert f"{word}: canaries (side)" in page and "01100111000111" not in page
     assert word in public and "NOT RELEASABLE" in public and "canaries (side)" not in public
     assert ("noise: 0.9, not 1.8" in page) == (word == "MECHANISM BROKEN")
 
