@@ -67,11 +67,7 @@ def segmentation_utility(
     Raises:
         NotDone: without masks, or with fewer patients than MIN_PATIENTS on a side.
     """
-    if not structures or any(images.masks_NM is None for images in (train, test, synthetic)):
-        raise NotDone("the run has no masks (data.masks)")
-    for name, images in (("train", train), ("test", test), ("synthetic", synthetic)):
-        if images.n_patients < MIN_PATIENTS:
-            raise NotDone(f"{images.n_patients} {name} patients; it takes {MIN_PATIENTS}")
+    _require_pairs({"train": train, "test": test, "synthetic": synthetic}, structures)
     sides = {SYNTHETIC: (synthetic.x_NC, labels_of(synthetic)), REAL: (train.x_NC, labels_of(train))}
     if both:
         sides[BOTH] = _together(sides[REAL], sides[SYNTHETIC])
@@ -117,6 +113,14 @@ def segmentation_utility(
         "by_group": dice_by_group(real_PM, made_PM, test, attributes or {}, structures, weights_RP),
         "sentences": _sentences(results),
     }
+
+
+def _require_pairs(sides: dict[str, Images], structures: Sequence[Structure]) -> None:
+    if not structures or any(images.masks_NM is None for images in sides.values()):
+        raise NotDone("the run has no masks (data.masks)")
+    for name, images in sides.items():
+        if images.n_patients < MIN_PATIENTS:
+            raise NotDone(f"{images.n_patients} {name} patients; it takes {MIN_PATIENTS}")
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from imgsynth import console
-from imgsynth.evaluate.subgroups import SMALLEST, Attributes, groups_of, suppressed
+from imgsynth.evaluate.subgroups import Attributes, rows_of_groups
 from imgsynth.evaluate.utility import difference
 from imgsynth.measure.images import Images
 from imgsynth.measure.resampling import value_and_interval
@@ -26,20 +26,16 @@ def dice_by_group(
 
     [{"attribute", "value", "n_patients" (None where suppressed), "results": [{"name", "real", "synthetic", "gap"}]}]
     """
-    rows: list[dict[str, Any]] = []
-    for attribute, value, mask_N in groups_of(test, attributes):
-        row: dict[str, Any] = {"attribute": attribute, "value": value, "n_patients": None, "results": []}
-        rows.append(row)
-        if suppressed(test, mask_N):
-            row["why_not"] = f"fewer than {SMALLEST} patients"
+    rows = rows_of_groups(test, attributes)
+    for row, mask_N in rows:
+        if mask_N is None:
             continue
         members = np.unique(test.owner_N[mask_N])
-        row["n_patients"] = len(members)
         real_RM, made_RM = (resampled(one_PM[members], weights_RP[:, members]) for one_PM in (real_PM, made_PM))
         for k, structure in enumerate(structures):
             found = {"real": real_RM[:, k], "synthetic": made_RM[:, k], "gap": (real_RM - made_RM)[:, k]}
             row["results"].append({"name": structure.name, **{of: value_and_interval(v) for of, v in found.items()}})
-    return rows
+    return [row for row, _ in rows]
 
 
 def beside_few(

@@ -45,6 +45,21 @@ def suppressed(images: Images, mask_N: np.ndarray) -> bool:
     return len(np.unique(images.patients_N[mask_N])) < SMALLEST
 
 
+def rows_of_groups(
+    images: Images, attributes: Attributes
+) -> list[tuple[dict[str, Any], np.ndarray | None]]:  # fmt: skip
+    """For each subgroup {"attribute", "value", "n_patients", "results": []} and the mask of its images; None, with the
+    reason in the row, where it is too small to be shown."""
+    rows: list[tuple[dict[str, Any], np.ndarray | None]] = []
+    for attribute, value, mask_N in groups_of(images, attributes):
+        row: dict[str, Any] = {"attribute": attribute, "value": value, "n_patients": None, "results": []}
+        if suppressed(images, mask_N):
+            rows.append((row | {"why_not": f"fewer than {SMALLEST} patients"}, None))
+        else:
+            rows.append((row | {"n_patients": len(np.unique(images.patients_N[mask_N]))}, mask_N))
+    return rows
+
+
 def scores_by_group(
     trained: Sequence[Trained], test: Images, attributes: Attributes, replicates: int, seed: int
 ) -> list[dict[str, Any]]:
@@ -61,14 +76,10 @@ def scores_by_group(
     ]
     weights_RN = bootstrap_weights(test.n_patients, replicates, np.random.default_rng(seed))[:, test.owner_N]
     weights_RN = np.vstack([np.ones(len(test)), weights_RN])
-    rows: list[dict[str, Any]] = []
-    for attribute, value, mask_N in groups_of(test, attributes):
-        row: dict[str, Any] = {"attribute": attribute, "value": value, "n_patients": None, "results": []}
-        rows.append(row)
-        if suppressed(test, mask_N):
-            row["why_not"] = f"fewer than {SMALLEST} patients"
+    rows = rows_of_groups(test, attributes)
+    for row, mask_N in rows:
+        if mask_N is None:
             continue
-        row["n_patients"] = len(np.unique(test.patients_N[mask_N]))
         if len(np.unique(test.y_N[mask_N])) < test.y_N.max() + 1:
             row["why_not"] = "not all classes are in it"
             continue
@@ -81,7 +92,7 @@ def scores_by_group(
             ]
             found = {"real": auc[0], "synthetic": auc[1], "gap": auc[0] - auc[1]}
             row["results"].append({"classifier": name} | {of: value_and_interval(a_R) for of, a_R in found.items()})
-    return rows
+    return [row for row, _ in rows]
 
 
 def coverage_by_group(c: Comparison, attributes: Attributes, class_names: Sequence[str]) -> list[dict[str, Any]]:

@@ -21,11 +21,11 @@ from scipy import stats
 from imgsynth.evaluate.utility import ATLAS, DP_SGD, REAL, TRIVIAL
 from imgsynth.sweep.results import Entry, names_of
 
-RIVALS = {
+RIVALS = {  # what is at an ε and of no model
     TRIVIAL: "trivial generator",
     ATLAS: "noised mean mask",
     DP_SGD: "DP-SGD network",
-}  # what is at an ε and of no model
+}
 RATES = ("auc", "balanced_accuracy", "dice", "precision", "recall", "coverage", "mia_auc")
 
 

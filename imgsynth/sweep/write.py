@@ -25,7 +25,8 @@ HOW_TO_READ = (
     "√(h² + (t s/√R)²), h over patients, t s/√R over R trainings; of one repetition over patients alone. All runs of "
     "a cohort are tested on the same patients. Classifiers are trained on synthetic images and tested on real ones; "
     "real data is the ceiling, and of metrics the real-versus-real floor. The DP-SGD network is trained on the "
-    "patients, the trivial generator is their noised class means, both at the same ε. The audited bound is the largest "
+    "patients, the trivial generator is their noised class means (of pairs, the noised mean mask is the answer for "
+    "everybody), all at the same ε. The audited bound is the largest "
     "of the repetitions, in brackets the smallest and the largest: each is too high with probability 5 % at most, the "
     "largest of R with R times that; a small bound says only that this attack found no more."
 )

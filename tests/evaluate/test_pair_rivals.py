@@ -43,7 +43,8 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def sides(source: Path) -> tuple[PatientDataset, PatientDataset]:
     manifest, _ = build_manifest(pair_data(source))
-    return tuple(PatientDataset(manifest, s, pair_preprocess(), 1, "memory") for s in ("train", "test"))  # type: ignore[return-value]
+    train_side, test_side = (PatientDataset(manifest, s, pair_preprocess(), 1, "memory") for s in ("train", "test"))
+    return train_side, test_side
 
 
 def test_a_patient_with_masks_adds_no_more_than_length_one() -> None:
@@ -195,6 +196,9 @@ def test_classes_with_masks_have_the_rivals_of_images_too(sides: Any, monkeypatc
     )
     y_N = np.array([0, 1, 0])
     c: Any = SimpleNamespace(synthetic=SimpleNamespace(y_N=y_N))
+    sigmas: list[float] = []
+    made_of = rivals.class_means
+    monkeypatch.setattr(rivals, "class_means", lambda *a: sigmas.append(a[3]) or made_of(*a))
     of_images = rivals.rivals_of(run, c, EvaluateConfig(classifier_seeds=1), ())
     assert of_images is not None and of_images.trivial is not None and of_images.dp_sgd is not None
     assert of_images.trivial.masks_NM is None and of_images.trivial.x_NC.shape == (3, 1, 8, 12, 8)
@@ -205,6 +209,7 @@ def test_classes_with_masks_have_the_rivals_of_images_too(sides: Any, monkeypatc
     assert of_pairs.trivial.masks_NM.shape == (3, 2, 8, 12, 8) and np.array_equal(of_pairs.trivial.y_N, y_N)
     assert of_pairs.dp_sgd(test).shape == (1, 4, 8, 12, 8)
     assert of_pairs.n_train == of_images.n_train == len(patients)
+    assert sigmas == [one_release(run.plan)] * 2 and sigmas[0] > 0.5  # each at the run's own ε
 
 
 def test_a_run_with_masks_is_held_against_both_and_what_saw_nothing_synthetic_is_kept(
