@@ -23,7 +23,7 @@ from imgsynth.keyed import key_check, normal
 from imgsynth.privacy.budget import Foreseen, budget_faults
 from imgsynth.privacy.entries import Account, Asked, Entry, composed, entry_to_json, finite
 from imgsynth.privacy.events import event_to_json
-from imgsynth.privacy.overlap import Overlaps, Shared
+from imgsynth.privacy.overlap import Overlaps, Protected, Shared, protected
 from imgsynth.privacy.overview import overview
 from imgsynth.privacy.patients import Patients, digest, hashes, load_key, pack
 from imgsynth.privacy.published import Published, last_published, put_published
@@ -173,6 +173,15 @@ class Ledger:
         """The other cohorts that have patients of ``cohort``, as far as entries say whom they read."""
         with self._store.reading() as book:
             return _overlaps(book).shared(cohort)
+
+    def protected(self, unit: Unit, patients: Patients) -> list[Protected]:
+        """The cohorts of which a run with noise read some of ``patients``, as far as entries say whom they read.
+
+        Broken for ids that are hashed with the key of another ledger.
+        """
+        sought = hashes(self.key(), unit, patients)
+        with self._store.reading() as book:
+            return protected(book.account, sought, unit, patients.issuer, book.members)
 
     def table(self, cohort: str) -> list[dict[str, Any]]:
         """For people: each entry with ε of all up to and including it, at that entry's δ. Null is ∞."""

@@ -13,8 +13,11 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from dp_accounting import dp_event as dp
+
 from imgsynth.keyed import normal
 from imgsynth.privacy.entries import Account, Entry, composed
+from imgsynth.types import Unit
 
 Sighting = tuple[str, str | None]  # a cohort, and the issuer of the id in it
 
@@ -26,6 +29,15 @@ class Shared:
     cohort: str  # the other one
     patients: int
     runs: tuple[str, ...]  # of the other one
+
+
+@dataclass(frozen=True)
+class Protected:
+    """Patients whom a run with noise read in some cohort."""
+
+    cohort: str
+    patients: int
+    certain: bool  # False: their ids are equal, and who gave them out is not known of both
 
 
 class Overlaps:
@@ -74,6 +86,26 @@ class Overlaps:
             entries = sorted((e for e in entries if until is None or e.number <= until), key=lambda e: e.number)
             best = max(best, (composed(entries, delta), entries), key=lambda pair: pair[0])
         return best
+
+
+def protected(
+    account: Account,
+    sought: frozenset[bytes],
+    unit: Unit,
+    issuer: str | None,
+    members: Callable[[str], frozenset[bytes]],
+) -> list[Protected]:
+    """Every cohort of which runs with noise read some of the hashes ``sought``; ``issuer``: of the ids, if known."""
+    by = None if issuer is None else normal(issuer)
+    found: dict[tuple[str, bool], set[bytes]] = {}
+    for cohort, entry in ((cohort, e) for cohort, runs in account.entries.items() for e in runs.values()):
+        if entry.patients is None or entry.unit != unit or isinstance(entry.event, dp.NonPrivateDpEvent):
+            continue
+        theirs = None if entry.issuer is None else normal(entry.issuer)
+        if None in (by, theirs) or by == theirs:
+            certain = unit == "image" or None not in (by, theirs)  # an image's hash is of its content
+            found.setdefault((cohort, certain), set()).update(members(entry.patients) & sought)
+    return [Protected(cohort, len(ids), certain) for (cohort, certain), ids in sorted(found.items()) if ids]
 
 
 def _sightings(account: Account) -> Iterator[tuple[str, Sighting]]:

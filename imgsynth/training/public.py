@@ -13,15 +13,16 @@ from dp_accounting import dp_event as dp
 
 from imgsynth.cohort.manifest import Manifest
 from imgsynth.console import warn
-from imgsynth.keyed import normal
+from imgsynth.keyed import key_check, normal
 from imgsynth.models.base import GenerativeModel
 from imgsynth.privacy.ledger import Entry, Ledger
+from imgsynth.privacy.patients import Patients
 from imgsynth.privacy.public import DECLARATION, PublicStart
 from imgsynth.schema import Config, DataConfig
 from imgsynth.training.initial import Initial
 from imgsynth.training.members import members
 from imgsynth.training.run import Run, load_run, model_factory, trained_model
-from imgsynth.types import Fault, InputError
+from imgsynth.types import Fault, InputError, Unit
 
 
 @dataclass(frozen=True)
@@ -60,9 +61,8 @@ def _not_public(run: Run, others: Others, cfg: Config) -> Iterator[Fault]:
         yield Fault(where, f"a run of privacy.mode={run.plan.mode}, on patients to be protected",
                     "a run on public images: to go on from private weights on other patients is a second spend on the "
                     "first ones, for which there is no account here", instead)  # fmt: skip
-    elif run.manifest.kind != "phantom" and recorded_as_private(others, cfg):
-        yield Fault(where, "a run on a cohort that the ledger knows from private runs (privacy.mode=dp)",
-                    "images that are nobody's secret", instead)  # fmt: skip
+    elif run.manifest.kind != "phantom" and (known := read_privately(others, cfg)):
+        yield Fault(where, f"a run on {known}", "images that are nobody's secret", instead)
     if run.plan.public is not None:
         yield Fault(where, f"a run that itself began with weights from elsewhere ({run.plan.public.images})",
                     "a run that began with random numbers, whose manifest has all images that made its weights",
@@ -75,9 +75,25 @@ def _not_public(run: Run, others: Others, cfg: Config) -> Iterator[Fault]:
                     'init.public="radiographs of Example 2019, published under CC BY"')  # fmt: skip
 
 
-def recorded_as_private(others: Others, cfg: Config) -> bool:
-    """Whether the private run's ledger knows of a run with noise on the cohort."""
-    return any(not isinstance(entry.event, dp.NonPrivateDpEvent) for entry in _entries(others, cfg))
+def read_privately(others: Others, cfg: Config) -> str | None:
+    """What the private run's ledger knows of runs with noise on the cohort, or on some of its images or patients under
+    whatever name; None: of no such run. Equal ids that may be other persons' are warned of."""
+    known = "a cohort that the ledger knows from private runs (privacy.mode=dp)"
+    if any(not isinstance(entry.event, dp.NonPrivateDpEvent) for entry in _entries(others, cfg)):
+        return known
+    ledger, manifest = Ledger(cfg.privacy.ledger), others.manifest
+    asked: dict[Unit, Patients] = {"image": Patients(frozenset(item.digest for item in manifest.items))}
+    if manifest.unit != "image" and manifest.key == key_check(ledger.key()):  # other keys: ``same_people``
+        issuer = members(manifest, others.data).issuer
+        asked[manifest.unit] = Patients(frozenset(manifest.patients()), issuer, manifest.key)
+    for unit, patients in asked.items():
+        for found in ledger.protected(unit, patients):
+            what = f"{found.patients} {unit}s of cohort {found.cohort}, which the ledger knows from private runs"
+            if found.certain:
+                return what
+            warn(f"{others.where} has the ids of {what}, and who gave out the ids is not known of both (data.issuer). "
+                 "If they are the same persons, they are not public.")  # fmt: skip
+    return None
 
 
 def _entries(others: Others, cfg: Config) -> list[Entry]:

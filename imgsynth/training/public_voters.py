@@ -13,7 +13,7 @@ from imgsynth.privacy.ledger import Ledger
 from imgsynth.privacy.plan import PrivacyPlan
 from imgsynth.privacy.public import DECLARATION, PublicImages
 from imgsynth.schema import Config
-from imgsynth.training.public import Others, recorded_as_private, same_people
+from imgsynth.training.public import Others, read_privately, same_people
 from imgsynth.types import Fault, InputError
 
 
@@ -34,10 +34,9 @@ def public_images(cfg: Config, manifest: Manifest) -> tuple[Manifest, PublicImag
             Fault("selection.data.classes", f"{list(public.classes)}", expected, "images with the same labels")
         )
     if data.kind != "phantom":
-        if recorded_as_private(others, cfg):
-            faults.append(Fault("selection.data", "a cohort that the ledger knows from private runs (privacy.mode=dp)",
-                                "images that are nobody's secret", "selection.rule=noisy_max asks patients, for a "
-                                "share of ε"))  # fmt: skip
+        if known := read_privately(others, cfg):
+            faults.append(Fault("selection.data", known, "images that are nobody's secret",
+                                "selection.rule=noisy_max asks patients, for a share of ε"))  # fmt: skip
         if declared is None:
             faults.append(Fault("selection.public", "nothing", f"{DECLARATION}; it goes on the privacy card",
                                 'selection.public="radiographs of Example 2019, published under CC BY"'))  # fmt: skip

@@ -7,6 +7,7 @@ import unicodedata
 from itertools import product
 
 import pytest
+from dp_accounting import dp_event as DpEvent
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -14,7 +15,7 @@ from imgsynth.keyed import key_check, keyed, normal
 from imgsynth.privacy.accounting import epsilon
 from imgsynth.privacy.entries import Account, Entry, composed
 from imgsynth.privacy.events import compose, histogram_event, training_event
-from imgsynth.privacy.overlap import Overlaps, Shared
+from imgsynth.privacy.overlap import Overlaps, Protected, Shared
 from imgsynth.privacy.patients import Patients, digest, hashes, pack, unpack
 from imgsynth.types import InputError
 
@@ -38,6 +39,23 @@ def test_a_cohorts_epsilon_is_that_of_its_worst_patient(ledger, spend):
     assert {c: ledger.composed_epsilon(c, 1e-5) for c in "ABCD"} == pytest.approx(expected)
     assert ledger.shared("B") == [Shared("A", 1, ("r1",)), Shared("C", 1, ("r3",))]
     assert ledger.shared("D") == []
+
+
+def test_whom_runs_with_noise_read_is_found_under_every_name_and_nobody_else(ledger, spend):
+    spend(ledger, "r1", EVENTS["a"], cohort="A", patients=people("1", "2", issuer="H"))
+    spend(ledger, "r2", EVENTS["b"], cohort="A", patients=people("2", "3", issuer="h "))
+    spend(ledger, "r3", EVENTS["c"], cohort="B", patients=people("3"))
+    spend(ledger, "r4", EVENTS["d"], cohort="C", patients=people("3", issuer="G"))
+    spend(ledger, "r5", DpEvent.NonPrivateDpEvent(), cohort="D", patients=people("3", issuer="H"), eps=math.inf)
+    spend(ledger, "r6", EVENTS["d"], cohort="E", patients=people("3", issuer="H"), unit="image")
+    spend(ledger, "r7", EVENTS["d"], cohort="F")
+    found = ledger.protected("patient", people("1", "2", "3", "4", issuer="H"))
+    assert found == [Protected("A", 3, True), Protected("B", 1, False)]
+    assert ledger.protected("patient", people("3")) == [Protected(name, 1, False) for name in "ABC"]
+    assert ledger.protected("image", people("3")) == [Protected("E", 1, True)]
+    assert ledger.protected("patient", people("4", issuer="H")) == []
+    ledger.set_issuer("B", "H")
+    assert Protected("B", 1, True) in ledger.protected("patient", people("3", issuer="H"))
 
 
 def test_entries_of_one_cohort_compose_whoever_they_read(ledger, spend):

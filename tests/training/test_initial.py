@@ -4,6 +4,7 @@ not public."""
 from __future__ import annotations
 
 import dataclasses
+import math
 import multiprocessing
 import os
 import shutil
@@ -13,19 +14,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from dp_accounting import dp_event as DpEvent
 
 from imgsynth import keyed
 from imgsynth.audit.canaries import run as canaries
 from imgsynth.audit.overfit import Recipe
 from imgsynth.audit.references import content_key, load, references, store, train_reference
 from imgsynth.files import read_json, write_json
+from imgsynth.privacy.events import histogram_event
 from imgsynth.privacy.ledger import Ledger
+from imgsynth.privacy.patients import Patients
 from imgsynth.privacy.plan import PrivacyPlan
 from imgsynth.schema import Config
 from imgsynth.training import begin, loop
 from imgsynth.training.checkpoint import load_checkpoint, save_checkpoint
 from imgsynth.training.folder import RunFolder
 from imgsynth.training.initial import Initial, begun, stored_initial
+from imgsynth.training.public import Others, read_privately
 from imgsynth.training.run import load_run, model_factory, trained_model
 from imgsynth.types import InputError
 
@@ -319,6 +324,42 @@ def test_a_cohort_that_somebody_protected_is_not_public(
     Ledger(cfg.privacy.ledger).open_entry(fingerprint, event, run="r", epsilon=3.0, delta=1e-2)
     with pytest.raises(InputError, match="the ledger knows from private runs"):
         loop.train(cfg, tmp_path / "run", model_factory(cfg.model))
+
+
+@pytest.mark.parametrize(
+    "issuers", [("H", " h "), (None, "H"), ("G", "H")], ids=["one issuer", "unknown", "two issuers"]
+)
+def test_patients_whom_somebody_protected_under_another_name_are_not_public(
+    issuers, configure, private, public_run, tmp_path, capsys
+) -> None:
+    """A part of them, in a cohort with another name, is enough where it is certain that they are the same persons."""
+    theirs, ours = issuers
+    ledger = Ledger(configure("vae").privacy.ledger)
+    public = public_run(privacy={"ledger": str(ledger.folder)}, data={"issuer": ours})
+    hospital = Patients(frozenset({"q003", "q017", "somebody"}), theirs)
+    ledger.open_entry("hospital", histogram_event(1.0), run="r", epsilon=1.0, delta=1e-2, patients=hospital)
+    found = read_privately(opened(public), configure("vae"))
+    assert (found or "").startswith("2 patients of cohort hospital") == (issuers == ("H", " h "))
+    assert ("2 patients of cohort hospital" in capsys.readouterr().err) == (theirs is None)
+    if found:
+        with pytest.raises(InputError, match="2 patients of cohort hospital, which the ledger knows from private runs"):
+            loop.train(private(init={"run": str(public)}), tmp_path / "run", model_factory(configure("vae").model))
+
+
+def test_images_that_somebody_protected_are_not_public_whoever_numbers_them(configure, public_run) -> None:
+    others = opened(public_run())
+    ledger = Ledger(configure("vae").privacy.ledger)
+    images = Patients(frozenset({others.manifest.items[4].digest, "0" * 64}))
+    ledger.open_entry("other", DpEvent.NonPrivateDpEvent(), run="a", epsilon=math.inf, delta=1e-2, unit="image",
+                      patients=images)  # fmt: skip
+    assert read_privately(others, configure("vae")) is None
+    ledger.open_entry("one", histogram_event(1.0), run="b", epsilon=1.0, delta=1e-2, unit="image", patients=images)
+    assert "1 images of cohort one" in str(read_privately(others, configure("vae")))
+
+
+def opened(run_dir: Path) -> Others:
+    run = load_run(run_dir)
+    return Others("init.run", run.manifest, run.config.data, "")
 
 
 def tmp_plan(configure, tmp_path: Path) -> Path:
