@@ -49,7 +49,7 @@ from imgsynth.schema import Config
 from imgsynth.show.server import ShowServer
 from imgsynth.show.shelf import shelf_of
 from imgsynth.sweep.cells import SweepFolder, read_index, write_index
-from imgsynth.sweep.design import design
+from imgsynth.sweep.design import design, own_config
 from imgsynth.sweep.spend import facts_of, foresee, print_plan
 from imgsynth.sweep.work import why, work_through
 from imgsynth.sweep.write import write_curve
@@ -445,7 +445,7 @@ def sweep(overrides: Sequence[str]) -> Path:
     given = list(overrides)
     if [key for key, _ in door.keys_of(given)] == ["output"]:
         given = [*read_index(SweepFolder(Path(given[0].partition("=")[2]))).overrides, *given]
-    config = door.from_overrides("sweep", given)
+    config = own_config(given)
     place = SweepFolder(folder(config))
     planned = design(config, given, place)
     spends = foresee(planned, place)

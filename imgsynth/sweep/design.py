@@ -27,6 +27,16 @@ class Design:
     left_out: list[str]
 
 
+def own_config(overrides: list[str]) -> Config:
+    """The sweep's own configuration. With ``curve.models`` it has the sweep's settings alone: what the command says of
+    runs is checked in the cells' configurations, as one model may take what another does not.
+    """
+    lines = door.keys_of(overrides)
+    if door.compose("sweep", [line for key, line in lines if key != "sweep"]).curve.models:
+        lines = [(key, line) for key, line in lines if key.split(".")[0] in (*OWN, "experiment", "sweep")]
+    return door.from_overrides("sweep", [line for _, line in lines])
+
+
 def design(config: Config, overrides: list[str], folder: SweepFolder) -> Design:
     """``config`` is that of the sweep, ``overrides`` its command's. Raises InputError with every fault of every cell.
 

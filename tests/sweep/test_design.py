@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from imgsynth import config as door
 from imgsynth.sweep.cells import Cell, SweepFolder
-from imgsynth.sweep.design import Design, design
+from imgsynth.sweep.design import Design, design, own_config
 from imgsynth.types import InputError
 
 TINY = ("data.phantom.patients=60", "data.phantom.size=16", "preprocess.shape=[16,16,16]",
@@ -21,7 +20,7 @@ WRONG = "*/vae/8:['trainer.stesp=3'],*/vaee/*:['trainer.steps=3'],*/gan/*:['mode
 
 def designed(folder: Path, *overrides: str) -> Design:
     given = list(overrides)
-    return design(door.from_overrides("sweep", given), given, SweepFolder(folder))
+    return design(own_config(given), given, SweepFolder(folder))
 
 
 def faults(folder: Path, *overrides: str) -> list[str]:
@@ -50,6 +49,17 @@ def test_without_models_it_is_the_configurations_own(tmp_path: Path) -> None:
     assert cell.name == "run-gan-eps2.5-1"
 
 
+def test_the_command_may_say_what_only_the_sweeps_models_take(tmp_path: Path) -> None:
+    """VAEs, which a run without a model would be, have no steps after the private one."""
+    after = ["trainer.steps_after=7", "curve.epsilons=[1]"]
+    (one,) = designed(tmp_path, *TINY[:-1], *after, "curve.models=[merf]").cells.values()
+    assert one.trainer.steps_after == 7
+    (told,) = faults(tmp_path, *TINY[:-1], *after, "curve.models=[merf,vae]")
+    assert "run-vae-eps1" in told and "trainer.steps_after" in told
+    assert any("trainer.stesp" in told for told in faults(tmp_path, *TINY[:-1], "trainer.stesp=3", "curve.models=[merf]"))
+    assert any("sweep" in told for told in faults(tmp_path, *TINY[:-1], "sweep=slurm", "curve.models=[merf]"))
+
+
 def test_several_cohorts_each_by_their_own_overrides(tmp_path: Path) -> None:
     few = "few:['data.phantom.patients=30']"
     many = "many:['data.phantom.patients=90','experiment=curve']"
@@ -72,7 +82,7 @@ def test_every_fault_is_told_at_once(tmp_path: Path) -> None:
 def test_what_the_sweep_says_itself_is_not_said_beside_it(tmp_path: Path, override: str) -> None:
     given = [*TINY, override]
     with pytest.raises(InputError, match=override.partition("=")[0]):
-        design(door.from_overrides("sweep", list(TINY)), given, SweepFolder(tmp_path))
+        design(own_config(list(TINY)), given, SweepFolder(tmp_path))
 
 
 @pytest.mark.parametrize(
