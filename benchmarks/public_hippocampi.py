@@ -2,11 +2,11 @@
 
     python benchmarks/public_hippocampi.py D/brain_t1w_2mm --to runs/public/brains
 
-BRAINS has skull-stripped T1-weighted heads at 2 mm (OpenNeuro ds002748, CC0). Nobody drew masks in them: each crop begins where
-the hippocampi of an average brain lie in its bounding box, right ones mirrored to left, and is then moved by whole voxels to
-where it agrees best with the mean of all crops, three times over. ``--jitter`` crops of each side lie a voxel or so beside it,
-so that a generator sees hippocampi wherever a rater's box may have them. One public run trained on these
-(``imgsynth train data=nifti data.root=runs/public/brains``) is what codegan, evolution, latent_diffusion and latent_noise take.
+BRAINS has skull-stripped T1-weighted heads at 2 mm (OpenNeuro ds002748, CC0). Nobody drew masks in them: each crop
+begins where the hippocampi of an average brain lie in its bounding box, right ones mirrored to left, and is then moved
+by whole voxels to where it agrees best with the mean of all crops, three times over. Of ``--jitter`` crops of each side
+all but one lie up to a voxel beside it, as raters' boxes do. A public run trained on them is what codegan, evolution,
+latent_diffusion and latent_noise take (docs/results.md has its command).
 """
 
 from __future__ import annotations

@@ -71,7 +71,8 @@ def curves(rows: Sequence[dict[str, Any]], leave_out: Sequence[str] = ()) -> str
         figure = Figure(figsize=(3.3 * columns, 2.1 * lines), layout="constrained")
         axes = figure.subplots(lines, columns, squeeze=False).ravel()
         for axis, (name, points) in zip(axes, series.items(), strict=False):
-            axis.plot(*np.array(points, dtype=float).T, color=BLUE, linewidth=1.1)
+            dot = "o" if len(points) == 1 else None  # a line of one point is none
+            axis.plot(*np.array(points, dtype=float).T, color=BLUE, linewidth=1.1, marker=dot, markersize=4)
             axis.set_title(name.replace("_", " "), fontsize=9)
             axis.set_xlabel("step", fontsize=8)
             axis.xaxis.set_major_locator(MaxNLocator(5, integer=True))

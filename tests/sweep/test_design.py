@@ -56,8 +56,9 @@ def test_the_command_may_say_what_only_the_sweeps_models_take(tmp_path: Path) ->
     assert one.trainer.steps_after == 7
     (told,) = faults(tmp_path, *TINY[:-1], *after, "curve.models=[merf,vae]")
     assert told.startswith("run/vae/1") and "trainer.steps_after" in told
-    assert any("trainer.stesp" in told for told in faults(tmp_path, *TINY[:-1], "trainer.stesp=3", "curve.models=[merf]"))
-    assert any("sweep" in told for told in faults(tmp_path, *TINY[:-1], "sweep=slurm", "curve.models=[merf]"))
+    for wrong in ("trainer.stesp=3", "sweep=slurm"):
+        told = faults(tmp_path, *TINY[:-1], wrong, "curve.models=[merf]")
+        assert any(wrong.partition("=")[0] in one for one in told)
 
 
 def test_several_cohorts_each_by_their_own_overrides(tmp_path: Path) -> None:
