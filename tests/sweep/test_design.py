@@ -169,3 +169,10 @@ def test_the_experiments_that_come_with_it_are_sound(tmp_path: Path, name: str) 
     )
     cells = designed(tmp_path, f"experiment={name}", *absent).cells
     assert cells and all(math.isinf(c.epsilon) == (config.privacy.mode == "none") for c, config in cells.items())
+
+
+def test_no_ledger_protects_what_is_another_cohorts_public_generator() -> None:
+    """Each public cohort of the leaderboard is read by private runs, and is what another one's runs begin with."""
+    curve = own_config(["experiment=leaderboard", "curve.root=DATA"]).curve
+    ledgers = [line for name in curve.public for line in curve.cohorts[name] if line.startswith("privacy.ledger=")]
+    assert len(curve.public) == len(ledgers) == len(set(ledgers))
