@@ -82,4 +82,8 @@ if __name__ == "__main__":
     parser.add_argument("--jitter", type=int, default=6)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
+    if not any(options.brains.glob("*.nii.gz")):
+        parser.error(f"{options.brains}: expected a folder with whole brains as *.nii.gz")
+    if options.to.exists():
+        parser.error(f"{options.to} is there already: name another folder, or move it away")
     main(options.brains, options.to, options.jitter, options.seed)
