@@ -133,6 +133,7 @@ def timed(items: Sequence[Any], what: str) -> Iterator[Any]:
         spent = PARTS.setdefault(f"{what}: {item}", [0.0, 0.0])
         for i in (0, 1):
             spent[i] += now[i] - (done[i] - inner[i])
+        print(f"{what}: {item}: {spent[0]:.1f} s, {spent[1]:.1f} s of processor", file=sys.stderr, flush=True)
 
 
 def dp_sgd_step(n: int, images: Images) -> None:

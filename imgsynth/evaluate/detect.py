@@ -101,20 +101,23 @@ def detectability(c: Comparison, classifiers: Sequence[Classifier]) -> dict[str,
     n = min(c.smallest, MOST_PATIENTS)
     test, train = (side.draw_patients(n, c.random()) for side in (c.test, c.train))
     made = c.synthetic.select(slice(n))
-    results = []
-    for classifier in classifiers:
-        found = {}
-        for what in console.each(["auc", "floor", *ABLATIONS], f"telling apart by {classifier.name}"):
-            other = train if what == "floor" else made
-            seen_N = np.concatenate([classifier.seen(_without(what, side.x_NC)) for side in (test, other)])
-            found[what] = told_apart(test, other, classifier, seen_N, c.bootstrap, c.random())
-        results.append({
-            "classifier": classifier.name,
-            "encoder": classifier.encoder,
-            "auc": found["auc"],
-            "floor": found["floor"],
-            "without": {what: found[what] for what in ABLATIONS},
-        })  # fmt: skip
+    found: dict[tuple[str, str], dict[str, float]] = {}
+    for what in console.each(["auc", "floor", *ABLATIONS], "telling synthetic from real"):
+        other = train if what == "floor" else made
+        left = [_without(what, side.x_NC) for side in (test, other)]
+        for one in classifiers:
+            seen_N = np.concatenate([one.seen(x_NC) for x_NC in left])
+            found[one.name, what] = told_apart(test, other, one, seen_N, c.bootstrap, c.random())
+    results = [
+        {
+            "classifier": one.name,
+            "encoder": one.encoder,
+            "auc": found[one.name, "auc"],
+            "floor": found[one.name, "floor"],
+            "without": {what: found[one.name, what] for what in ABLATIONS},
+        }
+        for one in classifiers
+    ]
     note = f"of {n} patients on each side" + (f", drawn from {c.smallest}" if n < c.smallest else "")
     return {"n_real": test.n_patients, "n_synthetic": n, "results": results, "sentence": _sentence(results),
             "note": note}  # fmt: skip

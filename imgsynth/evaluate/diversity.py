@@ -7,8 +7,7 @@ disjoint, so they are independent and the interval of their mean is an ordinary 
 from __future__ import annotations
 
 import numpy as np
-import torch
-from monai.metrics import compute_ms_ssim
+from scipy.ndimage import gaussian_filter
 from scipy.stats import t as student
 
 from imgsynth.evaluate.metric import Comparison, Interval, Measurement, require
@@ -16,7 +15,8 @@ from imgsynth.measure.images import Images
 from imgsynth.measure.resampling import LEVEL
 
 WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # of the scales, Wang, Simoncelli & Bovik 2003
-KERNEL = 11  # voxels, Gaussian window of the same paper
+KERNEL, SIGMA = 11, 1.5  # voxels, Gaussian window of the same paper
+STABLE = (0.01 * 2) ** 2, (0.03 * 2) ** 2  # its constants of luminance and contrast, for values of [-1, 1]
 MIN_PAIRS = 5
 MAX_PAIRS = 128
 
@@ -33,21 +33,46 @@ def _fits(shape: tuple[int, ...], scales: int) -> bool:
 
 
 def ms_ssim(a_NC: np.ndarray, b_NC: np.ndarray) -> np.ndarray:
-    """[N] MS-SSIM of image pairs in [-1, 1], on as many scales as fit; their weights are renormalised to sum 1."""
-    shape = a_NC.shape[2:]
-    weights = np.array(WEIGHTS[: scales_for(shape)])
-    values = [
-        compute_ms_ssim(
-            torch.from_numpy(a[None]).float(),
-            torch.from_numpy(b[None]).float(),
-            spatial_dims=len(shape),
-            data_range=2.0,
-            kernel_size=KERNEL,
-            weights=(weights / weights.sum()).tolist(),
-        ).item()
-        for a, b in zip(a_NC, b_NC, strict=True)
-    ]
-    return np.array(values)
+    """[N] MS-SSIM of image pairs in [-1, 1], on as many scales as fit; their weights are renormalised to sum 1.
+
+    Wang, Simoncelli & Bovik 2003, in double precision; the window goes along one axis after another, which is the same
+    sum and in 3D a tenth of the work.
+    """
+    weights = np.array(WEIGHTS[: scales_for(a_NC.shape[2:])])
+    return np.array([_of_pair(a[0], b[0], weights / weights.sum()) for a, b in zip(a_NC, b_NC, strict=True)])
+
+
+def _of_pair(a: np.ndarray, b: np.ndarray, weights: np.ndarray) -> float:
+    a, b = a.astype(np.float64), b.astype(np.float64)
+    found = 1.0
+    for scale, weight in enumerate(weights, 1):
+        luminance, contrast = _luminance_and_contrast(a, b)
+        similarity = luminance * contrast if scale == len(weights) else contrast
+        found *= max(0.0, float(similarity.mean())) ** weight
+        a, b = _halved(a), _halved(b)
+    return found
+
+
+def _luminance_and_contrast(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of every place where the whole window lies in the image."""
+    mean_a, mean_b, aa, bb, ab = (_window(x) for x in (a, b, a * a, b * b, a * b))
+    squares = mean_a**2 + mean_b**2
+    luminance = (2 * mean_a * mean_b + STABLE[0]) / (squares + STABLE[0])
+    contrast = (2 * (ab - mean_a * mean_b) + STABLE[1]) / (aa + bb - squares + STABLE[1])
+    return luminance, contrast
+
+
+def _window(x: np.ndarray) -> np.ndarray:
+    return gaussian_filter(x, SIGMA, radius=KERNEL // 2)[(slice(KERNEL // 2, -(KERNEL // 2)),) * x.ndim]
+
+
+def _halved(x: np.ndarray) -> np.ndarray:
+    """Means of 2 voxels along each axis; a last odd one is left out."""
+    for axis in range(x.ndim):
+        even = x.shape[axis] // 2 * 2
+        pairs = x.take(range(even), axis=axis)
+        x = pairs.reshape(*x.shape[:axis], -1, 2, *x.shape[axis + 1 :]).mean(axis + 1)
+    return x
 
 
 def disjoint_pairs(images: Images, random: np.random.Generator) -> np.ndarray:

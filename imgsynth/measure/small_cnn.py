@@ -14,7 +14,7 @@ CHANNELS = (1, 16, 32, 64)
 STEPS, BATCH, LEARNING_RATE = 120, 32, 2e-3
 LONGEST = 64  # voxels: longer axes are averaged down
 MOST = 1 << 21  # voxels in a batch: of 64³ it takes 8 volumes, up to 40³ all BATCH
-AT_ONCE = 1 << 20  # voxels that go through a network at once: its activations then stay in the processor's caches
+AT_ONCE = 1 << 19  # voxels that go through a network at once: its activations then stay in the processor's caches
 
 
 class SmallCNN(nn.Module):

@@ -154,7 +154,7 @@ def test_each_part_is_named_while_it_runs(digits: Images, monkeypatch: pytest.Mo
     parts = (
         "evaluating: classes", "measuring: kernel_distance", "class: one", "evaluating: utility", "encoding",
         "training a small_cnn on: real + synthetic", "small_cnn on a share of the patients: 0.5",
-        "evaluating: detectability", "telling apart by logistic_regression: grey values",
+        "evaluating: detectability", "telling synthetic from real: grey values",
     )  # fmt: skip
     assert not [part for part in parts if part not in shown]
     assert console._shown is None

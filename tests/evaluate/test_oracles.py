@@ -10,9 +10,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from monai.metrics import compute_dice
+from monai.metrics import compute_dice, compute_ms_ssim
 from scipy.fft import fft, fftfreq
 from scipy.linalg import sqrtm
+from scipy.ndimage import gaussian_filter
 from scipy.signal import periodogram
 from scipy.stats import binned_statistic, wasserstein_distance
 from skimage.metrics import structural_similarity
@@ -146,6 +147,19 @@ def test_ms_ssim_by_scikit_image_and_torchmetrics(shape: tuple[int, ...]) -> Non
                                     use_sample_covariance=False)  # fmt: skip
     expected *= full[(slice(5, -5),) * len(shape)].mean() ** (weights[-1] / weights.sum())
     assert ms_ssim(a[None, None], b[None, None])[0] == pytest.approx(expected, abs=EXACT)
+
+
+@pytest.mark.parametrize("shape", [(64, 70), (44, 47, 45)])
+def test_ms_ssim_by_monai(shape: tuple[int, ...]) -> None:
+    random = np.random.default_rng(3)
+    a = gaussian_filter(random.normal(0, 2, (2, 1, *shape)), (0, 0, *[1.5] * len(shape))).clip(-1, 1)
+    b = (a + random.normal(0, 0.2, a.shape)).clip(-1, 1)
+    b[1] = -a[1]  # no structure in common: 0
+    weights = np.array(WEIGHTS[: scales_for(shape)])
+    assert len(weights) > 1
+    pair = (torch.from_numpy(x).float() for x in (a, b))
+    expected = compute_ms_ssim(*pair, len(shape), data_range=2.0, weights=(weights / weights.sum()).tolist())
+    np.testing.assert_allclose(ms_ssim(a, b), expected[:, 0].numpy(), atol=EXACT)
 
 
 def test_intensity_wasserstein_by_scipy(volumes: Comparison) -> None:
