@@ -53,7 +53,7 @@ def main() -> None:
     parser.add_argument("--volumes", type=int, default=500, help="3D volumes on each side; 0: none")
     parser.add_argument("--encoder", default="efficientnet_lite")
     parser.add_argument("--seeds", type=int, default=EvaluateConfig().classifier_seeds)
-    parser.add_argument("--steps", type=int, default=small_cnn.STEPS, help="of training a network; as many as it takes")
+    parser.add_argument("--steps", type=int, help="of training a network; as many as it takes")
     parser.add_argument("--dp-sgd", action="store_true", help="a DP-SGD step of each size too")
     parser.add_argument("--one", nargs=2, metavar=("KIND", "N"), help="one measurement, as JSON")
     asked = parser.parse_args()
@@ -61,11 +61,12 @@ def main() -> None:
         print(json.dumps(measure(asked.one[0], int(asked.one[1]), asked)))
         return
     print(f"{len(os.sched_getaffinity(0))} cores, load {os.getloadavg()[0]:.1f} at the start, {asked.encoder}, "
-          f"{asked.seeds} seeds, {asked.steps} steps of a network\n")  # fmt: skip
+          f"{asked.seeds} seeds, {asked.steps or 'all'} steps of a network\n")  # fmt: skip
     for kind, most in (("64²", asked.images), ("64³", asked.volumes)):
         for n in (most // 4, most // 2, most) if most else ():
             settings = {"--encoder": asked.encoder, "--seeds": asked.seeds, "--steps": asked.steps}
-            rest = [str(word) for pair in settings.items() for word in pair] + ["--dp-sgd"] * asked.dp_sgd
+            rest = [str(word) for pair in settings.items() if pair[1] is not None for word in pair]
+            rest += ["--dp-sgd"] * asked.dp_sgd
             command = [sys.executable, __file__, *rest, "--one", kind, str(n)]
             said = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
             show(kind, n, json.loads(said.splitlines()[-1]))
@@ -98,7 +99,8 @@ def measure(kind: str, n: int, asked: argparse.Namespace) -> dict[str, Any]:
     settings = EvaluateConfig(classifier_seeds=asked.seeds)
     c = Comparison(train, test, synthetic, encoder, grid, settings.bootstrap, 0)
     console.each = timed  # type: ignore[assignment]
-    small_cnn.STEPS = asked.steps
+    if asked.steps is not None:
+        small_cnn.STEPS = small_cnn.MOST_STEPS = asked.steps
     wall, processor = time.perf_counter(), time.process_time()
     evaluate(c, ["a", "b"], settings, Rivals(trivial))
     found = {"wall": time.perf_counter() - wall, "processor": time.process_time() - processor,

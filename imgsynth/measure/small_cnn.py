@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 CHANNELS = (1, 16, 32, 64)
-STEPS, BATCH, LEARNING_RATE = 120, 32, 2e-3
+BATCH, LEARNING_RATE = 32, 2e-3
+STEPS, EPOCHS, MOST_STEPS = 120, 3, 600  # as many as EPOCHS take, STEPS at least and MOST_STEPS at most
 LONGEST = 64  # voxels: longer axes are averaged down
 MOST = 1 << 21  # voxels in a batch: of 64³ it takes 8 volumes, up to 40³ all BATCH
 AT_ONCE = 1 << 19  # voxels that go through a network at once: its activations then stay in the processor's caches
@@ -89,8 +90,13 @@ def _at_once(shape: tuple[int, ...]) -> int:
     return max(1, AT_ONCE // math.prod(shape[2:]))
 
 
+def steps_for(images: int) -> int:
+    """Steps of training on so many images: a fixed number would leave a network that has thousands half taught."""
+    return min(MOST_STEPS, max(STEPS, math.ceil(EPOCHS * images / BATCH)))
+
+
 def train(network: nn.Module, x_NC: np.ndarray, y_N: np.ndarray, classes: int) -> nn.Module:
-    """``network`` after STEPS steps of Adam on class-balanced batches of BATCH images (fewer where they are large).
+    """``network`` after ``steps_for`` its images of Adam on class-balanced batches of BATCH, fewer of large ones.
 
     Draws from torch's own generator. A batch goes through in parts, whose gradients are added up: the same step.
     """
@@ -98,7 +104,7 @@ def train(network: nn.Module, x_NC: np.ndarray, y_N: np.ndarray, classes: int) -
     batch = min(BATCH, MOST // math.prod(x.shape[2:]))
     adam = torch.optim.Adam(network.parameters(), lr=LEARNING_RATE)
     balance_N = 1.0 / torch.bincount(y, minlength=classes).float()[y]
-    for _ in range(STEPS):
+    for _ in range(steps_for(len(x))):
         pick = torch.multinomial(balance_N, batch, replacement=True)
         adam.zero_grad()
         for part in pick.split(_at_once(x.shape)):

@@ -121,6 +121,17 @@ def test_a_batch_in_parts_is_the_same_step_and_large_volumes_come_in_small_batch
     assert [min(small_cnn.BATCH, small_cnn.MOST // side**3) for side in (28, 40, 48, 64)] == [32, 32, 18, 8]
 
 
+def test_networks_take_more_steps_where_there_are_thousands_of_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = [small_cnn.steps_for(n) for n in (5, 624, 1280, 1281, 4708, 6400, 100_000)]
+    assert said == [120, 120, 120, 121, 442, 600, 600]
+    steps: list[int] = []
+    adam = torch.optim.Adam.step
+    monkeypatch.setattr(torch.optim.Adam, "step", lambda self: steps.append(1) or adam(self))
+    x_NC, y_N = np.random.default_rng(6).uniform(-1, 1, (1300, 1, 8, 8)), np.arange(1300) % 2
+    small_cnn.train(small_cnn.SmallCNN(2, 2), x_NC, y_N, 2)
+    assert len(steps) == 122
+
+
 ON_PAIRS: dict[str, Callable[[Side, Side], object]] = {
     "kernel": lambda a, b: kid_with_interval(a, b, 10, np.random.default_rng(0)),
     "neighbours": Neighbours.of,
