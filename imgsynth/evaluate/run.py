@@ -92,7 +92,7 @@ def evaluate(
     def useful() -> tuple[dict[str, Any], list[dict[str, Any]]]:
         found, trained, test = utility(c.train, c.test, c.synthetic, classifiers, class_names, c.bootstrap, c.seed,
                                        rivals, settings.shares, shared, both)  # fmt: skip
-        return found, scores_by_group(trained, test, attributes or {}, c.bootstrap, c.seed)
+        return found, scores_by_group(trained, test, attributes or {}, found["classes"], c.bootstrap, c.seed)
 
     def segmented() -> dict[str, Any]:
         return segmentation_utility(c.train, c.test, c.synthetic, c.grid.structures, c.bootstrap, seeds, c.seed,

@@ -5,6 +5,8 @@ Shape legend: N test images, K classes, R rows of weights (the first is usually 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 BINS = 10  # of confidence, for the calibration error
@@ -42,6 +44,11 @@ def balanced_accuracy(scores_NK: np.ndarray, y_N: np.ndarray, weights_RN: np.nda
     return np.mean(recalls, axis=0)
 
 
+def accuracy(scores_NK: np.ndarray, y_N: np.ndarray, weights_RN: np.ndarray) -> np.ndarray:
+    """[R] share of images whose own class is the most probable one; among images of one class its sensitivity."""
+    return weights_RN @ (scores_NK.argmax(1) == y_N) / weights_RN.sum(1)
+
+
 def brier(scores_NK: np.ndarray, y_N: np.ndarray, weights_RN: np.ndarray) -> np.ndarray:
     """[R] mean squared error of the probabilities, summed over classes (Brier 1950): 0 is best, 2 worst."""
     error_N = ((scores_NK - np.eye(scores_NK.shape[1])[y_N]) ** 2).sum(1)
@@ -60,9 +67,11 @@ def calibration_error(scores_NK: np.ndarray, y_N: np.ndarray, weights_RN: np.nda
     return gap_R / weights_RN.sum(1)
 
 
-SCORES = {
+Score = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]  # scores [N, K], y [N], weights [R, N] to [R]
+SCORES: dict[str, Score] = {
     "auc": macro_auc,
     "balanced_accuracy": balanced_accuracy,
     "brier": brier,
     "calibration_error": calibration_error,
 }
+OF_ALL_CLASSES = ("auc", "balanced_accuracy")  # those that there are only where every class is

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from imgsynth import console
-from imgsynth.evaluate.subgroups import Attributes, rows_of_groups
+from imgsynth.evaluate.subgroups import Attributes, groups_of, rows_of_groups
 from imgsynth.evaluate.utility import difference
 from imgsynth.measure.images import Images
 from imgsynth.measure.resampling import value_and_interval
@@ -26,7 +26,7 @@ def dice_by_group(
 
     [{"attribute", "value", "n_patients" (None where suppressed), "results": [{"name", "real", "synthetic", "gap"}]}]
     """
-    rows = rows_of_groups(test, attributes)
+    rows = rows_of_groups(test, groups_of(test, attributes))
     for row, mask_N in rows:
         if mask_N is None:
             continue

@@ -14,13 +14,14 @@ import numpy as np
 from imgsynth.cohort.manifest import Manifest
 from imgsynth.evaluate.manifold import mean_with_interval, neighbours
 from imgsynth.evaluate.metric import Comparison, NotDone
-from imgsynth.evaluate.scores import macro_auc
+from imgsynth.evaluate.scores import OF_ALL_CLASSES, SCORES, Score, accuracy
 from imgsynth.evaluate.utility import REAL, SYNTHETIC, Trained
 from imgsynth.measure.images import Images
 from imgsynth.measure.resampling import bootstrap_weights, value_and_interval
 
 SMALLEST = 10  # patients; smaller groups are suppressed: their numbers would be about persons
 Attributes = Mapping[str, Mapping[str, str | None]]  # by attribute, each patient's value (None: unknown)
+Group = tuple[str, str, np.ndarray]  # attribute, value, mask of images [N]
 
 
 def attributes_of(manifest: Manifest) -> dict[str, dict[str, str | None]]:
@@ -32,8 +33,8 @@ def attributes_of(manifest: Manifest) -> dict[str, dict[str, str | None]]:
     return {name: values for name, values in found.items() if len(set(values.values())) > 1}
 
 
-def groups_of(images: Images, attributes: Attributes) -> list[tuple[str, str, np.ndarray]]:
-    """(attribute, value, mask of images [N]) of each subgroup there is."""
+def groups_of(images: Images, attributes: Attributes) -> list[Group]:
+    """Each subgroup there is."""
     found = []
     for attribute, by_patient in attributes.items():
         values_N = np.array([by_patient.get(patient) or "unknown" for patient in images.patients_N])
@@ -41,17 +42,21 @@ def groups_of(images: Images, attributes: Attributes) -> list[tuple[str, str, np
     return found
 
 
+def labels_of(images: Images, class_names: Sequence[str]) -> list[Group]:
+    """The classes as subgroups, where there are several."""
+    several = len(class_names) > 1
+    return [("label", class_names[k], images.y_N == k) for k in np.unique(images.y_N)] if several else []
+
+
 def suppressed(images: Images, mask_N: np.ndarray) -> bool:
     return len(np.unique(images.patients_N[mask_N])) < SMALLEST
 
 
-def rows_of_groups(
-    images: Images, attributes: Attributes
-) -> list[tuple[dict[str, Any], np.ndarray | None]]:  # fmt: skip
-    """For each subgroup {"attribute", "value", "n_patients", "results": []} and the mask of its images; None, with the
+def rows_of_groups(images: Images, groups: Sequence[Group]) -> list[tuple[dict[str, Any], np.ndarray | None]]:
+    """For each group {"attribute", "value", "n_patients", "results": []} and the mask of its images; None, with the
     reason in the row, where it is too small to be shown."""
     rows: list[tuple[dict[str, Any], np.ndarray | None]] = []
-    for attribute, value, mask_N in groups_of(images, attributes):
+    for attribute, value, mask_N in groups:
         row: dict[str, Any] = {"attribute": attribute, "value": value, "n_patients": None, "results": []}
         if suppressed(images, mask_N):
             rows.append((row | {"why_not": f"fewer than {SMALLEST} patients"}, None))
@@ -61,12 +66,14 @@ def rows_of_groups(
 
 
 def scores_by_group(
-    trained: Sequence[Trained], test: Images, attributes: Attributes, replicates: int, seed: int
-) -> list[dict[str, Any]]:
-    """For each subgroup and classifier: AUC trained on real and on synthetic images, and the gap on the same resamples.
+    trained: Sequence[Trained], test: Images, attributes: Attributes, class_names: Sequence[str], replicates: int,
+    seed: int,
+) -> list[dict[str, Any]]:  # fmt: skip
+    """For each subgroup and classifier every score, trained on real and on synthetic images, and the gap (real −
+    synthetic) on the same resamples; for each label its sensitivity. ``class_names``: of the labels of ``test``.
 
-    [{"attribute", "value", "n_patients" (None where suppressed),
-      "results": [{"classifier", "real", "synthetic", "gap"}]}]
+    [{"attribute", "value", "n_patients" (None where suppressed), "why_not" (where something is missing),
+      "results": [{"classifier", "score", "real", "synthetic", "gap"}]}]
     """
     pairs = [
         (a.classifier, a, b)
@@ -76,22 +83,24 @@ def scores_by_group(
     ]
     weights_RN = bootstrap_weights(test.n_patients, replicates, np.random.default_rng(seed))[:, test.owner_N]
     weights_RN = np.vstack([np.ones(len(test)), weights_RN])
-    rows = rows_of_groups(test, attributes)
+    rows = rows_of_groups(test, [*groups_of(test, attributes), *labels_of(test, class_names)])
     for row, mask_N in rows:
         if mask_N is None:
             continue
-        if len(np.unique(test.y_N[mask_N])) < test.y_N.max() + 1:
+        scores: Mapping[str, Score] = {"sensitivity": accuracy} if row["attribute"] == "label" else SCORES
+        if row["attribute"] != "label" and len(np.unique(test.y_N[mask_N])) < len(class_names):
             row["why_not"] = "not all classes are in it"
-            continue
-        for name, real, synthetic in pairs:
-            auc = [
-                np.mean(
-                    [macro_auc(s_NK[mask_N], test.y_N[mask_N], weights_RN[:, mask_N]) for s_NK in one.scores_SNK], 0
+            scores = {name: score for name, score in SCORES.items() if name not in OF_ALL_CLASSES}
+        y_N, drawn_RN = test.y_N[mask_N], weights_RN[:, mask_N]
+        drawn_RN = drawn_RN[drawn_RN.any(1)]  # a resample may have nobody of a small group
+        for classifier, *sides in pairs:
+            for name, score in scores.items():
+                real_R, made_R = (
+                    np.mean([score(s_NK[mask_N], y_N, drawn_RN) for s_NK in one.scores_SNK], 0) for one in sides
                 )
-                for one in (real, synthetic)
-            ]
-            found = {"real": auc[0], "synthetic": auc[1], "gap": auc[0] - auc[1]}
-            row["results"].append({"classifier": name} | {of: value_and_interval(a_R) for of, a_R in found.items()})
+                found = {"real": real_R, "synthetic": made_R, "gap": real_R - made_R}
+                known = {of: value_and_interval(values_R) for of, values_R in found.items()}
+                row["results"].append({"classifier": classifier, "score": name, **known})
     return [row for row, _ in rows]
 
 
@@ -105,11 +114,8 @@ def coverage_by_group(c: Comparison, attributes: Attributes, class_names: Sequen
         samples, patients = neighbours(c)
     except NotDone:
         return []
-    groups = groups_of(c.test, attributes)
-    if len(class_names) > 1:
-        groups += [("label", class_names[k], c.test.y_N == k) for k in np.unique(c.test.y_N)]
     rows: list[dict[str, Any]] = []
-    for attribute, value, mask_N in groups:
+    for attribute, value, mask_N in [*groups_of(c.test, attributes), *labels_of(c.test, class_names)]:
         if suppressed(c.test, mask_N):
             rows.append({"attribute": attribute, "value": value, "n_patients": None,
                          "why_not": f"fewer than {SMALLEST} patients"})  # fmt: skip
