@@ -109,6 +109,33 @@ def test_the_whole_report_holds_the_numbers_of_the_run(both: tuple[Page, Page], 
         assert entry["why"].rstrip(".") in text
 
 
+def test_subgroups_have_every_score_and_small_ones_the_reason(complete: Path, tmp_path: Path) -> None:
+    run_dir = Path(shutil.copytree(complete, tmp_path / "run"))
+    found = read_json(run_dir / "evaluation.json")
+    group = {"attribute": "age_band", "value": "40-49", "n_patients": 12}
+    rows = [
+        {
+            "classifier": "tree",
+            "score": name,
+            **{of: band(value + shift) for shift, of in enumerate(("real", "synthetic", "gap"))},
+        }
+        for name, value in (("auc", 0.111), ("balanced_accuracy", 4.222), ("brier", 8.333))
+    ]
+    few = {"attribute": "sex", "value": "F", "n_patients": None, "results": [], "why_not": "fewer than 10 patients"}
+    covered = group | {"coverage": band(0.444), "floor": band(0.555), "lost": True}
+    found["subgroups"] |= {"coverage": [covered], "utility": [group | {"results": rows}, few]}
+    write_json(run_dir / "evaluation.json", found)
+    text = pages(run_dir)[0].text
+    assert "age band 40-49 12 0.444 [0.444, 0.444] 0.555 [0.555, 0.555] lost" in text
+    assert "age band 40-49 tree AUC 0.111 [0.111, 0.111] 1.11 [1.11, 1.12] 2.11 [2.11, 2.12]" in text
+    assert "age band 40-49 tree balanced accuracy 4.22" in text and "age band 40-49 tree brier 8.33" in text
+    assert text.count("sex F fewer than 10 patients") == 1 and "fewer than 10" not in pages(run_dir)[1].text
+
+
+def band(value: float) -> dict[str, float]:
+    return {"value": value, "low": value, "high": value}
+
+
 def test_what_was_spent_under_other_names_is_in_the_whole_report_alone(both: tuple[Page, Page]) -> None:
     whole, public = both
     said = "on whom most was, under whatever name of a cohort: 1 run(s), ε at most"
