@@ -14,13 +14,16 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.class_weight import compute_sample_weight
 from torch import nn
 
+from imgsynth.measure import small_cnn
 from imgsynth.measure.encoders import Encoder
 from imgsynth.measure.small_cnn import SmallCNN, SmallResNet, probabilities, shrunk, train
 
 
 class Classifier(ABC):
     """``seen`` is what it sees of images, computed once for all trainings; ``scores`` trains on that of some images and
-    returns class probabilities [M, classes] for others."""
+    returns class probabilities [M, classes] for others. ``like``: what is trained in steps takes as many as for so many
+    images, so that two trainings differ in what they were shown and not in how long. ``settings``: all that decides
+    what the same images teach, for what is kept."""
 
     name: str
     encoder: str | None
@@ -31,8 +34,12 @@ class Classifier(ABC):
 
     @abstractmethod
     def scores(
-        self, seen_N: np.ndarray, y_N: np.ndarray, seen_M: np.ndarray, classes: int, seed: int
+        self, seen_N: np.ndarray, y_N: np.ndarray, seen_M: np.ndarray, classes: int, seed: int, like: int | None = None
     ) -> np.ndarray: ...  # fmt: skip
+
+    @property
+    @abstractmethod
+    def settings(self) -> str: ...
 
 
 class OnFeatures(Classifier):
@@ -45,9 +52,18 @@ class OnFeatures(Classifier):
         return self._encoder.encode(x_NC)
 
     @abstractmethod
-    def fitted(self, seen_N: np.ndarray, y_N: np.ndarray, seed: int) -> Any: ...
+    def unfitted(self, seed: int) -> Any: ...
 
-    def scores(self, seen_N: np.ndarray, y_N: np.ndarray, seen_M: np.ndarray, classes: int, seed: int) -> np.ndarray:
+    def fitted(self, seen_N: np.ndarray, y_N: np.ndarray, seed: int) -> Any:
+        return self.unfitted(seed).fit(seen_N, y_N)
+
+    @property
+    def settings(self) -> str:
+        return str(self.unfitted(0))
+
+    def scores(
+        self, seen_N: np.ndarray, y_N: np.ndarray, seen_M: np.ndarray, classes: int, seed: int, like: int | None = None
+    ) -> np.ndarray:  # fmt: skip
         fit = self.fitted(seen_N, y_N, seed)
         assert list(fit.classes_) == list(range(classes))
         found: np.ndarray = fit.predict_proba(seen_M)
@@ -59,9 +75,8 @@ class LinearProbe(OnFeatures):
 
     name = "logistic_regression"
 
-    def fitted(self, seen_N: np.ndarray, y_N: np.ndarray, seed: int) -> Any:
-        model = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=2000, class_weight="balanced"))
-        return model.fit(seen_N, y_N)
+    def unfitted(self, seed: int) -> Any:
+        return make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=2000, class_weight="balanced"))
 
 
 class Boosted(OnFeatures):
@@ -72,11 +87,13 @@ class Boosted(OnFeatures):
 
     name = "gradient_boosting"
 
-    def fitted(self, seen_N: np.ndarray, y_N: np.ndarray, seed: int) -> Any:
-        model = GradientBoostingClassifier(
+    def unfitted(self, seed: int) -> Any:
+        return GradientBoostingClassifier(
             n_estimators=60, max_leaf_nodes=8, max_features=0.1, min_samples_leaf=5, random_state=seed
         )
-        return model.fit(seen_N, y_N, compute_sample_weight("balanced", y_N))
+
+    def fitted(self, seen_N: np.ndarray, y_N: np.ndarray, seed: int) -> Any:
+        return self.unfitted(seed).fit(seen_N, y_N, compute_sample_weight("balanced", y_N))
 
 
 class Network(Classifier):
@@ -91,14 +108,22 @@ class Network(Classifier):
     def seen(self, x_NC: np.ndarray) -> np.ndarray:
         return shrunk(x_NC).numpy()
 
-    def fitted(self, seen_N: np.ndarray, y_N: np.ndarray, classes: int, seed: int) -> nn.Module:
+    @property
+    def settings(self) -> str:
+        return f"{small_cnn.steps_for(0)} to {small_cnn.MOST_STEPS} steps, {small_cnn.EPOCHS} epochs"
+
+    def fitted(
+        self, seen_N: np.ndarray, y_N: np.ndarray, classes: int, seed: int, like: int | None = None
+    ) -> nn.Module:
         """The trained network: what is ``seen`` to logits."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            return train(self.make(seen_N.ndim - 2, classes), seen_N, y_N, classes)
+            return train(self.make(seen_N.ndim - 2, classes), seen_N, y_N, classes, like)
 
-    def scores(self, seen_N: np.ndarray, y_N: np.ndarray, seen_M: np.ndarray, classes: int, seed: int) -> np.ndarray:
-        return probabilities(self.fitted(seen_N, y_N, classes, seed), seen_M)
+    def scores(
+        self, seen_N: np.ndarray, y_N: np.ndarray, seen_M: np.ndarray, classes: int, seed: int, like: int | None = None
+    ) -> np.ndarray:  # fmt: skip
+        return probabilities(self.fitted(seen_N, y_N, classes, seed, like), seen_M)
 
 
 class ConvolutionalNetwork(Network):

@@ -48,7 +48,7 @@ def _of_pair(a: np.ndarray, b: np.ndarray, weights: np.ndarray) -> float:
     for scale, weight in enumerate(weights, 1):
         luminance, contrast = _luminance_and_contrast(a, b)
         similarity = luminance * contrast if scale == len(weights) else contrast
-        found *= max(0.0, float(similarity.mean())) ** weight
+        found *= float(np.maximum(0.0, similarity.mean())) ** weight  # keeps a NaN, which max would call 0
         a, b = _halved(a), _halved(b)
     return found
 

@@ -7,6 +7,7 @@ does for its patients what one trained on real images does, and whether there ar
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -15,11 +16,12 @@ from imgsynth.cohort.manifest import Manifest
 from imgsynth.evaluate.manifold import mean_with_interval, neighbours
 from imgsynth.evaluate.metric import Comparison, NotDone
 from imgsynth.evaluate.scores import OF_ALL_CLASSES, SCORES, Score, accuracy
-from imgsynth.evaluate.utility import REAL, SYNTHETIC, Trained
+from imgsynth.evaluate.utility import MIN_PATIENTS, REAL, SYNTHETIC, Trained
 from imgsynth.measure.images import Images
 from imgsynth.measure.resampling import bootstrap_weights, value_and_interval
 
 SMALLEST = 10  # patients; smaller groups are suppressed: their numbers would be about persons
+CALIBRATED = 100  # images, under which a calibration error in ten bins is mostly chance
 Attributes = Mapping[str, Mapping[str, str | None]]  # by attribute, each patient's value (None: unknown)
 Group = tuple[str, str, np.ndarray]  # attribute, value, mask of images [N]
 
@@ -48,20 +50,32 @@ def labels_of(images: Images, class_names: Sequence[str]) -> list[Group]:
     return [("label", class_names[k], images.y_N == k) for k in np.unique(images.y_N)] if several else []
 
 
-def suppressed(images: Images, mask_N: np.ndarray) -> bool:
-    return len(np.unique(images.patients_N[mask_N])) < SMALLEST
+def hidden(sizes: Sequence[int]) -> dict[int, str]:
+    """Which groups of an attribute are suppressed, and why: those under SMALLEST patients, and then the next smallest
+    until what is hidden cannot be computed from the others and the whole: two groups or more, of SMALLEST together."""
+    order = np.argsort(sizes, kind="stable").tolist()
+    found = {i: f"fewer than {SMALLEST} patients" for i in order if sizes[i] < SMALLEST}
+    for i in order[len(found) :]:
+        if not found or (len(found) > 1 and sum(sizes[k] for k in found) >= SMALLEST):
+            break
+        found[i] = "not shown, as a smaller group would follow from it"
+    return found
 
 
 def rows_of_groups(images: Images, groups: Sequence[Group]) -> list[tuple[dict[str, Any], np.ndarray | None]]:
     """For each group {"attribute", "value", "n_patients", "results": []} and the mask of its images; None, with the
-    reason in the row, where it is too small to be shown."""
+    reason in the row, where it is not shown (``hidden``)."""
     rows: list[tuple[dict[str, Any], np.ndarray | None]] = []
-    for attribute, value, mask_N in groups:
-        row: dict[str, Any] = {"attribute": attribute, "value": value, "n_patients": None, "results": []}
-        if suppressed(images, mask_N):
-            rows.append((row | {"why_not": f"fewer than {SMALLEST} patients"}, None))
-        else:
-            rows.append((row | {"n_patients": len(np.unique(images.patients_N[mask_N]))}, mask_N))
+    for attribute, same in groupby(groups, key=lambda group: group[0]):
+        of_attribute = list(same)
+        sizes = [len(np.unique(images.patients_N[mask_N])) for _, _, mask_N in of_attribute]
+        why_not = hidden(sizes)
+        for i, (_, value, mask_N) in enumerate(of_attribute):
+            row: dict[str, Any] = {"attribute": attribute, "value": value, "n_patients": None, "results": []}
+            if i in why_not:
+                rows.append((row | {"why_not": why_not[i]}, None))
+            else:
+                rows.append((row | {"n_patients": sizes[i]}, mask_N))
     return rows
 
 
@@ -87,10 +101,8 @@ def scores_by_group(
     for row, mask_N in rows:
         if mask_N is None:
             continue
-        scores: Mapping[str, Score] = {"sensitivity": accuracy} if row["attribute"] == "label" else SCORES
-        if row["attribute"] != "label" and len(np.unique(test.y_N[mask_N])) < len(class_names):
-            row["why_not"] = "not all classes are in it"
-            scores = {name: score for name, score in SCORES.items() if name not in OF_ALL_CLASSES}
+        of_label = row["attribute"] == "label"
+        scores = {"sensitivity": accuracy} if of_label else _scores_of(row, test, mask_N, class_names)
         y_N, drawn_RN = test.y_N[mask_N], weights_RN[:, mask_N]
         drawn_RN = drawn_RN[drawn_RN.any(1)]  # a resample may have nobody of a small group
         for classifier, *sides in pairs:
@@ -104,6 +116,18 @@ def scores_by_group(
     return [row for row, _ in rows]
 
 
+def _scores_of(row: dict[str, Any], test: Images, mask_N: np.ndarray, class_names: Sequence[str]) -> dict[str, Score]:
+    """Those that a group is large enough for; ``row`` is told which are missing."""
+    patients = [len(np.unique(test.patients_N[mask_N & (test.y_N == k)])) for k in range(len(class_names))]
+    left_out: list[str] = []
+    if min(patients) < MIN_PATIENTS:  # such an AUC is the rank of a person or two
+        left_out += OF_ALL_CLASSES
+        row["why_not"] = f"fewer than {MIN_PATIENTS} patients of some class: no AUC or balanced accuracy"
+    if mask_N.sum() < CALIBRATED:
+        left_out.append("calibration_error")
+    return {name: score for name, score in SCORES.items() if name not in left_out}
+
+
 def coverage_by_group(c: Comparison, attributes: Attributes, class_names: Sequence[str]) -> list[dict[str, Any]]:
     """Share of each subgroup's test images that have a sample in their neighbourhood, beside the share that have a
     train image there: a subgroup far below its floor is one that the generator lost.
@@ -114,17 +138,15 @@ def coverage_by_group(c: Comparison, attributes: Attributes, class_names: Sequen
         samples, patients = neighbours(c)
     except NotDone:
         return []
-    rows: list[dict[str, Any]] = []
-    for attribute, value, mask_N in [*groups_of(c.test, attributes), *labels_of(c.test, class_names)]:
-        if suppressed(c.test, mask_N):
-            rows.append({"attribute": attribute, "value": value, "n_patients": None,
-                         "why_not": f"fewer than {SMALLEST} patients"})  # fmt: skip
+    rows = rows_of_groups(c.test, [*groups_of(c.test, attributes), *labels_of(c.test, class_names)])
+    for row, mask_N in rows:
+        del row["results"]
+        if mask_N is None:
             continue
         part = samples.real.select(mask_N)
         found, floor = (
             mean_with_interval(one.of_images("coverage")[0][mask_N], part, c.bootstrap, c.random())
             for one in (samples, patients)
         )
-        rows.append({"attribute": attribute, "value": value, "n_patients": part.n_patients, "coverage": vars(found),
-                     "floor": vars(floor), "lost": found.high < floor.low})  # fmt: skip
-    return rows
+        row |= {"coverage": vars(found), "floor": vars(floor), "lost": found.high < floor.low}
+    return [row for row, _ in rows]

@@ -153,11 +153,13 @@ class Desk:
         x_NC, y_N = (np.concatenate(side) if len(side) > 1 else side[0] for side in zip(*parts, strict=True))
         one = self.classifier
 
+        like = max(len(labels_N) for _, labels_N in self.sets.values())  # trainings differ by images, not by length
+
         def scores_SNK() -> np.ndarray:
-            return np.stack([one.scores(x_NC, y_N, self.test, self.classes, seed) for seed in range(one.seeds)])
+            return np.stack([one.scores(x_NC, y_N, self.test, self.classes, seed, like) for seed in range(one.seeds)])
 
         folder = self.shared if on in (REAL, TRIVIAL) else None
-        who = f"{one.name} {one.encoder} {one.seeds} {self.classes} imgsynth {__version__}"
+        who = f"{one.name} {one.settings} {like} {one.encoder} {one.seeds} {self.classes} imgsynth {__version__}"
         what = f"scores {who} {digest(x_NC, y_N, self.test)}" if folder else ""
         return Trained(one.name, one.encoder, on, len(y_N), keep(folder, what, scores_SNK), self.y_N)
 

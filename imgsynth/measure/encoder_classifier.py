@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from imgsynth.measure.encoders import Encoder, TrainOn
+from imgsynth.measure.kept import digest
 from imgsynth.measure.small_cnn import SmallCNN, shrunk, train
 from imgsynth.types import Fault, InputError
 
@@ -23,7 +24,8 @@ class CohortClassifier(Encoder):
     def __init__(self, dims: int, network: SmallCNN, seed: int, n: int):
         super().__init__()
         self.dims, self.network = dims, network
-        self.name = f"classifier-small_cnn-{dims}d-trained-on-{n}-private-images-seed{seed}"
+        weights = digest(*(weight.numpy() for weight in network.state_dict().values()))[:8]
+        self.name = f"classifier-small_cnn-{dims}d-trained-on-{n}-private-images-seed{seed}-weights-{weights}"
 
     def _features(self, x_BC: Tensor) -> Tensor:
         return self.network.pooled(shrunk(x_BC.numpy()))

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 CHANNELS = (1, 16, 32, 64)
 BATCH, LEARNING_RATE = 32, 2e-3
-STEPS, EPOCHS, MOST_STEPS = 120, 3, 600  # as many as EPOCHS take, STEPS at least and MOST_STEPS at most
+STEPS, EPOCHS, MOST_STEPS = 120, 3, 600  # as many as EPOCHS of BATCH take, STEPS at least and MOST_STEPS at most
 LONGEST = 64  # voxels: longer axes are averaged down
 MOST = 1 << 21  # voxels in a batch: of 64³ it takes 8 volumes, up to 40³ all BATCH
 AT_ONCE = 1 << 19  # voxels that go through a network at once: its activations then stay in the processor's caches
@@ -95,16 +95,17 @@ def steps_for(images: int) -> int:
     return min(MOST_STEPS, max(STEPS, math.ceil(EPOCHS * images / BATCH)))
 
 
-def train(network: nn.Module, x_NC: np.ndarray, y_N: np.ndarray, classes: int) -> nn.Module:
+def train(network: nn.Module, x_NC: np.ndarray, y_N: np.ndarray, classes: int, like: int | None = None) -> nn.Module:
     """``network`` after ``steps_for`` its images of Adam on class-balanced batches of BATCH, fewer of large ones.
 
-    Draws from torch's own generator. A batch goes through in parts, whose gradients are added up: the same step.
+    ``like``: takes as many steps as for so many images, not for its own. Draws from torch's own generator. A batch goes
+    through in parts, whose gradients are added up: the same step.
     """
     x, y = shrunk(x_NC), torch.from_numpy(y_N).long()
     batch = min(BATCH, MOST // math.prod(x.shape[2:]))
     adam = torch.optim.Adam(network.parameters(), lr=LEARNING_RATE)
     balance_N = 1.0 / torch.bincount(y, minlength=classes).float()[y]
-    for _ in range(steps_for(len(x))):
+    for _ in range(steps_for(len(x) if like is None else like)):
         pick = torch.multinomial(balance_N, batch, replacement=True)
         adam.zero_grad()
         for part in pick.split(_at_once(x.shape)):

@@ -28,12 +28,14 @@ GRID = Grid((16, 16), (1.0, 1.0), "PL", "CT", "HU", -1000.0, 1000.0)
 class Memory(Classifier):
     """Knows every image that it was trained on, and nothing else."""
 
-    name, encoder, seeds = "memory", None, 1
+    name, encoder, seeds, settings = "memory", None, 1, ""
 
     def seen(self, x_NC: np.ndarray) -> np.ndarray:
         return x_NC
 
-    def scores(self, x_NC: np.ndarray, y_N: np.ndarray, x_MC: np.ndarray, classes: int, seed: int) -> np.ndarray:
+    def scores(
+        self, x_NC: np.ndarray, y_N: np.ndarray, x_MC: np.ndarray, classes: int, seed: int, like: int | None = None
+    ) -> np.ndarray:  # fmt: skip
         known = {x.tobytes(): y for x, y in zip(x_NC, y_N, strict=True)}
         p = np.array([known.get(x.tobytes(), 0.5) for x in x_MC], dtype=float)
         return np.stack([1 - p, p], axis=1)

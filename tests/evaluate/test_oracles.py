@@ -232,12 +232,14 @@ def test_dice_by_monai() -> None:
 class Brightness(Classifier):
     """Says that what is brighter than its training images' mean is of class 1."""
 
-    name, encoder, seeds = "brightness", None, 1
+    name, encoder, seeds, settings = "brightness", None, 1, ""
 
     def seen(self, x_NC: np.ndarray) -> np.ndarray:
         return x_NC.mean(tuple(range(1, x_NC.ndim)))
 
-    def scores(self, seen_N: np.ndarray, y_N: np.ndarray, seen_M: np.ndarray, classes: int, seed: int) -> np.ndarray:
+    def scores(
+        self, seen_N: np.ndarray, y_N: np.ndarray, seen_M: np.ndarray, classes: int, seed: int, like: int | None = None
+    ) -> np.ndarray:  # fmt: skip
         return np.stack([-seen_M, seen_M - seen_N.mean()], axis=1)
 
 

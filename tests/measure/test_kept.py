@@ -7,8 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from imgsynth.evaluate.classifiers import Classifier
+from imgsynth.evaluate.classifiers import Boosted, Classifier, ConvolutionalNetwork, LinearProbe
 from imgsynth.evaluate.utility import Rivals, utility
+from imgsynth.measure import small_cnn
+from imgsynth.measure.encoders import RandomConv
 from imgsynth.measure.images import Images
 from imgsynth.measure.kept import digest, kept
 
@@ -35,16 +37,20 @@ def test_a_digest_is_of_content_shape_and_type(other: np.ndarray) -> None:
 
 
 class Counting(Classifier):
-    name, encoder, seeds = "counting", None, 1
+    name, encoder, seeds, settings = "counting", None, 1, "two"
 
     def __init__(self) -> None:
         self.trained: list[float] = []
+        self.like: list[int | None] = []
 
     def seen(self, x_NC: np.ndarray) -> np.ndarray:
         return x_NC
 
-    def scores(self, x_NC: np.ndarray, y_N: np.ndarray, x_MC: np.ndarray, classes: int, seed: int) -> np.ndarray:
+    def scores(
+        self, x_NC: np.ndarray, y_N: np.ndarray, x_MC: np.ndarray, classes: int, seed: int, like: int | None = None
+    ) -> np.ndarray:  # fmt: skip
         self.trained.append(float(x_NC.flat[0]))
+        self.like.append(like)
         return np.full((len(x_MC), classes), 1 / classes)
 
 
@@ -62,3 +68,22 @@ def test_only_what_saw_nothing_synthetic_is_shared(tmp_path: Path) -> None:
     assert classifier.trained.count(1.0) == 3  # real: once, and in both runs together with synthetic images
     utility(images(1.0), images(0.6), images(4.0), [classifier], ["a", "b"], 5, 0, Rivals(images(2.0)), (), tmp_path)
     assert classifier.trained.count(2.0) == 2  # other test patients
+    classifier.settings = "three"
+    utility(images(1.0), images(0.6), images(4.0), [classifier], ["a", "b"], 5, 0, Rivals(images(2.0)), (), tmp_path)
+    assert classifier.trained.count(2.0) == 3  # the same classifier, trained otherwise
+
+
+def test_all_trainings_that_are_compared_are_as_long() -> None:
+    """On real images alone, on a share of them, and on real and synthetic ones together."""
+    classifier, many = Counting(), images(3.0)
+    many = Images.of(np.tile(many.x_NC, (3, 1, 1, 1)), np.tile(many.y_N, 3), np.arange(60).astype(str))
+    utility(images(1.0), images(0.5), many, [classifier], ["a", "b"], 5, 0, Rivals(images(2.0)), (0.5,))
+    assert classifier.like == [60] * 6
+
+
+def test_settings_say_what_decides_a_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    network, trees = ConvolutionalNetwork(1), Boosted(RandomConv(2, 0))
+    before = network.settings, trees.settings
+    monkeypatch.setattr(small_cnn, "EPOCHS", 4)
+    assert network.settings != before[0] and "max_features=0.1" in trees.settings
+    assert "C=0.1" in LinearProbe(RandomConv(2, 0)).settings

@@ -130,6 +130,16 @@ def test_subgroups_have_every_score_and_small_ones_the_reason(complete: Path, tm
     assert "age band 40-49 tree AUC 0.111 [0.111, 0.111] 1.11 [1.11, 1.12] 2.11 [2.11, 2.12]" in text
     assert "age band 40-49 tree balanced accuracy 4.22" in text and "age band 40-49 tree brier 8.33" in text
     assert text.count("sex F fewer than 10 patients") == 1 and "fewer than 10" not in pages(run_dir)[1].text
+    assert "Brier score and calibration error in each group" in text
+    write_json(
+        run_dir / "evaluation.json", found | {"subgroups": found["subgroups"] | {"coverage": [], "utility": [few]}}
+    )
+    text = pages(run_dir)[0].text
+    assert "sex F fewer than 10 patients" in text and "share of test images with a sample" not in text
+    assert "Brier score and calibration error in each group" not in text
+    found |= {"utility": {}, "subgroups": found["subgroups"] | {"utility": []}}
+    write_json(run_dir / "evaluation.json", found)  # a cohort of one class
+    assert "age band 40-49 12 0.444" in pages(run_dir)[0].text
 
 
 def band(value: float) -> dict[str, float]:
