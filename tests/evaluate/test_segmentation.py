@@ -187,17 +187,18 @@ def test_a_share_is_of_patients_and_the_same_for_both_sides() -> None:
 
 
 def test_whom_synthetic_pairs_serve_worse_is_seen_and_small_groups_are_not_shown() -> None:
-    """Dice by patient, by hand: of 12 women 0.8 and 0.4, of 12 men 0.8 and 0.8; of 3 others nothing is said."""
-    names = np.array([f"p{i:02d}" for i in range(27)])
-    test = Images(np.zeros((27, 1, 4, 4), np.float32), np.zeros(27, int), names)
-    sex: dict[str, str | None] = {name: "F" if i < 12 else "M" if i < 24 else "O" for i, name in enumerate(names)}
-    real_PM = np.full((27, 2), 0.8)
-    made_PM = np.where(np.arange(27)[:, None] < 12, 0.4, 0.8) * np.ones((1, 2))
+    """Dice by patient, by hand: of 12 women 0.8 and 0.4, of 12 men 0.8 and 0.8; of 6 and 5 others nothing is said."""
+    names = np.array([f"p{i:02d}" for i in range(35)])
+    test = Images(np.zeros((35, 1, 4, 4), np.float32), np.zeros(35, int), names)
+    sex: dict[str, str | None] = dict(zip(names, "F" * 12 + "M" * 12 + "O" * 6 + "U" * 5, strict=True))
+    real_PM = np.full((35, 2), 0.8)
+    made_PM = np.where(np.arange(35)[:, None] < 12, 0.4, 0.8) * np.ones((1, 2))
     made_PM[0] = 0.6
-    weights = np.random.default_rng(0).multinomial(27, np.full(27, 1 / 27), 200).astype(float)
+    weights = np.random.default_rng(0).multinomial(35, np.full(35, 1 / 35), 200).astype(float)
     rows = dice_by_group(real_PM, made_PM, test, {"sex": sex}, STRUCTURES, weights)
     by = {row["value"]: row for row in rows}
-    assert by["O"]["n_patients"] is None and by["O"]["results"] == [] and "fewer than 10" in by["O"]["why_not"]
+    for few in (by["O"], by["U"]):
+        assert few["n_patients"] is None and few["results"] == [] and "fewer than 10" in few["why_not"]
     assert (by["F"]["n_patients"], by["M"]["n_patients"]) == (12, 12)
     for worse, same in zip(by["F"]["results"], by["M"]["results"], strict=True):
         assert worse["real"]["value"] == pytest.approx(0.8) and worse["synthetic"]["value"] == pytest.approx(5 / 12)
