@@ -56,7 +56,7 @@ def hidden(sizes: Sequence[int]) -> dict[int, str]:
     order = np.argsort(sizes, kind="stable").tolist()
     found = {i: f"fewer than {SMALLEST} patients" for i in order if sizes[i] < SMALLEST}
     for i in order[len(found) :]:
-        if not found or (len(found) > 1 and sum(sizes[k] for k in found) >= SMALLEST):
+        if not found or sum(sizes[k] for k in found) >= SMALLEST:
             break
         found[i] = "not shown, as a smaller group would follow from it"
     return found
