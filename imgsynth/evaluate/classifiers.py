@@ -110,7 +110,8 @@ class Network(Classifier):
 
     @property
     def settings(self) -> str:
-        return f"{small_cnn.steps_for(0)} to {small_cnn.MOST_STEPS} steps, {small_cnn.EPOCHS} epochs"
+        names = ("CHANNELS", "STEPS", "EPOCHS", "MOST_STEPS", "BATCH", "MOST", "LEARNING_RATE", "LONGEST")
+        return str([(name, getattr(small_cnn, name)) for name in names])
 
     def fitted(
         self, seen_N: np.ndarray, y_N: np.ndarray, classes: int, seed: int, like: int | None = None

@@ -28,6 +28,7 @@ def dice_by_group(
     """
     rows = rows_of_groups(test, groups_of(test, attributes))
     for row, mask_N in rows:
+        row["results"] = []
         if mask_N is None:
             continue
         members = np.unique(test.owner_N[mask_N])

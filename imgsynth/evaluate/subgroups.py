@@ -63,15 +63,15 @@ def hidden(sizes: Sequence[int]) -> dict[int, str]:
 
 
 def rows_of_groups(images: Images, groups: Sequence[Group]) -> list[tuple[dict[str, Any], np.ndarray | None]]:
-    """For each group {"attribute", "value", "n_patients", "results": []} and the mask of its images; None, with the
-    reason in the row, where it is not shown (``hidden``)."""
+    """For each group {"attribute", "value", "n_patients"} and the mask of its images; None, with the reason in the row,
+    where it is not shown (``hidden``)."""
     rows: list[tuple[dict[str, Any], np.ndarray | None]] = []
     for attribute, same in groupby(groups, key=lambda group: group[0]):
         of_attribute = list(same)
         sizes = [len(np.unique(images.patients_N[mask_N])) for _, _, mask_N in of_attribute]
         why_not = hidden(sizes)
         for i, (_, value, mask_N) in enumerate(of_attribute):
-            row: dict[str, Any] = {"attribute": attribute, "value": value, "n_patients": None, "results": []}
+            row: dict[str, Any] = {"attribute": attribute, "value": value, "n_patients": None}
             if i in why_not:
                 rows.append((row | {"why_not": why_not[i]}, None))
             else:
@@ -99,6 +99,7 @@ def scores_by_group(
     weights_RN = np.vstack([np.ones(len(test)), weights_RN])
     rows = rows_of_groups(test, [*groups_of(test, attributes), *labels_of(test, class_names)])
     for row, mask_N in rows:
+        row["results"] = []
         if mask_N is None:
             continue
         of_label = row["attribute"] == "label"
@@ -140,7 +141,6 @@ def coverage_by_group(c: Comparison, attributes: Attributes, class_names: Sequen
         return []
     rows = rows_of_groups(c.test, [*groups_of(c.test, attributes), *labels_of(c.test, class_names)])
     for row, mask_N in rows:
-        del row["results"]
         if mask_N is None:
             continue
         part = samples.real.select(mask_N)

@@ -82,8 +82,11 @@ def test_all_trainings_that_are_compared_are_as_long() -> None:
 
 
 def test_settings_say_what_decides_a_training(monkeypatch: pytest.MonkeyPatch) -> None:
-    network, trees = ConvolutionalNetwork(1), Boosted(RandomConv(2, 0))
-    before = network.settings, trees.settings
-    monkeypatch.setattr(small_cnn, "EPOCHS", 4)
-    assert network.settings != before[0] and "max_features=0.1" in trees.settings
+    network = ConvolutionalNetwork(1)
+    before = network.settings
+    for name in ("CHANNELS", "STEPS", "EPOCHS", "MOST_STEPS", "BATCH", "MOST", "LEARNING_RATE", "LONGEST"):
+        with monkeypatch.context() as changed:
+            changed.setattr(small_cnn, name, 7)
+            assert network.settings != before, name
+    assert "max_features=0.1" in Boosted(RandomConv(2, 0)).settings
     assert "C=0.1" in LinearProbe(RandomConv(2, 0)).settings
