@@ -7,20 +7,25 @@ import torch
 from torch import Tensor, nn
 
 from imgsynth.audit.canaries.twin import Twin
-from imgsynth.models import GAN, VAE, VAEGAN, Diffusion, GenerativeModel, Private, Update
+from imgsynth.models import GAN, VAE, VAEGAN, Diffusion, GenerativeModel, Pix2Pix, Private, Update
 from imgsynth.privacy.plan import PrivacyPlan
 from imgsynth.schema import TrainerConfig
-from imgsynth.types import Grid, PatientBatch
+from imgsynth.types import Grid, PatientBatch, Structure
 
 SHAPE, CLASSES = (8, 8), 2
 
 
 class Cohort:
-    """Stands for a PatientDataset: n patients with K images each."""
+    """Stands for a PatientDataset: n patients with K images each, and with masks where there are structures."""
 
-    def __init__(self, n: int = 60, images: int = 2, shape: tuple[int, ...] = SHAPE):
-        self.x_PKC = torch.rand(n, images, 1, *shape, generator=torch.Generator().manual_seed(0)) * 2 - 1
-        self.grid = Grid(shape, (1.0,) * len(shape), "RA", "DX", "a.u.", 0, 1)
+    def __init__(self, n: int = 60, images: int = 2, shape: tuple[int, ...] = SHAPE, structures: int = 0):
+        random = torch.Generator().manual_seed(0)
+        self.x_PKC = torch.rand(n, images, 1, *shape, generator=random) * 2 - 1
+        where_PK = torch.randint(structures + 1, (n, images, *shape), generator=random)
+        masks = [torch.where(where_PK == m + 1, 1.0, -1.0)[:, :, None] for m in range(structures)]
+        self.x_PKC = torch.cat([self.x_PKC, *masks], dim=2)
+        named = tuple(Structure(f"part {m + 1}", m + 1) for m in range(structures))
+        self.grid = Grid(shape, (1.0,) * len(shape), "RA", "DX", "a.u.", 0, 1, named)
 
     def __len__(self) -> int:
         return len(self.x_PKC)
@@ -83,6 +88,8 @@ MODELS = {
     "wgan": lambda: GAN(SHAPE, CLASSES, latent=2, channels=4, widest=8, loss="wasserstein", critic="penalty"),
     "vaegan": lambda: VAEGAN(SHAPE, CLASSES, latent=2, channels=4, widest=8, encoder_channels=4),
     "diffusion": lambda: Diffusion(SHAPE, CLASSES, channels=4, widest=8),
+    "vae, masks": lambda: VAE(SHAPE, CLASSES, latent=2, channels=4, widest=8, structures=2),
+    "pix2pix": lambda: Pix2Pix(SHAPE, CLASSES, latent=2, mask_latent=2, channels=4, widest=8, structures=2),
     "moments": Moments,
     "moving": Moving,
 }
@@ -103,5 +110,6 @@ def make_plan(images: int = 2, n: int = 60, **changes) -> PrivacyPlan:
 
 def make_twin(model: str, kind: str, coins_M: np.ndarray, plan: PrivacyPlan, seed: int = 1, **trainer) -> Twin:
     settings = TrainerConfig(steps=plan.steps, device="cpu", **trainer)
-    cohort = Cohort(plan.n, plan.images_per_step)
-    return Twin(make_model(model), kind, coins_M, plan, settings, cohort, torch.device("cpu"), seed=seed)
+    audited = make_model(model)
+    cohort = Cohort(plan.n, plan.images_per_step, structures=audited.structures)
+    return Twin(audited, kind, coins_M, plan, settings, cohort, torch.device("cpu"), seed=seed)

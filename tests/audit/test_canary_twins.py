@@ -24,10 +24,26 @@ M = 40
         ("wgan", {}),
         ("vaegan", {}),
         ("diffusion", {}),
+        ("vae, masks", {}),
+        ("pix2pix", {"fakes": "joint"}),
+        ("pix2pix", {"fakes": "plain"}),
         ("moments", {"sampling_rate": 1.0, "steps": 1}),
         ("moving", {}),
     ],
-    ids=["vae", "vae adaptive", "gan joint", "gan plain", "wgan", "vaegan", "diffusion", "moments", "moving"],
+    ids=[
+        "vae",
+        "vae adaptive",
+        "gan joint",
+        "gan plain",
+        "wgan",
+        "vaegan",
+        "diffusion",
+        "vae masks",
+        "pix2pix joint",
+        "pix2pix plain",
+        "moments",
+        "moving",
+    ],
 )
 def test_without_noise_every_drawn_canary_is_known(model: str, changes: dict, kind: str) -> None:
     """Scores are then counts of how often each canary was drawn, and 0 of those left out: a_t is known exactly."""

@@ -15,7 +15,7 @@ from imgsynth.audit.registry import build
 from imgsynth.audit.roc import auc, auc_interval
 from imgsynth.measure.encoders import get_encoder
 from imgsynth.measure.images import Images, synthetic_images
-from imgsynth.models import GAN, MERF, VAE, VAEGAN, Diffusion, GenerativeModel
+from imgsynth.models import GAN, MERF, VAE, VAEGAN, Diffusion, GenerativeModel, Pix2Pix
 from imgsynth.models.white_box import LatentMap
 from imgsynth.schema import AuditConfig
 from imgsynth.training.checkpoint import load_checkpoint
@@ -28,14 +28,16 @@ MODELS = {
     "merf": lambda shape: MERF(shape, 2, latent=3, channels=2, widest=4, frequencies=2000),
     "vaegan": lambda shape: VAEGAN(shape, 2, latent=3, channels=2, widest=4, encoder_channels=2),
     "diffusion": lambda shape: Diffusion(shape, 2, channels=2, widest=4),
+    "vae, masks": lambda shape: VAE(shape, 2, latent=3, channels=2, widest=4, structures=2),
+    "pix2pix": lambda shape: Pix2Pix(shape, 2, latent=3, mask_latent=2, channels=2, widest=4, structures=2),
     "hybrid": lambda shape: Hybrid(shape, 2),
     "sampler": lambda shape: Sampler(shape, 2),
 }
 APPLIES = {
-    "logan": {"gan", "vaegan", "hybrid"},
-    "posterior/reconstruction": {"vae", "vaegan", "diffusion", "hybrid"},
-    "posterior/elbo": {"vae", "vaegan", "diffusion", "hybrid"},
-    "latent_inversion": {"gan", "vae", "vaegan", "merf", "hybrid"},
+    "logan": {"gan", "vaegan", "pix2pix", "hybrid"},
+    "posterior/reconstruction": {"vae", "vae, masks", "vaegan", "pix2pix", "diffusion", "hybrid"},
+    "posterior/elbo": {"vae", "vae, masks", "vaegan", "pix2pix", "diffusion", "hybrid"},
+    "latent_inversion": {"gan", "vae", "vae, masks", "vaegan", "pix2pix", "merf", "hybrid"},
     "released_mean": {"merf"},
 }
 
@@ -54,11 +56,14 @@ def made(name: str, shape: tuple[int, ...]) -> GenerativeModel:
     return model.eval().requires_grad_(False)
 
 
-def patients(shape: tuple[int, ...], images: int = 7, people: int = 4) -> Images:
+def patients(shape: tuple[int, ...], images: int = 7, people: int = 4, structures: int = 0) -> Images:
+    """Voxels at random; so are their masks, if there are structures: each voxel in one of them, or in none."""
     random = np.random.default_rng(1)
     owner = np.arange(images) % people
     x_NC = random.uniform(-1, 1, (images, 1, *shape)).astype(np.float32)
-    return Images(x_NC, owner % 2, np.array([f"p{k}" for k in owner]))
+    where_N = random.integers(0, structures + 1, (images, *shape))
+    masks = [np.where(where_N == m + 1, 1, -1)[:, None].astype(np.float32) for m in range(structures)]
+    return Images.of(np.concatenate([x_NC, *masks], axis=1), owner % 2, np.array([f"p{k}" for k in owner]))
 
 
 def tools(dims: int) -> Tools:
@@ -68,7 +73,7 @@ def tools(dims: int) -> Tools:
 def setting(model: GenerativeModel) -> Released:
     y_N = np.arange(4) % model.classes
     x_BC = model.sample(torch.from_numpy(y_N), torch.Generator().manual_seed(0))
-    return Released(synthetic_images(x_BC.numpy(), y_N), model=model)
+    return Released(synthetic_images(x_BC.numpy(), y_N), model=model)  # masks are further channels
 
 
 def scored(attack_name: str, model: GenerativeModel, people: Images) -> np.ndarray:
@@ -85,12 +90,12 @@ def test_attacks_apply_to_the_parts_that_a_model_names_and_to_no_others(
     monkeypatch.setattr(inversion, "STEPS", 2)
     model = made(name, shape)
     if name in APPLIES[attack]:
-        score_P = scored(attack, model, patients(shape))
+        score_P = scored(attack, model, patients(shape, structures=model.structures))
         assert score_P.shape == (4,)
         assert np.isfinite(score_P).all()
     else:
         with pytest.raises(NotApplicable, match="the model "):
-            scored(attack, model, patients(shape))
+            scored(attack, model, patients(shape, structures=model.structures))
 
 
 def test_a_release_without_its_model_has_no_parts() -> None:
@@ -100,17 +105,18 @@ def test_a_release_without_its_model_has_no_parts() -> None:
         attack.prepare(Released(synthetic_images(x_NC, np.zeros(2, int))))
 
 
-@pytest.mark.parametrize("name", ["gan", "hybrid"])
+@pytest.mark.parametrize("name", ["gan", "pix2pix", "hybrid"])
 def test_logan_is_the_mean_logit_of_a_patients_images_each_with_its_own_label(
     name: str, shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model, people = made(name, shape), patients(shape)
+    model = made(name, shape)
+    people = patients(shape, structures=model.structures)
     monkeypatch.setattr("imgsynth.audit.attacks.model_parts.VOXELS_AT_ONCE", 1)  # one image at a time
     score_P = scored("logan", model, people)
     judge = model.white_box().discriminator
     for p in range(4):
         logits = [
-            judge(torch.from_numpy(people.x_NC[i : i + 1]), torch.tensor([int(people.y_N[i])])).item()
+            judge(torch.from_numpy(people.whole_NC[i : i + 1]), torch.tensor([int(people.y_N[i])])).item()
             for i in range(7)
             if people.patients_N[i] == f"p{p}"
         ]
@@ -140,21 +146,23 @@ def test_who_is_in_a_released_mean_is_found_by_it_unless_there_is_noise() -> Non
     assert areas[0] > 0.95 and 0.3 < areas[1] < 0.7
 
 
-@pytest.mark.parametrize("name", ["vae", "hybrid"])
+@pytest.mark.parametrize("name", ["vae", "vae, masks", "pix2pix", "hybrid"])
 @pytest.mark.parametrize("statistic", ["reconstruction", "elbo"])
 def test_posterior_scores_are_means_over_draws_then_over_images(
     name: str, statistic: str, shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(posterior, "DRAWS", 5)
-    model, people = made(name, shape), patients(shape)
+    model = made(name, shape)
+    people = patients(shape, structures=model.structures)
     score_P = scored(f"posterior/{statistic}", model, people)
     part = model.white_box().posterior
-    (eps_SL,) = part.draw(5, torch.Generator().manual_seed(0))
+    drawn_S = part.draw(5, torch.Generator().manual_seed(0))
     for p in range(4):
         errors = []
         for i in np.flatnonzero(people.patients_N == f"p{p}"):
-            x_BC, y_B = torch.from_numpy(people.x_NC[i : i + 1]), torch.tensor([int(people.y_N[i])])
-            errors += [part.errors(x_BC, y_B, eps_SL[s : s + 1])[statistic == "elbo"].item() for s in range(5)]
+            x_BC, y_B = torch.from_numpy(people.whole_NC[i : i + 1]), torch.tensor([int(people.y_N[i])])
+            drawn = [tuple(d[s : s + 1] for d in drawn_S) for s in range(5)]
+            errors += [part.errors(x_BC, y_B, *one)[statistic == "elbo"].item() for one in drawn]
         assert score_P[p] == pytest.approx(-np.mean(errors), rel=1e-5)
     one = people.select(np.flatnonzero(people.patients_N == "p2"))  # nobody's score follows the others
     np.testing.assert_allclose(scored(f"posterior/{statistic}", model, one), score_P[2:3], rtol=1e-5)
@@ -171,11 +179,12 @@ def test_vae_errors_add_up_to_the_loss_that_was_trained() -> None:
     assert torch.equal(part.draw(7, torch.Generator().manual_seed(1))[0], eps_BL)
 
 
-@pytest.mark.parametrize("name", ["gan", "vae", "hybrid"])
+@pytest.mark.parametrize("name", ["gan", "vae", "vae, masks", "pix2pix", "hybrid"])
 def test_the_latent_map_is_what_sampling_uses(name: str, shape: tuple[int, ...]) -> None:
     model = made(name, shape)
     latent, y_B = model.white_box().latent, torch.tensor([0, 1, 1])
-    z_BL = torch.randn(3, latent.size, generator=torch.Generator().manual_seed(5))
+    z_BL = latent.codes(y_B, torch.Generator().manual_seed(5))
+    assert z_BL.shape == (3, latent.size)
     assert torch.equal(latent.image(z_BL, y_B), model.sample(y_B, torch.Generator().manual_seed(5)))
 
 
