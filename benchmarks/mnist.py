@@ -1,8 +1,9 @@
 """Hold the toolkit against published numbers on MNIST: python benchmarks/mnist.py WHAT mnist.npz --folder DIR
 
 WHAT is one of
-  merf, mepf  train experiment=mnist with that model, at --epsilon; then train three classifiers on 60,000 generated
-              images and test them on the 10,000 real test images
+  merf, mepf, diffusion
+              train experiment=mnist with that model, at --epsilon (inf: without privacy); then train three classifiers
+              on generated images, --generated of them, and test them on the 10,000 real test images
   logreg      logistic regression on the real training images by DP-SGD, by our own plan, sampler, noise and engine
   real        the three classifiers on the 60,000 real training images: what they can reach
   sheet       a picture of a finished run's samples: give the run as --folder and the picture as --picture
@@ -21,6 +22,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import statistics
 import sys
 import time
@@ -47,7 +49,7 @@ from imgsynth.training.run import load_run
 from imgsynth.training.sheets import save_png, sheet
 from imgsynth.types import PatientBatch
 
-CLASSES, GENERATED, DELTA = 10, 60_000, 1e-5
+CLASSES, DELTA = 10, 1e-5
 CLASSIFIERS: dict[str, Callable[[], nn.Module]] = {
     "LogReg": lambda: nn.Sequential(nn.Flatten(), nn.Linear(784, CLASSES)),
     "MLP": lambda: nn.Sequential(nn.Flatten(), nn.Linear(784, 100), nn.ReLU(), nn.Linear(100, CLASSES)),
@@ -63,11 +65,12 @@ Accuracies = dict[str, float]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["merf", "mepf", "logreg", "real", "sheet"])
+    parser.add_argument("what", choices=["merf", "mepf", "diffusion", "logreg", "real", "sheet"])
     parser.add_argument("source", type=Path, nargs="?", help="mnist.npz")
     parser.add_argument("--folder", type=Path, default=Path("runs/mnist"))
     parser.add_argument("--epsilon", type=float, nargs="+", default=[10.0])
     parser.add_argument("--runs", type=int, default=3, help="repetitions at each ε")
+    parser.add_argument("--generated", type=int, default=60_000, help="images for the classifiers")
     parser.add_argument("--epochs", type=int, default=50, help="of a classifier, at most")
     parser.add_argument("--patience", type=int, default=3, help="epochs without a better one after which it stops")
     parser.add_argument("--set", nargs="*", default=[], help="further settings of imgsynth train, key=value")
@@ -142,13 +145,13 @@ def generator(asked: argparse.Namespace, epsilon: float, number: int) -> Accurac
     run = asked.folder / f"{asked.what}-{epsilon:g}-{number}"
     overrides = [
         "experiment=mnist", f"model={asked.what}", f"data.root={in_parts(asked.source, asked.folder)}",
-        f"privacy.epsilon={epsilon}", f"privacy.delta={DELTA}", f"privacy.ledger={asked.folder / 'ledger'}",
-        f"output={run}", *asked.set,
+        *(["privacy=none"] if math.isinf(epsilon) else [f"privacy.epsilon={epsilon}", f"privacy.delta={DELTA}"]),
+        f"privacy.ledger={asked.folder / 'ledger'}", f"output={run}", *asked.set,
     ]  # fmt: skip
     pipeline.train(config.from_overrides("train", overrides))
     trained = load_run(run)
     assert trained.finished and trained.plan.n == 60_000 and trained.plan.epsilon <= epsilon
-    labels_N = np.arange(GENERATED) % CLASSES
+    labels_N = np.arange(asked.generated) % CLASSES
     made_NC = generate(trained, labels_N, torch.Generator().manual_seed(number))
     return classified(torch.from_numpy(made_NC), torch.from_numpy(labels_N), asked, number)
 

@@ -27,6 +27,9 @@ from imgsynth.models.blocks import one_hot, pyramid, voxels, widths
 
 WAVES = 16  # of the noise level: features of a number
 RANK = 8  # of the coarse picture, as a function of class and noise level
+# By which a class is told, for 1. Only its own images teach the weights that belong to it: at 1 their gradient is lost
+# beside all others in the clipped sum, and samples are of no class in particular (docs/results.md, MNIST).
+LOUD = 4.0
 
 
 class UNet(nn.Module):
@@ -45,7 +48,7 @@ class UNet(nn.Module):
         self.mode = "bilinear" if dims == 2 else "trilinear"
         inner = image_channels * 2**dims
         self.level = nn.Sequential(nn.Linear(2 * WAVES, features), nn.SiLU(), nn.Linear(features, features))
-        self.label = nn.Linear(classes, features, bias=False)
+        self.of_class = nn.Linear(classes, features, bias=False)
         self.stem = Conv["conv", dims](inner, width[0], kernel_size=3, padding=1)
         self.down = nn.ModuleList(Block(dims, i, o, features) for i, o in zip([width[0], *width], width, strict=False))
         self.coarse = nn.Sequential(
@@ -62,8 +65,8 @@ class UNet(nn.Module):
         )
 
     def forward(self, x_BC: Tensor, noise_B: Tensor, y_B: Tensor, keep_B: Tensor) -> Tensor:
-        known_BY = one_hot(y_B, self.classes) * keep_B[:, None]
-        e_BE = F.silu(self.level(waves(noise_B)) + self.label(known_BY))
+        known_BY = LOUD * one_hot(y_B, self.classes) * keep_B[:, None]
+        e_BE = F.silu(self.level(waves(noise_B)) + self.of_class(known_BY))
         h_BC = self.stem(to_depth(x_BC))
         skips = []
         for level, block in enumerate(self.down):

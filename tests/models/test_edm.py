@@ -70,9 +70,9 @@ def test_levels_are_the_papers():
 
 def test_larger_images_get_more_noise_by_the_root_of_their_voxels():
     small, large = Noise.for_images(32**2), Noise.for_images(64**2)
-    assert (small.mean, small.largest) == (-1.2, 80.0)
-    assert large.largest == 160 and large.mean == pytest.approx(-1.2 + math.log(2))
-    assert large.smallest == small.smallest
+    assert (small.mean, small.std, small.largest) == (-0.3, 1.5, 80.0)
+    assert large.largest == 160 and large.mean == pytest.approx(-0.3 + math.log(2))
+    assert large.smallest == small.smallest and large.std == small.std
 
 
 def test_the_exact_denoiser_is_the_skip_for_centred_data_of_that_spread():

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from imgsynth.models.unet import UNet, to_depth, to_space
+from imgsynth.models.unet import LOUD, UNet, to_depth, to_space
 
 SHAPES = [(12, 8), (28, 28), (8, 8, 16)]
 
@@ -47,3 +47,18 @@ def test_the_start_is_zero_and_gains_alone_filter_each_band(shape):
         net.gains.bias.view(net.bands, 2)[0] = torch.tensor([-1.0, 0.5])  # the finest band, by channel
     fine_BC = next(iter(net._bands(x_BC)))
     torch.testing.assert_close(net(x_BC, *told), fine_BC * torch.tensor([-1.0, 0.5]).view(1, 2, *(1 for _ in shape)))
+
+
+def test_a_class_is_told_louder_than_the_noise_level():
+    """The gradient of its weights is that of what they are added to, times LOUD; of other classes, and untold, 0."""
+    net, (x_BC, noise_B, _, keep_B) = unet((8, 12)), inputs((8, 12), n=1)
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    net(x_BC, noise_B, torch.tensor([1]), keep_B).square().sum().backward()
+    told_E = net.level[2].bias.grad
+    assert LOUD == 4 and told_E.abs().min() > 0
+    torch.testing.assert_close(net.of_class.weight.grad, torch.stack([0 * told_E, LOUD * told_E, 0 * told_E], dim=1))
+    net.zero_grad()
+    net(x_BC, noise_B, torch.tensor([1]), 0 * keep_B).square().sum().backward()
+    assert not net.of_class.weight.grad.any()
