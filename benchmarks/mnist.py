@@ -145,7 +145,7 @@ def generator(asked: argparse.Namespace, epsilon: float, number: int) -> Accurac
     run = asked.folder / f"{asked.what}-{epsilon:g}-{number}"
     overrides = [
         "experiment=mnist", f"model={asked.what}", f"data.root={in_parts(asked.source, asked.folder)}",
-        *(["privacy=none"] if math.isinf(epsilon) else [f"privacy.epsilon={epsilon}", f"privacy.delta={DELTA}"]),
+        *(["privacy=none", "privacy.epsilon=null"] if math.isinf(epsilon) else [f"privacy.epsilon={epsilon}", f"privacy.delta={DELTA}"]),
         f"privacy.ledger={asked.folder / 'ledger'}", f"output={run}", *asked.set,
     ]  # fmt: skip
     pipeline.train(config.from_overrides("train", overrides))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +43,22 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     if found != FORMAT:
         raise InputError(_fault(path, f"format {found!r}"))
     return content
+
+
+@contextmanager
+def same_networks(path: Path) -> Iterator[None]:
+    """Weights of the checkpoint at ``path`` are loaded inside. Raises InputError where they are of other layers than
+    the networks have, as those of a run of an earlier version can be."""
+    try:
+        yield
+    except RuntimeError as error:
+        said, _, which = str(error).partition("\n\t")
+        if not said.startswith("Error(s) in loading state_dict"):
+            raise
+        got = f"weights of other layers than the networks of this version of imgsynth have ({which.splitlines()[0]})"
+        expected = "a run of a version with the same networks"
+        remedy = "go on with the version that trained it, or train again into a new output folder"
+        raise InputError(Fault(str(path), got, expected, remedy)) from error
 
 
 def _fault(path: Path, got: str) -> Fault:

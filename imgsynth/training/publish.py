@@ -15,6 +15,7 @@ from imgsynth.privacy.events import compose, pure_event, training_event
 from imgsynth.privacy.plan import PrivacyPlan
 from imgsynth.schema import Config, TrainerConfig
 from imgsynth.training.begin import Job
+from imgsynth.training.checkpoint import same_networks
 from imgsynth.training.disk import writing
 from imgsynth.training.drift import refuse_drift
 from imgsynth.training.folder import RunFolder
@@ -68,7 +69,8 @@ class Publisher:
         unpublished: list[Row] = []
         streams: list[dict[str, Any]] = []
         if (content := self.checkpoints.restore()) is not None:
-            state.load_state_dict(content["state"])
+            with same_networks(self.folder.checkpoint):
+                state.load_state_dict(content["state"])
             unpublished = content["rows"]
             streams = content.get("streams") or [state.streams()]  # checkpoints of one process have no list
             if not finished(content["state"], self.plan, self.cfg.trainer.all_steps):

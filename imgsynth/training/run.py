@@ -19,7 +19,7 @@ from imgsynth.models.named import ModelFactory as ModelFactory
 from imgsynth.models.named import model_factory as model_factory
 from imgsynth.privacy.plan import PrivacyPlan
 from imgsynth.schema import Config
-from imgsynth.training.checkpoint import load_checkpoint
+from imgsynth.training.checkpoint import load_checkpoint, same_networks
 from imgsynth.training.folder import RunFolder
 from imgsynth.types import Fault, Grid, InputError
 
@@ -61,7 +61,10 @@ def finished(state: dict[str, Any], plan: PrivacyPlan, steps: int) -> bool:
 
 
 def load_run(run_dir: Path) -> Run:
-    """Open the run in ``run_dir``. Raises InputError naming every file that is missing."""
+    """Open the run in ``run_dir``.
+
+    Raises InputError naming every file that is missing, or where this version's networks have other layers.
+    """
     folder = RunFolder(run_dir)
     needed = (folder.config, folder.manifest, folder.plan, folder.checkpoint)
     faults = [
@@ -79,11 +82,12 @@ def load_run(run_dir: Path) -> Run:
     content = load_checkpoint(folder.checkpoint)
     model = model_factory(content["model"])(grid.shape, len(manifest.classes))
     restrict(model, cfg.init.train, cfg.init.rank)
-    model.load_state_dict(content["state"]["model"])
     averages = {
         k.removeprefix("generator."): v for k, v in content["state"]["ema"].items() if isinstance(v, torch.Tensor)
     }
-    model.generator.load_state_dict(averages)
+    with same_networks(folder.checkpoint):
+        model.load_state_dict(content["state"]["model"])
+        model.generator.load_state_dict(averages)
     plan = PrivacyPlan.from_json(content["plan"])
     state = content["state"]
     return Run(
@@ -97,10 +101,12 @@ def trained_model(run: Run) -> GenerativeModel:
 
     Discriminator and encoder were never averaged; beside an averaged generator they are strangers to it.
     """
-    content = load_checkpoint(RunFolder(run.root).checkpoint)
+    path = RunFolder(run.root).checkpoint
+    content = load_checkpoint(path)
     model = model_factory(content["model"])(run.grid.shape, len(run.manifest.classes))
     restrict(model, run.config.init.train, run.config.init.rank)
-    model.load_state_dict(content["state"]["model"])
+    with same_networks(path):
+        model.load_state_dict(content["state"]["model"])
     return model.eval().requires_grad_(False)
 
 

@@ -11,6 +11,7 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pydicom
@@ -26,7 +27,7 @@ from imgsynth import console
 from imgsynth.cohort.build import build_manifest
 from imgsynth.cohort.manifest import Manifest
 from imgsynth.models.gan import Discriminator
-from imgsynth.models.vae import NegativeELBO
+from imgsynth.models.vae import VAE, NegativeELBO
 from imgsynth.privacy.accounting import epsilon
 from imgsynth.privacy.events import training_event
 from imgsynth.privacy.ledger import Ledger
@@ -36,7 +37,7 @@ from imgsynth.training import begin, loop, publish
 from imgsynth.training.checkpoint import load_checkpoint
 from imgsynth.training.folder import RunFolder
 from imgsynth.training.metrics import read_rows
-from imgsynth.training.run import load_run, model_factory, read_config
+from imgsynth.training.run import load_run, model_factory, read_config, trained_model
 from imgsynth.training.state import TrainingState
 from imgsynth.training.steps import post_processing_updates, private_update
 from imgsynth.types import CheckFailed, Fault, InputError, PatientBatch
@@ -279,6 +280,36 @@ def test_a_folder_of_another_config_is_refused(configure: Configure, train_run: 
         fault.where for fault in caught.value.faults
     }
     assert (run_dir / "checkpoints" / "last.pt").read_bytes() == before
+
+
+def test_weights_of_an_earlier_versions_layers_are_refused_by_name(
+    configure: Configure, train_run: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a run that is opened, of its networks, and of one that goes on: it stays as it was."""
+    cfg = configure("vae")
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(publish.Metrics, "publish", stop)
+        train_run(cfg)
+    run_dir, as_it_was = tmp_path / "run", VAE.__init__
+    run, weights = load_run(run_dir), (run_dir / "checkpoints" / "last.pt").read_bytes()
+    assert 0 < run.step < cfg.trainer.steps
+
+    def with_a_later_part(self: VAE, *arguments: Any, **settings: Any) -> None:
+        as_it_was(self, *arguments, **settings)
+        self.register_buffer("later", torch.zeros(1))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(VAE, "__init__", with_a_later_part)
+        for again in (lambda: load_run(run_dir), lambda: trained_model(run), lambda: train_run(cfg)):
+            with pytest.raises(InputError, match=r"other layers (.|\n)*\"later\"(.|\n)*the version that trained it"):
+                again()
+    assert (run_dir / "checkpoints" / "last.pt").read_bytes() == weights
+    train_run(cfg)
+    assert load_run(run_dir).finished
 
 
 def test_a_folder_whose_checkpoint_was_deleted_is_refused(configure: Configure, train_run: Train) -> None:
