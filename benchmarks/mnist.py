@@ -143,9 +143,11 @@ def in_parts(source: Path, folder: Path) -> Path:
 def generator(asked: argparse.Namespace, epsilon: float, number: int) -> Accuracies:
     """Train one, and the classifiers on what it makes, as many images of each class."""
     run = asked.folder / f"{asked.what}-{epsilon:g}-{number}"
+    without = ["privacy=none", "privacy.epsilon=null"]
+    privacy = without if math.isinf(epsilon) else [f"privacy.epsilon={epsilon}"]
     overrides = [
         "experiment=mnist", f"model={asked.what}", f"data.root={in_parts(asked.source, asked.folder)}",
-        *(["privacy=none", "privacy.epsilon=null"] if math.isinf(epsilon) else [f"privacy.epsilon={epsilon}", f"privacy.delta={DELTA}"]),
+        *privacy, f"privacy.delta={DELTA}",
         f"privacy.ledger={asked.folder / 'ledger'}", f"output={run}", *asked.set,
     ]  # fmt: skip
     pipeline.train(config.from_overrides("train", overrides))
