@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import faulthandler
 import json
 import multiprocessing
 import os
@@ -41,9 +42,9 @@ FORK = multiprocessing.get_context("fork")
 KILLED = -signal.SIGKILL
 
 
-def on_ranks(size: int, work: Callable[[int], Any], scratch: Path, timeout: float = 60) -> tuple[list[Any], list[int]]:
+def on_ranks(size: int, work: Callable[[int], Any], scratch: Path, timeout: float = 240) -> tuple[list[Any], list[int]]:
     """``work(rank)`` in ``size`` processes with torchrun's environment: what they returned, and their exit codes as
-    those of the command line. The processes are forks, which saves importing torch anew."""
+    those of the command line. The processes are forks, which saves importing torch anew. One that hangs says where."""
     store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # torchrun's agent has one, too
     port = store.port
 
@@ -52,6 +53,8 @@ def on_ranks(size: int, work: Callable[[int], Any], scratch: Path, timeout: floa
                           MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), TORCHELASTIC_USE_AGENT_STORE="True",
                           TORCHELASTIC_RESTART_COUNT="0")  # fmt: skip
         code = 0
+        where = (scratch / f"{port}-{rank}.where").open("w")
+        faulthandler.dump_traceback_later(max(1, timeout - 10), file=where)
         try:
             returned = work(rank)
         except ImgsynthError as error:
@@ -72,7 +75,7 @@ def on_ranks(size: int, work: Callable[[int], Any], scratch: Path, timeout: floa
     for process in late:
         process.kill()
         process.join()
-    assert not late, "a rank hangs"
+    assert not late, "\n".join(["a rank hangs", *(path.read_text() for path in scratch.glob(f"{port}-*.where"))])
     paths = [scratch / f"{port}-{rank}" for rank in range(size)]
     return [pickle.loads(p.read_bytes()) if p.is_file() else None for p in paths], [p.exitcode or 0 for p in processes]
 
@@ -218,6 +221,21 @@ def test_companions_are_dealt_out_whole(tmp_path: Path) -> None:
     found, _ = on_ranks(3, joined_as(lambda team: team.share((batch, (torch.arange(10.0),)))), tmp_path)
     assert sorted(x for own, _ in found for x in own.x_PKC.flatten().tolist()) == list(range(10))
     assert all(torch.equal(own.x_PKC.flatten(), aux) for own, (aux,) in found)
+
+
+def test_nobody_goes_on_before_all_are_connected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rank that ends at once would close connections that others are still making."""
+    connect = dist.init_process_group
+
+    def slowly(*args: Any, rank: int, **named: Any) -> None:
+        connect(*args, rank=rank, **named)
+        if rank == 1:
+            time.sleep(0.5)
+            (tmp_path / "connected").write_text(str(time.monotonic()))
+
+    monkeypatch.setattr(dist, "init_process_group", slowly)
+    joined, codes = on_ranks(3, joined_as(lambda team: time.monotonic()), tmp_path)
+    assert codes == [0, 0, 0] and min(joined) > float((tmp_path / "connected").read_text())
 
 
 class Second(Solo):

@@ -34,7 +34,7 @@ from imgsynth.privacy.ledger import Ledger
 from imgsynth.privacy.plan import PrivacyPlan, make_plan
 from imgsynth.schema import Config, DataConfig
 from imgsynth.training import begin, loop, publish
-from imgsynth.training.checkpoint import load_checkpoint
+from imgsynth.training.checkpoint import load_checkpoint, same_networks
 from imgsynth.training.folder import RunFolder
 from imgsynth.training.metrics import read_rows
 from imgsynth.training.run import load_run, model_factory, read_config, trained_model
@@ -280,6 +280,11 @@ def test_a_folder_of_another_config_is_refused(configure: Configure, train_run: 
         fault.where for fault in caught.value.faults
     }
     assert (run_dir / "checkpoints" / "last.pt").read_bytes() == before
+
+
+def test_other_errors_while_weights_are_loaded_are_told_as_they_are(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="out of memory"), same_networks(tmp_path / "last.pt"):
+        raise RuntimeError("CUDA out of memory")
 
 
 def test_weights_of_an_earlier_versions_layers_are_refused_by_name(
