@@ -423,7 +423,7 @@ def test_a_rank_that_hangs_is_missed_after_the_timeout(configure: Configure, tmp
     began = time.monotonic()
     found, codes = train_on(2, cfg, tmp_path / "run", lambda rank: at_step(3, lambda: time.sleep(rank * 3)))
     assert codes[0] == 1 and type(found[0]) is RankFailed
-    assert time.monotonic() - began < 30
+    assert time.monotonic() - began < 200  # and not half an hour, which is what ranks have unless told
 
 
 def test_a_seeded_run_goes_on_bit_for_bit_on_as_many_ranks_and_on_no_others(

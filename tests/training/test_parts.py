@@ -229,10 +229,10 @@ def test_one_process_works_in_a_folder(tmp_path: Path) -> None:
     with claimed(tmp_path / "run"):
         other = context.Process(target=_try_to_claim, args=(tmp_path / "run", answer))
         other.start()
-        assert "another process" in answer.get(timeout=20)
+        assert "another process" in answer.get(timeout=120)
         other.join()
     _try_to_claim(tmp_path / "run", answer)
-    assert answer.get(timeout=20) == "claimed"
+    assert answer.get(timeout=120) == "claimed"
 
 
 def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
