@@ -13,23 +13,30 @@ from imgsynth.cohort.phantom_plan import config_key
 from imgsynth.schema import DataConfig
 from imgsynth.types import Fault, InputError
 
-CLASSES = ["normal", "lesion"]
+CLASSES = {"label": ["normal", "lesion"], "sex": ["F", "M"]}  # by column of the table that can be the label
 
 
 def phantom_source(data: DataConfig) -> DataConfig:
-    """The same configuration with the phantoms on disk, in ``data.root`` or the user's cache, and their table named."""
-    asked = [
-        n for n in ("table", "key", "patient", "label", "site", "sex", "age", "pattern") if getattr(data, n) is not None
+    """The same configuration with the phantoms on disk, in ``data.root`` or the user's cache, and their table named.
+    Raises InputError where it names another table, or columns that are none of its labels."""
+    table = "phantoms come with their table"
+    faults = [
+        Fault(f"data.{name}", str(getattr(data, name)), f"nothing: {table}", "leave it out")
+        for name in ("table", "key", "patient", "site", "sex", "age", "pattern")
+        if getattr(data, name) is not None
     ]
-    if asked:
-        raise InputError(
-            *(
-                Fault(
-                    f"data.{name}", str(getattr(data, name)), "nothing: phantoms come with their table", "leave it out"
-                )
-                for name in asked
+    label = data.label or "label"
+    if label not in CLASSES:
+        faults.append(
+            Fault(
+                "data.label",
+                label,
+                f"one of {', '.join(CLASSES)}: {table}",
+                "leave it out, or data.label=sex data.classes=[F,M]",
             )
         )
+    if faults:
+        raise InputError(*faults)
     folder = make_phantoms(Path(data.root) if data.root else _cache_folder(data), data.phantom)
     return dataclasses.replace(
         data,
@@ -37,11 +44,11 @@ def phantom_source(data: DataConfig) -> DataConfig:
         table=str(folder / "labels.csv"),
         key="patient",
         patient=None,
-        label="label",
+        label=label,
         site="site",
         sex="sex",
         age="age",
-        classes=data.classes or CLASSES,
+        classes=data.classes or CLASSES[label],
         modality="CT",
     )
 

@@ -253,6 +253,22 @@ def test_phantoms_are_read_like_a_clinical_folder(phantoms: tuple[Path, PhantomC
     assert volume.array.min() < -900 and volume.array.max() > 0
 
 
+def test_phantoms_can_be_told_apart_by_sex_instead_of_lesions(phantoms: tuple[Path, PhantomConfig]) -> None:
+    root, config = phantoms
+    data = DataConfig(kind="phantom", root=str(root), phantom=config, label="sex")
+    manifest, _ = build_manifest(data)
+    assert manifest.classes == ("F", "M") and {item.label for item in manifest.items} == {"F", "M"}
+    assert all(item.label == item.sex for item in manifest.items)
+
+
+def test_all_that_phantoms_do_not_take_is_told_at_once(tmp_path: Path) -> None:
+    data = DataConfig(kind="phantom", root=str(tmp_path / "phantoms"), label="age", site="site", table="labels.csv")
+    with pytest.raises(InputError) as refused:
+        build_manifest(data)
+    assert [fault.where for fault in refused.value.faults] == ["data.table", "data.site", "data.label"]
+    assert "data.label=sex" in str(refused.value) and not (tmp_path / "phantoms").exists()
+
+
 def test_phantoms_go_to_the_users_cache_where_no_root_is_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     data = DataConfig(phantom=PhantomConfig(patients=4, size=8))
