@@ -1,11 +1,12 @@
 """Measure methods on phantoms, and put what came of it into the table that `imgsynth plan` ranks by.
 
     python benchmarks/method_table.py --dims 2 --patients 200 1000 --epsilons 1 8 --methods vae merf mepf gan
+    python benchmarks/method_table.py --leaderboard runs/leaderboard      the phantoms of the leaderboard, 3D
 
 Each method × n × ε × grid is a cell of an ordinary sweep (docs/sweeps.md) over phantoms; what is finished in --work is
 not run again, and rows that are in the table already under the same method, n, ε and grid are replaced. Nothing else
 in the table is touched, so that it grows by as many calls as one has hours for. --only-table makes rows of what is
-finished in --work and runs nothing.
+finished in --work and runs nothing, as --leaderboard does of a finished `imgsynth sweep experiment=leaderboard`.
 
 Settings are those that `imgsynth plan` proposes for the method at this n and ε, but for fewer steps where STEPS says so
 (they are in the row's command). Training noise has no seed, so that a row made again differs within its interval.
@@ -15,7 +16,9 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import math
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +54,7 @@ QUICK = [
     "audit.n=64", "audit.samples=64", "audit.controls=false", "audit.extraction_samples=0", "audit.ocr_pictures=0",
     "audit.bootstrap=100",
 ]  # fmt: skip
+Command = Callable[[str, float, int], str]  # of method, ε and repetitions: how a row is made again
 METRICS = {"frechet": frechet_distance, "ms_ssim": ms_ssim_diversity, "coverage": manifold_metric("coverage")}
 
 
@@ -122,30 +126,27 @@ def trivial(folder: SweepFolder, name: str) -> dict[str, float]:
     return read_json(kept)
 
 
-def rows_of(args: argparse.Namespace, folder: SweepFolder, n: int) -> list[Row]:
-    """A row for each method and ε that has a finished run in ``folder``."""
+def rows_of(args: argparse.Namespace, folder: SweepFolder, cohort: str, command: Command) -> list[Row]:
+    """A row for each method and finite ε that has a finished run on ``cohort`` in ``folder``."""
     curve = curve_of(folder)
-    cohort = next(iter(curve["cohorts"]))
     real = curve["ceilings"].get(cohort, {})
-    rivals = {(r["rival"], r["epsilon"]): r["numbers"] for r in curve["rivals"]}
+    rivals = {(r["rival"], r["epsilon"]): r["numbers"] for r in curve["rivals"] if r["cohort"] == cohort}
     found = []
     for group in curve["groups"]:
-        if not group["finished"]:
+        if group["cohort"] != cohort or not group["finished"] or math.isinf(group["epsilon"]):
             continue
         method, epsilon, numbers = group["model"], group["epsilon"], group["numbers"]
-        cell = next(c.name for c in read_index(folder).cells if (c.model, c.epsilon) == (method, epsilon))
-        flat = trivial(folder, cell)
-        own = " ".join(settings(method, args, n, epsilon)).replace(str(args.work), "WORK")
+        cell = next(c for c in read_index(folder).cells if (c.cohort, c.model, c.epsilon) == (cohort, method, epsilon))
+        grid = load_run(folder.root / "cells" / cell.name).grid
+        flat = trivial(folder, cell.name)
         values: dict[str, Any] = {
-            "method": method, "needs_public": method in NEEDS_PUBLIC, "dims": args.dims, "grid": args.size,
+            "method": method, "needs_public": method in NEEDS_PUBLIC, "dims": grid.spatial_dims, "grid": grid.shape[0],
             "n": curve["cohorts"][cohort]["n"], "epsilon": epsilon, "delta": group["delta"],
             "repetitions": group["finished"], "label": "sex of phantoms", "seconds": group["seconds"]["train"],
             "frechet_trivial": flat["frechet"], "coverage_trivial": flat["coverage"],
             "ms_ssim_trivial": flat["ms_ssim"],
             "date": datetime.date.today().isoformat(), "commit": args.commit,
-            "command": f"python benchmarks/method_table.py --dims {args.dims} --size {args.size} --patients {n} "
-                       f"--epsilons {epsilon:g} "
-                       f"--methods {method} --repetitions {group['finished']}: {own}",
+            "command": command(method, epsilon, group["finished"]),
         }  # fmt: skip
         auc = f"auc/{CLASSIFIER}"
         for column, entry in {
@@ -163,6 +164,25 @@ def rows_of(args: argparse.Namespace, folder: SweepFolder, n: int) -> list[Row]:
     return found
 
 
+def own_command(args: argparse.Namespace, n: int) -> Command:
+    def command(method: str, epsilon: float, repetitions: int) -> str:
+        own = " ".join(settings(method, args, n, epsilon)).replace(str(args.work), "WORK")
+        return (f"python benchmarks/method_table.py --dims {args.dims} --size {args.size} --patients {n} "
+                f"--epsilons {epsilon:g} --methods {method} --repetitions {repetitions}: {own}")  # fmt: skip
+
+    return command
+
+
+def of_leaderboard(args: argparse.Namespace) -> list[Row]:
+    def command(method: str, epsilon: float, repetitions: int) -> str:
+        return (f"imgsynth sweep experiment=leaderboard curve.models=[{method}] curve.epsilons=[{epsilon:g}] "
+                f"curve.repetitions={repetitions}")  # fmt: skip
+
+    folder = SweepFolder(args.leaderboard)
+    cohorts = [name for name in curve_of(folder)["cohorts"] if name.startswith("phantoms")]
+    return [row for cohort in cohorts for row in rows_of(args, folder, cohort, command)]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dims", type=int, choices=(2, 3), default=2)
@@ -175,15 +195,23 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("runs/method-table"), help="folder of the sweeps")
     parser.add_argument("--table", type=Path, default=TABLE)
     parser.add_argument("--only-table", action="store_true")
+    parser.add_argument("--leaderboard", type=Path, metavar="SWEEP", help="rows of this finished sweep's phantoms")
     args = parser.parse_args()
     args.size = args.size or (32 if args.dims == 2 else 16)
     git = ["git", "rev-parse", "--short", "HEAD"]
     args.commit = subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
+    if args.leaderboard:
+        add(args.table, of_leaderboard(args))
+        return
     for n in args.patients:
         folder = measure(args, n)
         if folder.index.is_file():
-            write_table(args.table, [*(read_table(args.table) if args.table.is_file() else []),
-                                     *rows_of(args, folder, n)])  # fmt: skip
+            (cohort,) = curve_of(folder)["cohorts"]
+            add(args.table, rows_of(args, folder, cohort, own_command(args, n)))
+
+
+def add(table: Path, rows: list[Row]) -> None:
+    write_table(table, [*(read_table(table) if table.is_file() else []), *rows])
 
 
 if __name__ == "__main__":
