@@ -4,7 +4,9 @@ Dockhorn, Cao, Vahdat and Kreis 2023, "Differentially Private Diffusion Models" 
 Karras et al. (``edm.py``), a small network (``unet.py``), and many noise levels for each image within a patient's own
 loss, which cost no privacy: ``data.augmentation_multiplicity`` copies of an image have random inputs of their own, and
 their mean gradient is clipped once. Labels guide as in Ho and Salimans 2022 (arXiv:2207.12598). The network may begin
-on images around noised class means (``class_means.py``).
+on images that patients did not make: around noised class means (``class_means.py``), and those of a generator that has
+learned from one noised mean embedding (``merf.py``), after Gong et al. 2025 ("From Easy to Hard++: Promoting
+Differentially Private Image Synthesis Through Spatial-Frequency Curriculum", FETA-Pro).
 
 Symbols: those of ``denoising.py``.
 """
@@ -12,7 +14,7 @@ Symbols: those of ``denoising.py``.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -21,8 +23,14 @@ from imgsynth.models.base import GenerativeModel, Objective, PostProcessing, Pri
 from imgsynth.models.class_means import ClassMeans
 from imgsynth.models.denoising import Denoising, Sampling
 from imgsynth.models.edm import Noise
+from imgsynth.models.merf import MERF
+from imgsynth.models.moments import post_processing_loss
 from imgsynth.models.unet import UNet
 from imgsynth.models.white_box import Posterior, WhiteBox
+from imgsynth.types import Fault, InputError
+
+BEGINNINGS = ("means", "moments")
+Images = Callable[[int, torch.Generator], tuple[Tensor, Tensor]]  # n images and their classes
 
 WIDTHS = {2: (16, 32), 3: (16, 16)}  # channels on the finest grid of the U-Net, and at most
 
@@ -40,7 +48,9 @@ class Diffusion(GenerativeModel):
         guidance: w; above 1 samples are more typical of their class and less varied.
         sampler_steps: levels of noise from which a sample is denoised, two passes of the network each.
         churn: S_churn of the stochastic sampler; 0: the deterministic one, a function of the first noise alone.
-        warm_up: begin with ``trainer.steps_before`` steps on images around noised class means, one private query.
+        warm_up: what the network begins on, in this order, one private query each, ``trainer.steps_before`` steps each:
+            "means", images around noised class means; "moments", images of a generator that has first taken as many
+            steps on a noised mean embedding.
         structures: of the mask that each image comes with.
     """
 
@@ -55,7 +65,7 @@ class Diffusion(GenerativeModel):
         guidance: float = 1.0,
         sampler_steps: int = 18,
         churn: float = 0.0,
-        warm_up: bool = False,
+        warm_up: Sequence[str] = (),
         structures: int = 0,
     ):
         super().__init__()
@@ -64,28 +74,57 @@ class Diffusion(GenerativeModel):
         narrow, wide = WIDTHS.get(len(self.shape), WIDTHS[2])
         network = UNet(self.shape, self.image_channels, classes, channels or narrow, widest or wide, levels)
         self.denoising = Denoising(network, Noise.for_images(math.prod(self.shape)))
-        self.means = ClassMeans(self.shape, self.image_channels, classes) if warm_up else None
+        _refuse_unknown(warm_up)
+        self.warm_up = tuple(warm_up)
+        self.means = ClassMeans(self.shape, self.image_channels, classes) if "means" in warm_up else None
+        self.auxiliary = MERF(self.shape, classes, structures=structures) if "moments" in warm_up else None
+        if self.auxiliary is not None:
+            self.auxiliary.embedding.mean.requires_grad_(False)  # a query's answer, which nothing trains
 
     def objectives(self) -> Sequence[Objective]:
-        private = Private("denoising", self.denoising, self._draw)
-        if self.means is None:
-            return [private]
-        answers = list(self.means.w.parameters())
+        queries: list[Objective] = []
+        free: list[Objective] = []
+        for begin in self.warm_up:
+            query, *steps = self._on_means() if begin == "means" else self._on_moments()
+            queries.append(query)
+            free += steps
+        return [*queries, *free, Private("denoising", self.denoising, self._draw)]
+
+    def _on_means(self) -> list[Objective]:
+        means = self.means
+        assert means is not None
         return [
-            Query("class means", self.means, answers, 1.0, "before", self.means.fit),
-            PostProcessing("warm_up", self.denoising, self._around_means, before=True),
-            private,
+            Query("class means", means, list(means.w.parameters()), 1.0, "before", means.fit),
+            PostProcessing("warm_up_on_means", self.denoising, self._loss_on(means.around), before=True),
         ]
+
+    def _on_moments(self) -> list[Objective]:
+        auxiliary = self.auxiliary
+        assert auxiliary is not None
+        embedding, generator = auxiliary.embedding, auxiliary.G
+
+        def made(n: int, random: torch.Generator) -> tuple[Tensor, Tensor]:
+            y_B = torch.randint(self.classes, (n,), generator=random, device=random.device)
+            return auxiliary.sample(y_B, random), y_B
+
+        return [
+            Query("moments", embedding, list(embedding.mean.parameters()), 1.0, "before", lambda noise_std: None),
+            PostProcessing("auxiliary_generator", generator, post_processing_loss(embedding, generator), before=True),
+            PostProcessing("warm_up_on_moments", self.denoising, self._loss_on(made), before=True),
+        ]
+
+    def _loss_on(self, images: Images) -> Callable[[int, torch.Generator], Tensor]:
+        """The denoising loss on images of which no patient is one."""
+
+        def loss(n: int, random: torch.Generator) -> Tensor:
+            mean: Tensor = self.denoising(*images(n, random), *self._draw(n, random)).mean()
+            return mean
+
+        return loss
 
     def _draw(self, n: int, random: torch.Generator) -> tuple[Tensor, ...]:
         """sigma_B, eps_BC and keep_B of n images."""
         return self.sampling.draw((n, self.image_channels, *self.shape), self.denoising.noise, random)
-
-    def _around_means(self, n: int, random: torch.Generator) -> Tensor:
-        assert self.means is not None
-        x_BC, y_B = self.means.around(n, random)
-        loss: Tensor = self.denoising(x_BC, y_B, *self._draw(n, random)).mean()
-        return loss
 
     @property
     def generator(self) -> nn.Module:
@@ -104,6 +143,12 @@ class Diffusion(GenerativeModel):
             return sigma_B, eps_BC, torch.ones_like(keep_B)
 
         return WhiteBox(posterior=Posterior(draw, self.denoising.errors))
+
+
+def _refuse_unknown(warm_up: object) -> None:
+    if not isinstance(warm_up, Sequence) or isinstance(warm_up, str) or not set(warm_up) <= set(BEGINNINGS):
+        got, known = str(warm_up), ", ".join(BEGINNINGS)
+        raise InputError(Fault("model.warm_up", got, f"a list of {known}, or []", f"model.warm_up=[{BEGINNINGS[0]}]"))
 
 
 def _in_range(x_BC: Tensor) -> Tensor:

@@ -35,12 +35,12 @@ def refuse_misfit(
     if trainer.steps_before and not any(o.before for o in post):
         faults.append(
             Fault("trainer.steps_before", str(trainer.steps_before), "0, as nothing in this model is trained before "
-                  "patients are seen", "trainer.steps_before=0, or model=diffusion model.warm_up=true")
+                  "patients are seen", "trainer.steps_before=0, or model=diffusion model.warm_up=[means]")
         )  # fmt: skip
     if not trainer.steps_before and (names := ", ".join(o.name for o in post if o.before)):
         faults.append(
             Fault("trainer.steps_before", "0", f"1 or more for {names}: the query for it would be spent for nothing",
-                  "trainer.steps_before=500, or model.warm_up=false")
+                  "trainer.steps_before=500, or model.warm_up=[]")
         )  # fmt: skip
     queries = queries_of(objectives)
     if [query.when for query in queries] != sorted((query.when for query in queries), reverse=True):

@@ -130,7 +130,7 @@ def test_wrong_settings_are_refused_all_at_once():
 
 def test_warm_up_sees_the_means_alone():
     """The post-processing loss follows the query's answer, and nothing else that is not drawn."""
-    model = diffusion(warm_up=True)
+    model = diffusion(warm_up=["means"])
     query, post, private = model.objectives()
     assert isinstance(query, Query) and isinstance(post, PostProcessing) and isinstance(private, Private)
     assert post.before and not any(post.due(step) for step in range(1, 20)) and post.module is private.module
@@ -138,6 +138,41 @@ def test_warm_up_sees_the_means_alone():
     other = copy.deepcopy(model)
     other.means.mean_YC += 0.5
     assert post.loss(6, seeded(1)).item() == before != other.objectives()[1].loss(6, seeded(1)).item()
+
+
+def test_warm_up_on_moments_is_of_a_generator_that_knows_the_moments_alone():
+    """First the generator learns from the answer to the query, then the network from the generator."""
+    model = diffusion(warm_up=["moments"])
+    query, generator, network, private = model.objectives()
+    assert isinstance(query, Query) and isinstance(generator, PostProcessing) and isinstance(network, PostProcessing)
+    assert generator.before and network.before and isinstance(private, Private) and network.module is private.module
+    assert query.answers == [model.auxiliary.embedding.mean.weight] and not query.answers[0].requires_grad
+    assert generator.module is model.auxiliary.G
+    answered, taught = copy.deepcopy(model), copy.deepcopy(model)
+    answered.auxiliary.embedding.mean.weight.data += torch.rand(query.answers[0].shape, generator=seeded(3))
+    for weight in taught.auxiliary.G.parameters():
+        weight.data += 0.1 * torch.rand(weight.shape, generator=seeded(4))
+    losses = [[o.loss(8, seeded(1)).item() for o in m.objectives()[1:3]] for m in (model, answered, taught)]
+    assert losses[0][0] != losses[1][0] and losses[0][1] == losses[1][1] != losses[2][1]
+
+
+def test_no_image_enters_the_moments_longer_than_1():
+    """The public norm to which the plan clips the answer to the query."""
+    model = diffusion(warm_up=["moments"], structures=2)
+    query = model.objectives()[0]
+    x_BC = torch.rand(6, 3, *model.shape, generator=seeded()) * 2 - 1
+    x_BC[:2], x_BC[2:4] = 1, 100.0
+    assert query.norm == 1 and query.module.embed(x_BC).norm(dim=1).max() <= 1 + 1e-6
+
+
+def test_queries_come_first_and_beginnings_in_the_order_that_is_asked():
+    for begin in (["means", "moments"], ["moments", "means"]):
+        found = [o.name for o in diffusion(warm_up=begin).objectives()]
+        assert {*found[:2]} == {"class means", "moments"} and found[-1] == "denoising"
+        assert [n for n in found if n.startswith("warm_up")] == [f"warm_up_on_{name}" for name in begin]
+    for wrong in (True, "means", ["mean"]):
+        with pytest.raises(InputError, match=r"means, moments(.|\n)*model\.warm_up=\[means\]"):
+            diffusion(warm_up=wrong)
 
 
 def test_a_network_learns_two_classes_and_samples_them():

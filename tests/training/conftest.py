@@ -23,7 +23,7 @@ MODELS = {
         "channels": 2,
         "widest": 2,
         "sampler_steps": 2,
-        "warm_up": True,
+        "warm_up": ["means"],
     },
     "pategan": {
         "_target_": "imgsynth.models.PATEGAN",

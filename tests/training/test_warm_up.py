@@ -47,9 +47,30 @@ def test_the_network_warms_up_on_the_answer_before_any_private_step(
     assert order == ["answer", *["free"] * 5, *["private"] * 9]
     assert run.finished and run.step == 9 and run.plan.steps == 9
     rows = read_rows(run.root / "metrics.jsonl")
-    assert [row["step"] for row in rows] == list(range(1, 10)) and not any("warm_up_loss" in row for row in rows)
+    assert [row["step"] for row in rows] == list(range(1, 10)) and not any(
+        "warm_up_on_means_loss" in row for row in rows
+    )
     train_run(run.config)  # a finished run is left as it is
     assert len(order) == 15
+
+
+def test_all_queries_are_answered_before_a_network_takes_its_turns(
+    configure: Configure, train_run: Train, order: list[str]
+) -> None:
+    """Class means, a generator by moments, the network on what that makes: five steps each, and two charged queries."""
+    plain = configure("diffusion", privacy={"seed": None})
+    cfg = dataclasses.replace(plain, model={**plain.model, "warm_up": ["means", "moments"]})
+    run = load_run(train_run(cfg))
+    assert order == ["answer", *["free"] * 15, *["private"] * 9]
+    assert [query.name for query in run.plan.queries] == ["class means", "moments"]
+    embedding, plain_generator = run.model.auxiliary.embedding, model_factory(cfg.model)((8, 8), 2).auxiliary.G
+    assert embedding.mean.weight.norm() > 0 and not embedding.mean.weight.requires_grad
+    one = next(name for name, _ in plain_generator.named_parameters())
+    assert not torch.equal(run.model.auxiliary.G.state_dict()[one], plain_generator.state_dict()[one])
+    training = dp.SelfComposedDpEvent(dp.PoissonSampledDpEvent(run.plan.sampling_rate, dp.GaussianDpEvent(1.5)), 9)
+    query = dp.SelfComposedDpEvent(dp.PoissonSampledDpEvent(1.0, dp.GaussianDpEvent(0.7)), 1)
+    (entry,) = Ledger(cfg.privacy.ledger).entries(run.manifest.fingerprint)
+    assert entry.event == dp.ComposedDpEvent([training, query, query])
 
 
 def test_it_costs_nothing_and_the_query_is_in_the_ledger(configure: Configure, train_run: Train) -> None:
@@ -111,7 +132,7 @@ def test_steps_that_have_nothing_to_train_and_queries_for_nothing_are_refused(
     with pytest.raises(InputError, match=r"trainer\.steps_after"):
         train_run(configure("diffusion", trainer={"steps_after": 3}))
     plain = configure("diffusion", trainer={"steps_before": 0})
-    model = {**plain.model, "warm_up": False}
+    model = {**plain.model, "warm_up": []}
     assert load_run(train_run(dataclasses.replace(plain, model=model))).plan.queries == ()
 
 
