@@ -35,6 +35,9 @@ def phantom_source(data: DataConfig) -> DataConfig:
                 "leave it out, or data.label=sex data.classes=[F,M]",
             )
         )
+    elif not set(CLASSES[label]) <= set(data.classes or CLASSES[label]):
+        own = ",".join(CLASSES[label])
+        faults.append(Fault("data.classes", str(data.classes), f"[{own}], which they have", f"data.classes=[{own}]"))
     if faults:
         raise InputError(*faults)
     folder = make_phantoms(Path(data.root) if data.root else _cache_folder(data), data.phantom)

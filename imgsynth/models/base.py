@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -189,6 +189,7 @@ class GenerativeModel(nn.Module, ABC):
     shape: tuple[int, ...]
     classes: int
     structures: int = 0
+    public_words: ClassVar[Collection[str]] = ()  # that its settings can have: a release states them, and no other text
 
     @property
     def image_channels(self) -> int:

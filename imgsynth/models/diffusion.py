@@ -14,7 +14,7 @@ Symbols: those of ``denoising.py``.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -54,6 +54,8 @@ class Diffusion(GenerativeModel):
         structures: of the mask that each image comes with.
     """
 
+    public_words = BEGINNINGS
+
     def __init__(
         self,
         shape: Sequence[int],
@@ -69,12 +71,12 @@ class Diffusion(GenerativeModel):
         structures: int = 0,
     ):
         super().__init__()
+        _refuse_unknown(warm_up)
         self.shape, self.classes, self.structures = tuple(shape), classes, structures
         self.sampling = Sampling(label_dropping, guidance, sampler_steps, churn)
         narrow, wide = WIDTHS.get(len(self.shape), WIDTHS[2])
         network = UNet(self.shape, self.image_channels, classes, channels or narrow, widest or wide, levels)
         self.denoising = Denoising(network, Noise.for_images(math.prod(self.shape)))
-        _refuse_unknown(warm_up)
         self.warm_up = tuple(warm_up)
         self.means = ClassMeans(self.shape, self.image_channels, classes) if "means" in warm_up else None
         self.auxiliary = MERF(self.shape, classes, structures=structures) if "moments" in warm_up else None
@@ -134,21 +136,35 @@ class Diffusion(GenerativeModel):
     def sample(self, y_B: Tensor, random: torch.Generator) -> Tensor:
         return _in_range(self.sampling.sample(self.denoising, y_B, (self.image_channels, *self.shape), random))
 
+    def begin_with(self, state: Mapping[str, Tensor]) -> None:
+        asked = tuple(f"{name}." for name, _ in self._answered())
+        self.load_state_dict(self.state_dict() | {k: v for k, v in state.items() if not k.startswith(asked)})
+
+    def _answered(self) -> list[tuple[str, nn.Module]]:
+        """The modules that hold answers to queries, by name; called, they are -<w, v(x, y)> of each image."""
+        parts = (("means", self.means), ("auxiliary.embedding", self.auxiliary and self.auxiliary.embedding))
+        return [(name, part) for name, part in parts if part is not None]
+
     def white_box(self) -> WhiteBox:
         """Denoising instead of encoding and decoding: the squared error, and what training made small, a weighted bound
-        on -log p(x) (Kingma and Gao 2023, arXiv:2303.00848), at noise levels as in training."""
+        on -log p(x) (Kingma and Gao 2023, arXiv:2303.00848), at noise levels as in training. Answers to several queries
+        have noise of one size, so that scores on them are added as they are."""
 
         def draw(n: int, random: torch.Generator) -> tuple[Tensor, ...]:
             sigma_B, eps_BC, keep_B = self._draw(n, random)
             return sigma_B, eps_BC, torch.ones_like(keep_B)
 
-        return WhiteBox(posterior=Posterior(draw, self.denoising.errors))
+        def released(x_BC: Tensor, y_B: Tensor) -> Tensor:
+            return -torch.stack([answer(x_BC, y_B) for _, answer in self._answered()]).sum(0)
+
+        return WhiteBox(posterior=Posterior(draw, self.denoising.errors), released=released if self.warm_up else None)
 
 
 def _refuse_unknown(warm_up: object) -> None:
-    if not isinstance(warm_up, Sequence) or isinstance(warm_up, str) or not set(warm_up) <= set(BEGINNINGS):
-        got, known = str(warm_up), ", ".join(BEGINNINGS)
-        raise InputError(Fault("model.warm_up", got, f"a list of {known}, or []", f"model.warm_up=[{BEGINNINGS[0]}]"))
+    words = list(warm_up) if isinstance(warm_up, Sequence) and not isinstance(warm_up, str) else [None]
+    if any(word not in BEGINNINGS or words.count(word) > 1 for word in words):
+        known, remedy = ", ".join(BEGINNINGS), f"model.warm_up=[{BEGINNINGS[0]}]"
+        raise InputError(Fault("model.warm_up", str(warm_up), f"a list of {known}, each once at most, or []", remedy))
 
 
 def _in_range(x_BC: Tensor) -> Tensor:

@@ -127,10 +127,17 @@ def weights_of(run: Run) -> str:
 
 
 def hyper_parameters(model: type[GenerativeModel], settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The model's numeric hyper-parameters, defaults included. Text is left out: it could be a path."""
+    """The model's hyper-parameters, defaults included: numbers, its own public words, and lists of these. Other text is
+    left out: it could be a path."""
     defaults = {name: p.default for name, p in inspect.signature(model).parameters.items()}
     merged = {name: settings.get(name, default) for name, default in defaults.items()}
-    return {name: value for name, value in merged.items() if value is None or isinstance(value, (bool, int, float))}
+
+    def public(value: Any) -> bool:
+        if isinstance(value, (list, tuple)):
+            return all(map(public, value))
+        return value is None or isinstance(value, (bool, int, float)) or value in model.public_words
+
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in merged.items() if public(value)}
 
 
 def write_provenance(folder: Path, run: Run, cfg: Config) -> None:

@@ -225,13 +225,14 @@ def _join(trainer: TrainerConfig) -> Torchrun:
         store, rank, size = next(dist.rendezvous("env://", timeout=patience))
         dist.init_process_group("gloo", store=dist.PrefixStore("gloo", store), rank=rank, world_size=size,
                                 timeout=patience)  # fmt: skip
-        dist.barrier()  # a rank with little to do could end, and close its connections, before others have made theirs
     except (RuntimeError, ValueError) as error:
         raise RankFailed(_lost(f"no connection ({_line(error)})")) from error
     if rank > 0:
         console.out.quiet = console.err.quiet = True
     team = Torchrun(rank, size, int(os.environ["LOCAL_RANK"]), store)
     _Joined.team = team
+    with _connected():  # a rank with little to do could end, and close its connections, before others have made theirs
+        dist.barrier()
     return team
 
 

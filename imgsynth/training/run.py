@@ -80,8 +80,7 @@ def load_run(run_dir: Path) -> Run:
     manifest = Manifest.load(folder.manifest)
     grid = grid_of(cfg.preprocess, manifest.modality, manifest.structures)
     content = load_checkpoint(folder.checkpoint)
-    model = model_factory(content["model"])(grid.shape, len(manifest.classes))
-    restrict(model, cfg.init.train, cfg.init.rank)
+    model = _networks(folder.checkpoint, content, cfg, grid.shape, len(manifest.classes))
     averages = {
         k.removeprefix("generator."): v for k, v in content["state"]["ema"].items() if isinstance(v, torch.Tensor)
     }
@@ -103,11 +102,26 @@ def trained_model(run: Run) -> GenerativeModel:
     """
     path = RunFolder(run.root).checkpoint
     content = load_checkpoint(path)
-    model = model_factory(content["model"])(run.grid.shape, len(run.manifest.classes))
-    restrict(model, run.config.init.train, run.config.init.rank)
+    model = _networks(path, content, run.config, run.grid.shape, len(run.manifest.classes))
     with same_networks(path):
         model.load_state_dict(content["state"]["model"])
     return model.eval().requires_grad_(False)
+
+
+def _networks(
+    path: Path, content: dict[str, Any], cfg: Config, shape: tuple[int, ...], classes: int
+) -> GenerativeModel:
+    """As they were before the first step. Raises InputError where the settings of the checkpoint at ``path`` are of
+    another version."""
+    try:
+        model = model_factory(content["model"])(shape, classes)
+    except InputError as error:
+        got = "; ".join(f"{fault.where}: {fault.got}" for fault in error.faults)
+        expected = "settings that the models of this version of imgsynth have"
+        remedy = "go on with the version that trained it, or train again into a new output folder"
+        raise InputError(Fault(str(path), got, expected, remedy)) from error
+    restrict(model, cfg.init.train, cfg.init.rank)
+    return model
 
 
 def read_config(path: Path) -> Config:

@@ -261,12 +261,23 @@ def test_phantoms_can_be_told_apart_by_sex_instead_of_lesions(phantoms: tuple[Pa
     assert all(item.label == item.sex for item in manifest.items)
 
 
-def test_all_that_phantoms_do_not_take_is_told_at_once(tmp_path: Path) -> None:
-    data = DataConfig(kind="phantom", root=str(tmp_path / "phantoms"), label="age", site="site", table="labels.csv")
+def test_all_that_phantoms_do_not_take_is_told_at_once_before_any_is_made(tmp_path: Path) -> None:
+    theirs = dict.fromkeys(("table", "key", "patient", "site", "sex", "age", "pattern"), "x")
+    data = DataConfig(kind="phantom", root=str(tmp_path / "phantoms"), label="age", **theirs)
     with pytest.raises(InputError) as refused:
         build_manifest(data)
-    assert [fault.where for fault in refused.value.faults] == ["data.table", "data.site", "data.label"]
-    assert "data.label=sex" in str(refused.value) and not (tmp_path / "phantoms").exists()
+    assert [fault.where for fault in refused.value.faults] == [*(f"data.{name}" for name in theirs), "data.label"]
+    for label, classes in (("site", None), ("sex", ["normal", "lesion"]), (None, ["F", "M"])):
+        data = DataConfig(kind="phantom", root=str(tmp_path / "phantoms"), label=label, classes=classes)
+        with pytest.raises(InputError, match=r"data\.classes=\["):
+            build_manifest(data)
+    assert not (tmp_path / "phantoms").exists()
+
+
+def test_the_order_of_phantoms_classes_is_the_users(phantoms: tuple[Path, PhantomConfig]) -> None:
+    root, config = phantoms
+    data = DataConfig(kind="phantom", root=str(root), phantom=config, label="sex", classes=["M", "F"])
+    assert build_manifest(data)[0].classes == ("M", "F")
 
 
 def test_phantoms_go_to_the_users_cache_where_no_root_is_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

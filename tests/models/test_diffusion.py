@@ -140,11 +140,14 @@ def test_warm_up_sees_the_means_alone():
     assert post.loss(6, seeded(1)).item() == before != other.objectives()[1].loss(6, seeded(1)).item()
 
 
-def test_warm_up_on_moments_is_of_a_generator_that_knows_the_moments_alone():
+@pytest.mark.parametrize("begin", [["moments"], ["means", "moments"]])
+def test_warm_up_on_moments_is_of_a_generator_that_knows_the_moments_alone(begin):
     """First the generator learns from the answer to the query, then the network from the generator."""
-    model = diffusion(warm_up=["moments"])
-    query, generator, network, private = model.objectives()
+    model = diffusion(warm_up=begin)
+    *_, generator, network, private = model.objectives()
+    query = next(o for o in model.objectives() if o.name == "moments")
     assert isinstance(query, Query) and isinstance(generator, PostProcessing) and isinstance(network, PostProcessing)
+    assert query.when == "before" and query.module is model.auxiliary.embedding
     assert generator.before and network.before and isinstance(private, Private) and network.module is private.module
     assert query.answers == [model.auxiliary.embedding.mean.weight] and not query.answers[0].requires_grad
     assert generator.module is model.auxiliary.G
@@ -152,8 +155,59 @@ def test_warm_up_on_moments_is_of_a_generator_that_knows_the_moments_alone():
     answered.auxiliary.embedding.mean.weight.data += torch.rand(query.answers[0].shape, generator=seeded(3))
     for weight in taught.auxiliary.G.parameters():
         weight.data += 0.1 * torch.rand(weight.shape, generator=seeded(4))
-    losses = [[o.loss(8, seeded(1)).item() for o in m.objectives()[1:3]] for m in (model, answered, taught)]
+    losses = [[o.loss(8, seeded(1)).item() for o in m.objectives()[-3:-1]] for m in (model, answered, taught)]
     assert losses[0][0] != losses[1][0] and losses[0][1] == losses[1][1] != losses[2][1]
+
+
+@pytest.mark.parametrize("begin", ["means", "moments"])
+def test_a_network_warms_up_on_each_image_with_its_own_class_as_it_trains_on_patients(begin, monkeypatch):
+    """The mean of the private loss, on images of all classes, told as what they are."""
+    model, seen = diffusion(warm_up=[begin]), []
+    brightness_Y = torch.tensor([-0.8, 0.0, 0.8])[: model.classes]
+    if begin == "means":
+        model.means.mean_YC += brightness_Y.view(-1, *(1 for _ in model.means.mean_YC.shape[1:]))
+    else:
+        made = lambda y_B, random: brightness_Y[y_B].view(-1, 1, 1, 1).expand(-1, 1, *model.shape)  # noqa: E731
+        monkeypatch.setattr(model.auxiliary, "sample", made)
+    forward = model.denoising.forward
+    monkeypatch.setattr(
+        model.denoising, "forward", lambda x_BC, y_B, *more: seen.append((x_BC, y_B)) or forward(x_BC, y_B, *more)
+    )
+    warm_up = next(o for o in model.objectives() if o.name == f"warm_up_on_{begin}")
+    loss = warm_up.loss(60, seeded(1))
+    ((x_BC, y_B),) = seen
+    told = [x_BC[y_B == y].mean().item() for y in range(model.classes)]
+    assert len(x_BC) == 60 and set(y_B.tolist()) == set(range(model.classes))
+    assert told == pytest.approx(brightness_Y.tolist(), abs=0.2)
+    random = seeded(1)
+    (model.means.around(60, random) if begin == "means" else torch.randint(model.classes, (60,), generator=random))
+    expected = forward(x_BC, y_B, *model._draw(60, random)).mean()
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
+
+
+def test_what_an_image_added_to_answers_is_scored_as_what_was_released():
+    """For audits: the sum over answers of <w, v(x, y)>."""
+    model = diffusion(warm_up=["means", "moments"])
+    x_BC, y_B = torch.rand(5, 1, *model.shape, generator=seeded()) * 2 - 1, torch.arange(5) % model.classes
+    model.means.w.weight.data += torch.randn(model.means.w.weight.shape, generator=seeded(1))
+    moments = model.auxiliary.embedding.mean.weight
+    moments.data += torch.randn(moments.shape, generator=seeded(2))
+    expected_B = (model.means.vectors(x_BC, y_B) * model.means.w.weight[0]).sum(1)
+    expected_B = expected_B + (model.auxiliary.embedding.embed(x_BC) * moments[y_B]).sum(1)
+    torch.testing.assert_close(model.white_box().released(x_BC, y_B), expected_B)
+    assert diffusion().white_box().released is None
+
+
+def test_public_weights_to_begin_with_leave_their_own_answers_behind():
+    ours, public = diffusion(warm_up=["means", "moments"]), diffusion(warm_up=["means", "moments"])
+    for weight in (*public.parameters(), *public.buffers()):
+        if weight.is_floating_point():
+            weight.data += 1
+    answers = {n: t.clone() for n, t in ours.state_dict().items() if n.startswith(("means.", "auxiliary.embedding."))}
+    ours.begin_with(public.state_dict())
+    for name, value in ours.state_dict().items():
+        assert torch.equal(value, answers[name] if name in answers else public.state_dict()[name]), name
+    assert len(answers) == 3 and any(name.startswith("auxiliary.G.") for name in ours.state_dict())
 
 
 def test_no_image_enters_the_moments_longer_than_1():
@@ -162,6 +216,7 @@ def test_no_image_enters_the_moments_longer_than_1():
     query = model.objectives()[0]
     x_BC = torch.rand(6, 3, *model.shape, generator=seeded()) * 2 - 1
     x_BC[:2], x_BC[2:4] = 1, 100.0
+    assert [q.norm for q in diffusion(warm_up=["means", "moments"]).objectives()[:2]] == [1, 1]
     assert query.norm == 1 and query.module.embed(x_BC).norm(dim=1).max() <= 1 + 1e-6
 
 
@@ -170,7 +225,7 @@ def test_queries_come_first_and_beginnings_in_the_order_that_is_asked():
         found = [o.name for o in diffusion(warm_up=begin).objectives()]
         assert {*found[:2]} == {"class means", "moments"} and found[-1] == "denoising"
         assert [n for n in found if n.startswith("warm_up")] == [f"warm_up_on_{name}" for name in begin]
-    for wrong in (True, "means", ["mean"]):
+    for wrong in (True, "means", ["mean"], ["means", "mean"], ["means", "means"], [["means"]], [{}], 3):
         with pytest.raises(InputError, match=r"means, moments(.|\n)*model\.warm_up=\[means\]"):
             diffusion(warm_up=wrong)
 

@@ -19,6 +19,7 @@ import pytest
 import torch
 
 from imgsynth.files import read_json
+from imgsynth.models import Diffusion
 from imgsynth.models.base import GenerativeModel
 from imgsynth.release import images as images_module
 from imgsynth.release.folder import CHECKSUMS
@@ -139,6 +140,9 @@ def test_text_among_a_models_settings_is_not_released() -> None:
 
     settings = {"_target_": "mine.Model", "width": 5, "weights": "/home/doe/weights.pt"}
     assert hyper_parameters(Model, settings) == {"width": 5}
+    stated = hyper_parameters(Diffusion, {"warm_up": ["moments"], "channels": 4})
+    assert (stated["warm_up"], stated["channels"]) == (["moments"], 4)
+    assert "warm_up" not in hyper_parameters(Diffusion, {"warm_up": ["moments", "/home/doe"]})
 
 
 def test_nothing_that_a_further_transform_is_told_is_released(ct_run: Path) -> None:

@@ -282,6 +282,17 @@ def test_a_folder_of_another_config_is_refused(configure: Configure, train_run: 
     assert (run_dir / "checkpoints" / "last.pt").read_bytes() == before
 
 
+def test_settings_of_an_earlier_version_are_refused_by_name(configure: Configure, train_run: Train) -> None:
+    """Of a run whose model no longer knows what it was told."""
+    run_dir = train_run(configure("diffusion"))
+    path = run_dir / "checkpoints" / "last.pt"
+    content = torch.load(path, weights_only=True)
+    content["model"]["warm_up"] = True
+    torch.save(content, path)
+    with pytest.raises(InputError, match=r"last\.pt(.|\n)*warm_up: True(.|\n)*the version that trained it"):
+        load_run(run_dir)
+
+
 def test_other_errors_while_weights_are_loaded_are_told_as_they_are(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="out of memory"), same_networks(tmp_path / "last.pt"):
         raise RuntimeError("CUDA out of memory")
