@@ -152,7 +152,7 @@ def rows_of(args: argparse.Namespace, folder: SweepFolder, cohort: str, command:
         for column, entry in {
             "auc": numbers.get(f"{auc}/synthetic"), "auc_real": real.get(auc),
             "auc_trivial": rivals.get(("trivial generator", epsilon), {}).get(auc),
-            "auc_dp_sgd": rivals.get(("DP-SGD classifier", epsilon), {}).get(auc),
+            "auc_dp_sgd": rivals.get(("DP-SGD network", epsilon), {}).get(auc),
             "frechet": numbers.get("frechet_distance"), "frechet_floor": real.get("frechet_distance"),
             "ms_ssim": numbers.get("ms_ssim"), "ms_ssim_real": real.get("ms_ssim"), "recall": numbers.get("recall"),
             "coverage": numbers.get("coverage"),
