@@ -3,7 +3,7 @@
 Every bit comes from OpenSSL's cryptographic generator (``ssl.RAND_bytes``: AES in counter mode, NIST SP 800-90A, seeded
 and reseeded by the kernel; three times as fast as reading the kernel's own, which matters for millions of weights).
 Its state never leaves the process: there is no seed that could be stored, leaked or guessed. Normals are made by Box
-and Muller's transform in double precision, in parts that fit the processor's cache.
+and Muller's transform in double precision; on the CPU in parts that fit its cache.
 """
 
 from __future__ import annotations
@@ -11,27 +11,27 @@ from __future__ import annotations
 import hashlib
 import math
 import ssl
-from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-_PAIRS = 32_000  # of normals that are made at once: they stay in a processor's own cache, and in one thread of torch's
-_LOW = 39  # lower bits of the angle's 53
+_PART = 131_072  # normals that are made at once on the CPU: what they need stays in the cache
+_CELLS = 14  # upper bits of the angle's word, which pick a direction from a table
 _GRID = 2.0**-20  # of the noise's standard deviation, rounded down to a power of two
 
 
 class NoiseSource:
     """Adds N(0, std²) to tensors, independently for each element and call.
 
-    What it is: noise of 2⁵³ levels per uniform, tails to 8.5 standard deviations (a normal exceeds that once in 10¹⁷
-    draws), and *rounding of the noised value to a grid that is the same for all data* (a power of two near 2⁻²⁰ std).
-    Floating-point noise alone is attackable, because which doubles can come out depends on the value beneath
-    (Mironov 2012, CCS). Rounded, every outcome is reachable from every value with nearly its ideal probability, and
-    rounding is post-processing of the ideal mechanism.
+    What it is: noise of 2⁵² radii and at least 2⁵³ angles, tails to 8.5 standard deviations (a normal exceeds that once
+    in 10¹⁷ draws), and *rounding of the noised value to a grid that is the same for all data* (a power of two near
+    2⁻²⁰ std). Floating-point noise alone is attackable, because which doubles can come out depends on the value
+    beneath (Mironov 2012, CCS). Rounded, every outcome is reachable from every value with nearly its ideal probability,
+    and rounding is post-processing of the ideal mechanism.
 
     What it is not: an exact sampler. The proof is of real-number noise; the cells' probabilities are off by about
     2⁻³⁰ of themselves, which no accountant sees. Nor does it hide how long a step takes.
@@ -48,40 +48,39 @@ class NoiseSource:
         The noised value lies on the public grid before it is divided.
         """
         grid = 2.0 ** math.floor(math.log2(std)) * _GRID  # a power of two: scaling by it is exact
-        values_N = value.detach().reshape(-1)
-        noisy = torch.empty(value.shape, dtype=torch.float64, device=value.device)
-        for own, normal in self._parts(value.numel(), value.device):
-            normal.mul_(std / grid).add_(values_N[own], alpha=1 / grid).round_()
-            torch.mul(normal, grid, out=noisy.view(-1)[own])
-            if divisor != 1:
-                noisy.view(-1)[own].div_(divisor)
-        return noisy
+        if value.device.type != "cpu":
+            normal_N = self.normal(value.numel(), value.device)
+            cells_N = normal_N.mul_(std / grid).add_(value.detach().reshape(-1), alpha=1 / grid).round_()
+            return cells_N.mul_(grid / divisor).view(value.shape)
+        value_N = value.detach().reshape(-1).to(torch.promote_types(value.dtype, torch.float32)).numpy()
+        noisy_N = np.empty(len(value_N))
+        for start in range(0, len(noisy_N), _PART):
+            own = slice(start, start + _PART)
+            cells = self._on_cpu(len(value_N[own]), std / grid)
+            cells += np.multiply(value_N[own], 1 / grid, dtype=np.float64)
+            np.rint(cells, out=cells)
+            np.multiply(cells, grid / divisor, out=noisy_N[own])
+        return torch.from_numpy(noisy_N).view(value.shape)
 
     def normal(self, count: int, device: torch.device | str = "cpu") -> Tensor:
         """``count`` independent standard normals, double precision."""
-        normal_N = torch.empty(count, dtype=torch.float64, device=device)
-        for own, normal in self._parts(count, normal_N.device):
-            normal_N[own] = normal
-        return normal_N
+        device = torch.device(device)
+        if device.type == "cpu":
+            parts = [self._on_cpu(min(_PART, count - start)) for start in range(0, count, _PART)]
+            return torch.from_numpy(np.concatenate([np.empty(0), *parts]))
+        words = torch.from_numpy(self._words((count + 1) // 2).view(np.int64)).to(device)
+        return _box_muller(*words)[:count]
 
-    def _parts(self, count: int, device: torch.device) -> Iterator[tuple[slice, Tensor]]:
-        """Standard normals in parts that stay in a processor's cache, each with the place that it is for."""
-        pairs = _PAIRS if device.type == "cpu" else (count + 1) // 2
-        start = 0
-        while start < count:
-            for normal in _box_muller(*self._bits(min(pairs, (count - start + 1) // 2), device)):
-                stop = min(start + len(normal), count)
-                yield slice(start, stop), normal[: stop - start]
-                start = stop
+    def _on_cpu(self, count: int, std: float = 1.0) -> NDArray[np.float64]:
+        """``count`` draws of N(0, ``std``²), of which there should not be more than fit the cache."""
+        return _box_muller_by_table(self._words((count + 1) // 2), std).view(np.float64)[:count]
 
-    def _bits(self, count: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Twice ``count`` random integers of 53 bits."""
+    def _words(self, count: int) -> NDArray[np.uint64]:
+        """[2, ``count``] random integers of 64 bits."""
         if self._random is not None:
-            both = torch.randint(0, 2**53, (2, count), generator=self._random)
-        else:
-            words = np.frombuffer(ssl.RAND_bytes(16 * count), dtype=np.uint64)
-            both = torch.from_numpy((words >> 11).view(np.int64)).view(2, count)
-        return both[0].to(device), both[1].to(device)
+            words = torch.empty(2, count, dtype=torch.int64).random_(-(2**63), None, generator=self._random)
+            return words.numpy().view(np.uint64)
+        return np.frombuffer(ssl.RAND_bytes(16 * count), dtype=np.uint64).reshape(2, count)
 
     def state_dict(self) -> dict[str, Any]:
         """The state of a seeded source; of an unseeded one there is nothing to know."""
@@ -93,40 +92,60 @@ class NoiseSource:
             self._random.set_state(state["random"])
 
 
-def _box_muller(first_N: Tensor, second_N: Tensor) -> tuple[Tensor, Tensor]:
-    """Two independent standard normals from each pair of uniform integers of 53 bits.
+def _box_muller(first_N: Tensor, second_N: Tensor) -> Tensor:
+    """Two independent standard normals, side by side, from each pair of random words of 64 bits (int64), anywhere.
 
-    The radius' uniform is one of the 2⁵³ midpoints in (0, 1), so that its logarithm is finite. The angle is a multiple
-    of 2π/2⁵³: its upper bits pick a direction from a table in double precision, which its lower bits turn by an
-    angle |δ| ≤ π/2¹⁴, where cos δ = 1 − δ²/2 and sin δ = δ − δ³/6 to within 10⁻¹⁶ (the next terms of the series).
+    The radius' uniform is one of the 2⁵² midpoints in (0, 1), so that its logarithm is finite; the angle is a multiple
+    of 2π/2⁵³.
     """
-    radius_N = _root_of_log(first_N.double().add_(0.5).mul_(2.0**-53))
-    cos_N, sin_N = (table.index_select(0, second_N >> _LOW) for table in _directions(second_N.device))
-    delta_N = (second_N & (2**_LOW - 1)).double().sub_(2.0 ** (_LOW - 1)).mul_(2 * math.pi * 2.0**-53)
-    square_N = delta_N.square()
-    radial_N = (square_N * -0.5).add_(1).mul_(radius_N)  # radius · cos δ
-    across_N = square_N.mul_(-1 / 6).add_(1).mul_(delta_N).mul_(radius_N)  # radius · sin δ
-    one_N = (cos_N * radial_N).addcmul_(sin_N, across_N, value=-1)
-    return one_N, sin_N.mul_(radial_N).addcmul_(cos_N, across_N)
+    uniform_N = (first_N >> 12 & (1 << 52) - 1).double().add_(0.5).mul_(2.0**-52)
+    radius_N = uniform_N.log_().mul_(-2).sqrt_()
+    angle_N = (second_N >> 11 & (1 << 53) - 1).double().mul_(2 * math.pi * 2.0**-53)
+    return torch.stack([angle_N.cos(), angle_N.sin()], 1).mul_(radius_N[:, None]).view(-1)
 
 
-def _root_of_log(uniform_N: Tensor) -> Tensor:
-    """√(−2 ln u), in place; on the CPU by numpy, whose logarithm and root are twice as fast as torch's."""
-    if uniform_N.device.type != "cpu":
-        return uniform_N.log_().mul_(-2).sqrt_()
-    array = uniform_N.numpy()
-    np.log(array, out=array)
-    np.multiply(array, -2, out=array)
-    np.sqrt(array, out=array)
-    return uniform_N
+def _box_muller_by_table(words_2N: NDArray[np.uint64], std: float = 1.0) -> NDArray[np.complex128]:
+    """The same to the last digits, times ``std``, as real and imaginary part; on the CPU, and faster.
+
+    Bits become numbers as the fraction of a double in [1, 2). The angle's upper bits pick a direction from a table,
+    which its lower bits turn by an angle |δ| ≤ π/2¹⁴, where cos δ = 1 − δ²/2 and sin δ = δ − δ³/6 to within 10⁻¹⁶
+    (the next terms of the series).
+    """
+    radius_N = _fraction(words_2N[0] >> np.uint64(12))
+    radius_N -= 1 - 2.0**-53
+    np.log(radius_N, out=radius_N)
+    radius_N *= -2 * std**2
+    np.sqrt(radius_N, out=radius_N)
+
+    turn_N = np.empty(len(radius_N), dtype=np.complex128)  # e^{iδ} times the radius
+    lower_N = _fraction(words_2N[1] & np.uint64((1 << 64 - _CELLS) - 1))
+    lower_N -= 1.125  # of [1, 1.25): 50 bits of 52
+    unit = 8 * math.pi / 2**_CELLS  # δ is so many of these
+    square_N = lower_N * lower_N
+    lower_N *= radius_N
+    term_N = square_N * (-(unit**3) / 6)
+    term_N += unit
+    np.multiply(term_N, lower_N, out=turn_N.imag)
+    np.multiply(square_N, -(unit**2) / 2, out=term_N)
+    term_N += 1
+    np.multiply(term_N, radius_N, out=turn_N.real)
+
+    cells_N = (words_2N[1] >> np.uint64(64 - _CELLS)).view(np.int64)
+    normal_N = np.take(_directions(), cells_N, mode="clip")  # cells are within the table: "clip" is only the fastest
+    normal_N *= turn_N
+    return normal_N
+
+
+def _fraction(bits_N: NDArray[np.uint64]) -> NDArray[np.float64]:
+    """1 + ``bits_N`` / 2⁵², in their place."""
+    bits_N |= np.uint64(0x3FF0_0000_0000_0000)  # the double 1.0
+    return bits_N.view(np.float64)
 
 
 @lru_cache
-def _directions(device: torch.device) -> tuple[Tensor, Tensor]:
-    """Cosine and sine at the middles of 2¹⁴ equal parts of the circle."""
-    parts = 2 ** (53 - _LOW)
-    angle = 2 * math.pi / parts * (torch.arange(parts, dtype=torch.float64) + 0.5)
-    return angle.cos().to(device), angle.sin().to(device)
+def _directions() -> NDArray[np.complex128]:
+    """e^{iφ} at the middles φ of 2¹⁴ equal parts of the circle."""
+    return np.exp(2j * math.pi / 2**_CELLS * (np.arange(2**_CELLS) + 0.5))
 
 
 def seed_for(purpose: str, seed: int) -> int:

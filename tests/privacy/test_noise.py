@@ -1,6 +1,8 @@
 import math
 import ssl
 
+import mpmath
+import numpy as np
 import pytest
 import torch
 from scipy.stats import kstest, norm
@@ -109,20 +111,51 @@ def test_states_of_seeded_and_unseeded_sources_do_not_mix():
         NoiseSource().load_state_dict(NoiseSource(0).state_dict())
 
 
-def test_box_muller_is_that_of_its_formula_to_the_last_digits():
-    """Directly, by cosine and sine of the whole angle, against the table and the turn from it."""
-    generator = torch.Generator().manual_seed(0)
-    radii = torch.cat([torch.randint(0, 2**53, (5000,), generator=generator), torch.tensor([0, 2**53 - 1])])
-    angles = torch.cat([torch.randint(0, 2**53, (5000,), generator=generator), torch.tensor([2**53 - 1, 0])])
-    got = noise._box_muller(radii, angles)
-    radius = (-2 * torch.log((radii.double() + 0.5) / 2**53)).sqrt()
-    angle = 2 * math.pi * angles.double() / 2**53
-    for one, direct in zip(got, (angle.cos(), angle.sin()), strict=True):
-        assert (one - radius * direct).abs().max() < 5e-15
+EDGES = [0, 1, 2**12 - 1, 2**50 - 1, 2**50, 2**63 - 1, 2**63, 2**64 - 2**50, 2**64 - 1]
+
+
+@pytest.mark.parametrize("std", [1.0, 0.3])
+def test_box_muller_is_that_of_its_formula_to_the_last_digits(std):
+    """Directly, by cosine and sine of the whole angle in 50 digits; on the CPU by a table and a turn from it."""
+    random = np.random.default_rng(0)
+    words = random.integers(0, 2**64, (2, 500 + len(EDGES) ** 2), dtype=np.uint64)
+    words[:, 500:] = np.array([(a, b) for a in EDGES for b in EDGES], dtype=np.uint64).T
+    by_table = noise._box_muller_by_table(words, std).view(np.float64).reshape(-1, 2)
+    anywhere = noise._box_muller(*torch.from_numpy(words.view(np.int64))).view(-1, 2).numpy() * std
+    with mpmath.workdps(50):
+        for n, (first, second) in enumerate(words.T):
+            radius = std * mpmath.sqrt(-2 * mpmath.log((mpmath.mpf(int(first) >> 12) + 0.5) / 2**52))
+            angle = 2 * mpmath.pi * mpmath.mpf(int(second)) / 2**64
+            for half, direct in enumerate((mpmath.cos(angle), mpmath.sin(angle))):
+                assert abs(by_table[n, half] - radius * direct) < 4e-15 * std
+                assert abs(anywhere[n, half] - radius * direct) < 1e-14 * std  # its angle has 53 bits
+    assert np.abs(by_table).max() < 8.6 * std
+
+
+def test_the_upper_52_bits_of_both_words_count():
+    """A bit that is lost halves the number of outcomes."""
+    words = np.random.default_rng(1).integers(0, 2**64, (2, 1), dtype=np.uint64)
+    whole = noise._box_muller_by_table(words)
+    for word in range(2):
+        for bit in range(12, 64):  # the radius has no use for lower ones, doubles have no room for the angle's
+            other = words.copy()
+            other[word] ^= np.uint64(1 << bit)
+            assert not np.array_equal(noise._box_muller_by_table(other), whole), (word, bit)
+
+
+@pytest.mark.parametrize("count", [0, 1, 7, 40_001])
+def test_noise_on_other_devices_is_made_of_the_same_words(count):
+    """By torch's functions, which run anywhere; the device that has no memory stands for one that is not the CPU."""
+    words = NoiseSource(5)._words((count + 1) // 2)
+    anywhere = noise._box_muller(*torch.from_numpy(words.view(np.int64)))[:count]
+    assert torch.allclose(NoiseSource(5).normal(count), anywhere, rtol=0, atol=2e-14)
+    assert NoiseSource(5).normal(count, "meta").shape == (count,)
+    noisy = NoiseSource(5).add(torch.zeros(count, 1, device="meta"), 0.5, 3.0)
+    assert (noisy.shape, noisy.dtype, noisy.device.type) == ((count, 1), torch.float64, "meta")
 
 
 def test_parts_are_independent_and_together_normal(monkeypatch):
-    monkeypatch.setattr(noise, "_PAIRS", 500)
+    monkeypatch.setattr(noise, "_PART", 1000)
     sample = NoiseSource().normal(40_001)
     assert sample.shape == (40_001,)
     assert p_value(sample, 1.0) > LEVEL
@@ -133,13 +166,25 @@ def test_parts_are_independent_and_together_normal(monkeypatch):
 
 @pytest.mark.parametrize("seed", [None, 3])
 def test_values_keep_their_places_across_parts(monkeypatch, seed):
-    monkeypatch.setattr(noise, "_PAIRS", 7)
+    monkeypatch.setattr(noise, "_PART", 14)
     value = torch.arange(101, dtype=torch.float32).view(101, 1) * 1000
     noisy = NoiseSource(seed).add(value, 1e-3, 8.0)
     assert noisy.shape == value.shape
     assert (noisy - value / 8).abs().max() < 1e-2
 
 
-def test_what_is_divided_is_the_noised_value_on_its_grid():
-    value = torch.rand(1000)
-    assert torch.equal(NoiseSource(0).add(value, 0.7, 3.0), NoiseSource(0).add(value, 0.7) / 3.0)
+@pytest.mark.parametrize("divisor", [1.0, 3.0, 0.3])
+def test_what_is_divided_is_the_noised_value_on_its_grid(divisor):
+    value, std = torch.rand(1000, generator=torch.Generator().manual_seed(0)), 0.7
+    noisy = NoiseSource(0).add(value, std, divisor)
+    assert torch.allclose(noisy, NoiseSource(0).add(value, std) / divisor, rtol=1e-15, atol=0)
+    cells = noisy * divisor / 2.0 ** (math.floor(math.log2(std)) - 20)
+    assert (cells - cells.round()).abs().max() < 1e-8
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
+def test_values_of_any_precision_that_are_not_contiguous(dtype):
+    value = torch.arange(12, dtype=dtype).view(3, 4).T.requires_grad_()
+    noisy = NoiseSource(0).add(value, 1e-6)
+    assert noisy.dtype == torch.float64 and not noisy.requires_grad
+    assert (noisy - value.double()).abs().max() < 1e-5
