@@ -188,3 +188,8 @@ def test_values_of_any_precision_that_are_not_contiguous(dtype):
     noisy = NoiseSource(0).add(value, 1e-6)
     assert noisy.dtype == torch.float64 and not noisy.requires_grad
     assert (noisy - value.double()).abs().max() < 1e-5
+
+
+def test_no_digit_of_a_value_in_double_precision_is_lost():
+    value = 1 + 2.0**-30
+    assert abs(NoiseSource().add(torch.tensor([value], dtype=torch.float64), 1e-12).item() - value) < 1e-10
