@@ -143,7 +143,7 @@ def _keeps(part: ConvWeight) -> bool:
 _ELEMENTS: dict[str, Callable[[ConvWeight], int]] = {
     "gram": lambda part: _unfolded(part) + 2 * part.geometry.groups * part.positions() ** 2,
     "phases": lambda part: (
-        4 * part.geometry.groups * _pixels(part) ** 2 + 2 * (part.a_B[0].numel() + part.g_B[0].numel())
+        3 * part.geometry.groups * _pixels(part) ** 2 + 2 * (part.a_B[0].numel() + part.g_B[0].numel())
     ),
     "groups": lambda part: part.size,
     "columns": lambda part: max(part.size, 4 * _unfolded(part)),  # small enough to stay in a processor's cache

@@ -90,16 +90,17 @@ class Geometry:
         reach = (d * (k - 1) // s for d, k, s in zip(self.dilation, self.kernel, self.stride, strict=True))
         return tuple(n + r for n, r in zip(out, reach, strict=True))
 
-    def phases(self) -> dict[tuple[Sizes, ...], list[Sizes]]:
-        """Stride phases by the offsets of their taps: how many strides each tap lies beyond the phase."""
+    def phases(self) -> dict[tuple[Sizes, ...], list[int]]:
+        """Stride phases, numbered as ``product`` has them, by how many strides their taps lie beyond the phase."""
         of_phase: dict[Sizes, list[Sizes]] = {}
         for tap in product(*(range(k) for k in self.kernel)):
             offset = tuple(d * k for d, k in zip(self.dilation, tap, strict=True))
             phase = tuple(o % s for o, s in zip(offset, self.stride, strict=True))
             of_phase.setdefault(phase, []).append(tuple(o // s for o, s in zip(offset, self.stride, strict=True)))
-        together: dict[tuple[Sizes, ...], list[Sizes]] = {}
-        for phase, offsets in of_phase.items():
-            together.setdefault(tuple(offsets), []).append(phase)
+        together: dict[tuple[Sizes, ...], list[int]] = {}
+        for number, phase in enumerate(product(*(range(s) for s in self.stride))):
+            if phase in of_phase:
+                together.setdefault(tuple(of_phase[phase]), []).append(number)
         return together
 
     def norms2_by_phase(self, a_PkC: Tensor, g_PkC: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -114,39 +115,54 @@ class Geometry:
         unfolded, other = (g_PkC, a_PkC) if self.transposed else (a_PkC, g_PkC)
         patients, images, groups, out = *other.shape[:2], self.groups, other.shape[3:]
         grid = self.pixel_grid(out)
-        pitch = [math.prod(grid[axis + 1 :]) for axis in range(self.dims)]
+        pitch, pixels = [math.prod(grid[axis + 1 :]) for axis in range(self.dims)], math.prod(grid)
         length = 1 + sum((n - 1) * p for n, p in zip(out, pitch, strict=True))
+        length = min(-(-length // 8) * 8, pixels)  # products of matrices are a third faster where sides are full vectors
         v = F.pad(other, [n for side, n_out in zip(grid[::-1], out[::-1], strict=True) for n in (0, side - n_out)])
-        v = v.reshape(patients, images, groups, -1, math.prod(grid))[..., :length]
+        v = v.reshape(patients, images, groups, -1, pixels)[..., :length]
         v = v.permute(0, 2, 3, 1, 4).reshape(patients * groups, -1, images * length)
         vv = torch.bmm(v.mT, v).view(patients, groups, images, length, images, length)
-        x = self._by_phase(unfolded, grid)  # [*stride, P·G, channels, k·pixels]
-        pixels = images * math.prod(grid)
+        x = self._by_phase(unfolded, grid)
         norms2_P, u2 = x.new_zeros(patients), x.new_zeros(patients, groups, images, length)
         for offsets, phases in self.phases().items():
-            channels = torch.cat([x[phase] for phase in phases], dim=1) if len(phases) > 1 else x[phases[0]]
+            channels = (x if len(phases) == x.shape[1] else x[:, phases]).flatten(1, 2)
             gram = torch.bmm(channels.mT, channels)
             diagonal = gram.diagonal(dim1=1, dim2=2).view(patients, groups, images, -1)
-            shifted = vv.new_zeros(patients, groups, images, math.prod(grid), images, math.prod(grid))
+            shifted = vv.new_zeros(patients, groups, images, pixels, images, pixels)
             for offset in offsets:
                 start = sum(o * p for o, p in zip(offset, pitch, strict=True))
-                own = slice(start, start + length)
-                shifted[:, :, :, own, :, own] += vv
-                u2 += diagonal[..., own]
-            norms2_P += gram.mul_(shifted.view(patients * groups, pixels, pixels)).view(patients, -1).sum(1)
+                seen = min(length, pixels - start)  # beyond them V is 0
+                own = slice(start, start + seen)
+                shifted[:, :, :, own, :, own] += vv[:, :, :, :seen, :, :seen]
+                u2[..., :seen] += diagonal[..., own]
+            norms2_P += gram.mul_(shifted.view(gram.shape)).view(patients, -1).sum(1)
         v2 = vv.view(patients, groups, images * length, -1).diagonal(dim1=2, dim2=3)
         return norms2_P, u2.view(patients, -1), v2.reshape(patients, -1)
 
     def _by_phase(self, x_PkC: Tensor, grid: Sizes) -> Tensor:
-        """The pixels of each stride phase: [*stride, P·G, C/G, k·pixels]."""
+        """The pixels of each stride phase, 0 in the padding: [P·G, phases, C/G, k·pixels], phases as ``product`` has
+        them."""
         patients, images, channels = x_PkC.shape[:3]
-        pads = []
-        for axis in reversed(range(self.dims)):
-            size, before = x_PkC.shape[3 + axis], self.padding[axis]
-            pads += [before, grid[axis] * self.stride[axis] - size - before]  # a negative pad crops
-        x = F.pad(x_PkC, pads) if any(pads) else x_PkC
-        split = [n for side, stride in zip(grid, self.stride, strict=True) for n in (side, stride)]
-        x = x.view(patients, images, self.groups, channels // self.groups, *split)
-        pixels, phases = range(4, 4 + 2 * self.dims, 2), range(5, 4 + 2 * self.dims, 2)
-        x = x.permute(*phases, 0, 2, 3, 1, *pixels)
-        return x.reshape(*self.stride, patients * self.groups, channels // self.groups, images * math.prod(grid))
+        groups, phases = self.groups, list(product(*(range(s) for s in self.stride)))
+        out = x_PkC.new_zeros(patients, groups, len(phases), channels // groups, images, *grid)
+        x = x_PkC.view(patients, images, groups, channels // groups, *x_PkC.shape[3:]).permute(
+            0, 2, 3, 1, *range(4, 4 + self.dims)
+        )
+        for number, phase in enumerate(phases):
+            places = [
+                _strided(size, side, stride, first, before)
+                for size, side, stride, first, before in zip(
+                    x_PkC.shape[3:], grid, self.stride, phase, self.padding, strict=True
+                )
+            ]
+            there, here = zip(*places, strict=True)
+            out[:, :, number, :, :, *there] = x[..., *here]
+        return out.view(patients * groups, len(phases), channels // groups, -1)
+
+
+def _strided(size: int, side: int, stride: int, phase: int, before: int) -> tuple[slice, slice]:
+    """Where the pixels m of a phase lie on a grid of ``side``, and at s·m + phase − padding in a tensor of ``size``."""
+    first = max(0, -(-(before - phase) // stride))
+    last = min(side, -(-(size + before - phase) // stride))  # not included
+    start = stride * first + phase - before
+    return slice(first, max(first, last)), slice(start, max(start, stride * (last - 1) + phase - before + 1), stride)
