@@ -27,14 +27,16 @@ _GRID = 2.0**-20  # of the noise's standard deviation, rounded down to a power o
 class NoiseSource:
     """Adds N(0, std²) to tensors, independently for each element and call.
 
-    What it is: noise of 2⁵² radii and at least 2⁵³ angles, tails to 8.5 standard deviations (a normal exceeds that once
-    in 10¹⁷ draws), and *rounding of the noised value to a grid that is the same for all data* (a power of two near
-    2⁻²⁰ std). Floating-point noise alone is attackable, because which doubles can come out depends on the value
-    beneath (Mironov 2012, CCS). Rounded, every outcome is reachable from every value with nearly its ideal probability,
-    and rounding is post-processing of the ideal mechanism.
+    What it is: noise of 2⁵² radii and about as many angles as doubles tell apart, tails to 8.5 standard deviations (a
+    normal exceeds that once in 10¹⁷ draws), and *rounding of the noised value to a grid that is the same for all data*
+    (a power of two near 2⁻²⁰ std). Floating-point noise alone is attackable, because which doubles can come out depends
+    on the value beneath (Mironov 2012, CCS). Rounded, an outcome within 8 std of two values is reachable from both with
+    nearly its ideal probability, and rounding is post-processing of the ideal mechanism. This is so for values below
+    2³³ std, beyond which doubles are wider than the grid; clipping keeps them below.
 
-    What it is not: an exact sampler. The proof is of real-number noise; the cells' probabilities are off by about
-    2⁻³⁰ of themselves, which no accountant sees. Nor does it hide how long a step takes.
+    What it is not: an exact sampler. The proof is of real-number noise; the cells' probabilities are off by less than
+    2⁻³⁰ of themselves to 5 std, by 2⁻¹⁷ at 6.5 and 2⁻⁹ at 7, beyond which one draw in 4·10¹¹ falls. No accountant sees
+    that. Nor does it hide how long a step takes.
 
     ``seed`` makes the noise repeatable for tests; such a run is not releasable.
     """
@@ -48,11 +50,12 @@ class NoiseSource:
         The noised value lies on the public grid before it is divided.
         """
         grid = 2.0 ** math.floor(math.log2(std)) * _GRID  # a power of two: scaling by it is exact
-        if value.device.type != "cpu":
+        if not _by_table(value.device):
             normal_N = self.normal(value.numel(), value.device)
             cells_N = normal_N.mul_(std / grid).add_(value.detach().reshape(-1), alpha=1 / grid).round_()
             return cells_N.mul_(grid / divisor).view(value.shape)
-        value_N = value.detach().reshape(-1).to(torch.promote_types(value.dtype, torch.float32)).numpy()
+        wide = value.dtype in (torch.float32, torch.float64)
+        value_N = (value if wide else value.double()).detach().reshape(-1).numpy()
         noisy_N = np.empty(len(value_N))
         for start in range(0, len(noisy_N), _PART):
             own = slice(start, start + _PART)
@@ -65,10 +68,10 @@ class NoiseSource:
     def normal(self, count: int, device: torch.device | str = "cpu") -> Tensor:
         """``count`` independent standard normals, double precision."""
         device = torch.device(device)
-        if device.type == "cpu":
+        if _by_table(device):
             parts = [self._on_cpu(min(_PART, count - start)) for start in range(0, count, _PART)]
             return torch.from_numpy(np.concatenate([np.empty(0), *parts]))
-        words = torch.from_numpy(self._words((count + 1) // 2).view(np.int64)).to(device)
+        words = torch.tensor(self._words((count + 1) // 2).view(np.int64), device=device)
         return _box_muller(*words)[:count]
 
     def _on_cpu(self, count: int, std: float = 1.0) -> NDArray[np.float64]:
@@ -92,11 +95,16 @@ class NoiseSource:
             self._random.set_state(state["random"])
 
 
+def _by_table(device: torch.device) -> bool:
+    """Whether normals for it are made by numpy."""
+    return device.type == "cpu"
+
+
 def _box_muller(first_N: Tensor, second_N: Tensor) -> Tensor:
     """Two independent standard normals, side by side, from each pair of random words of 64 bits (int64), anywhere.
 
     The radius' uniform is one of the 2⁵² midpoints in (0, 1), so that its logarithm is finite; the angle is a multiple
-    of 2π/2⁵³.
+    of 2π/2⁵³, rounded to a double.
     """
     uniform_N = (first_N >> 12 & (1 << 52) - 1).double().add_(0.5).mul_(2.0**-52)
     radius_N = uniform_N.log_().mul_(-2).sqrt_()

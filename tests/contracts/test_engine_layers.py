@@ -320,6 +320,16 @@ def test_the_bound_on_the_terms_of_a_norm_is_that_of_its_definition(made, images
     torch.testing.assert_close(norms2, w.square().flatten(1).sum(1))
 
 
+@pytest.mark.parametrize(("tiny", "large", "g"), [(1e-23, 0.02, 1e11), (1e-11, 1e12, 1e10)])
+def test_pixels_that_no_window_sees_do_not_hide_tiny_factors(tiny, large, g):
+    """The last pixel is read at no position; its size says nothing of whether squares of the others vanish."""
+    geometry, a, g = Geometry((3,), (2,), (0,), (1,), 1), torch.full((1, 1, 1, 8), tiny), torch.full((1, 1, 1, 3), g)
+    a[..., 7] = large
+    found = choice._in_range(geometry.norms2_by_phase, a, g, [])
+    u, v = geometry.factors(a[0].double(), g[0].double())
+    assert found.norms2_P.item() == pytest.approx((v @ u.mT).square().sum().item(), rel=1e-4)
+
+
 @pytest.mark.parametrize("form", ["gram", "phases"])
 def test_tiny_and_huge_factors_neither_vanish_nor_overflow(monkeypatch, form):
     monkeypatch.setattr(choice, "_choose", lambda part, exact_only: form)

@@ -47,7 +47,7 @@ def test_noise_is_independent_between_calls_elements_and_both_halves_of_box_mull
     bound = 6 / math.sqrt(N)
     assert abs((a * b).mean()) < bound
     assert abs((a[1:] * a[:-1]).mean()) < bound
-    first, second = a.chunk(2)
+    first, second = a[::2], a[1::2]
     assert abs((first * second).mean()) < bound * 2
     assert abs((first**2 * second**2).mean() - 1) < 20 * bound  # their radius is shared, yet they are independent
 
@@ -144,14 +144,24 @@ def test_the_upper_52_bits_of_both_words_count():
 
 
 @pytest.mark.parametrize("count", [0, 1, 7, 40_001])
-def test_noise_on_other_devices_is_made_of_the_same_words(count):
+def test_noise_on_other_devices_is_that_of_the_cpu(monkeypatch, count):
     """By torch's functions, which run anywhere; the device that has no memory stands for one that is not the CPU."""
-    words = NoiseSource(5)._words((count + 1) // 2)
-    anywhere = noise._box_muller(*torch.from_numpy(words.view(np.int64)))[:count]
-    assert torch.allclose(NoiseSource(5).normal(count), anywhere, rtol=0, atol=2e-14)
+    value = torch.linspace(-3, 3, count).view(count, 1)
+    normal, noisy = NoiseSource(5).normal(count), NoiseSource(5).add(value, 0.5, 3.0)
+    monkeypatch.setattr(noise, "_by_table", lambda device: False)
+    assert torch.allclose(NoiseSource(5).normal(count), normal, rtol=0, atol=2e-14)
+    elsewhere = NoiseSource(5).add(value, 0.5, 3.0)
+    assert torch.allclose(elsewhere, noisy, rtol=1e-15, atol=0)  # on the same cells of the grid
+    monkeypatch.undo()
     assert NoiseSource(5).normal(count, "meta").shape == (count,)
-    noisy = NoiseSource(5).add(torch.zeros(count, 1, device="meta"), 0.5, 3.0)
+    noisy = NoiseSource(5).add(value.to("meta"), 0.5, 3.0)
     assert (noisy.shape, noisy.dtype, noisy.device.type) == ((count, 1), torch.float64, "meta")
+
+
+def test_no_random_word_is_used_twice(monkeypatch):
+    monkeypatch.setattr(ssl, "RAND_bytes", lambda n: np.arange(n // 8, dtype=np.uint64).tobytes())
+    assert NoiseSource()._words(3).tolist() == [[0, 1, 2], [3, 4, 5]]
+    assert len(np.unique(NoiseSource(0)._words(500))) == 1000
 
 
 def test_parts_are_independent_and_together_normal(monkeypatch):
@@ -162,6 +172,8 @@ def test_parts_are_independent_and_together_normal(monkeypatch):
     parts = sample[:40_000].view(40, 1000)
     assert (parts[:-1] * parts[1:]).mean().abs() < 6 / math.sqrt(39_000)
     assert len(sample.unique()) == 40_001
+    noisy = NoiseSource().add(torch.zeros(40_000), 1.0).view(40, 1000)
+    assert (noisy[:-1] * noisy[1:]).mean().abs() < 6 / math.sqrt(39_000)
 
 
 @pytest.mark.parametrize("seed", [None, 3])
@@ -190,6 +202,7 @@ def test_values_of_any_precision_that_are_not_contiguous(dtype):
     assert (noisy - value.double()).abs().max() < 1e-5
 
 
-def test_no_digit_of_a_value_in_double_precision_is_lost():
+def test_no_digit_of_a_value_is_lost():
     value = 1 + 2.0**-30
     assert abs(NoiseSource().add(torch.tensor([value], dtype=torch.float64), 1e-12).item() - value) < 1e-10
+    assert NoiseSource().add(torch.tensor([2**40 + 1]), 1e-3).round().item() == 2**40 + 1

@@ -117,25 +117,20 @@ class Geometry:
         grid = self.pixel_grid(out)
         pitch, pixels = [math.prod(grid[axis + 1 :]) for axis in range(self.dims)], math.prod(grid)
         length = 1 + sum((n - 1) * p for n, p in zip(out, pitch, strict=True))
-        length = min(-(-length // 8) * 8, pixels)  # products of matrices are a third faster where sides are full vectors
-        v = F.pad(other, [n for side, n_out in zip(grid[::-1], out[::-1], strict=True) for n in (0, side - n_out)])
-        v = v.reshape(patients, images, groups, -1, pixels)[..., :length]
+        length = min(
+            -(-length // 8) * 8, pixels
+        )  # products of matrices are a third faster where sides are full vectors
+        to_grid = [n for side, n_out in zip(grid[::-1], out[::-1], strict=True) for n in (0, side - n_out)]
+        v = F.pad(other, to_grid).reshape(patients, images, groups, -1, pixels)[..., :length]
         v = v.permute(0, 2, 3, 1, 4).reshape(patients * groups, -1, images * length)
         vv = torch.bmm(v.mT, v).view(patients, groups, images, length, images, length)
         x = self._by_phase(unfolded, grid)
         norms2_P, u2 = x.new_zeros(patients), x.new_zeros(patients, groups, images, length)
         for offsets, phases in self.phases().items():
+            starts = [sum(o * p for o, p in zip(offset, pitch, strict=True)) for offset in offsets]
             channels = (x if len(phases) == x.shape[1] else x[:, phases]).flatten(1, 2)
-            gram = torch.bmm(channels.mT, channels)
-            diagonal = gram.diagonal(dim1=1, dim2=2).view(patients, groups, images, -1)
-            shifted = vv.new_zeros(patients, groups, images, pixels, images, pixels)
-            for offset in offsets:
-                start = sum(o * p for o, p in zip(offset, pitch, strict=True))
-                seen = min(length, pixels - start)  # beyond them V is 0
-                own = slice(start, start + seen)
-                shifted[:, :, :, own, :, own] += vv[:, :, :, :seen, :, :seen]
-                u2[..., :seen] += diagonal[..., own]
-            norms2_P += gram.mul_(shifted.view(gram.shape)).view(patients, -1).sum(1)
+            norms2_P += _times_shifted(torch.bmm(channels.mT, channels), vv, starts, u2)
+        u2 *= F.pad(x.new_ones(out), to_grid).view(-1)[:length]  # pixels beside which V is 0 are no positions
         v2 = vv.view(patients, groups, images * length, -1).diagonal(dim1=2, dim2=3)
         return norms2_P, u2.view(patients, -1), v2.reshape(patients, -1)
 
@@ -156,8 +151,23 @@ class Geometry:
                 )
             ]
             there, here = zip(*places, strict=True)
-            out[:, :, number, :, :, *there] = x[..., *here]
+            out[(slice(None), slice(None), number, ..., *there)] = x[(..., *here)]
         return out.view(patients * groups, len(phases), channels // groups, -1)
+
+
+def _times_shifted(gram: Tensor, vv: Tensor, starts: list[int], u2: Tensor) -> Tensor:
+    """Σ over shifts of vv [P, G, k, T, k, T] times the pixels' ``gram`` [P·G, k·pixels, k·pixels], for each patient;
+    what stands on the diagonal beside each of T is added to ``u2`` [P, G, k, T]. ``gram`` is used up."""
+    patients, groups, images, length = u2.shape
+    pixels = gram.shape[1] // images
+    diagonal = gram.diagonal(dim1=1, dim2=2).view(patients, groups, images, pixels)
+    shifted = vv.new_zeros(patients, groups, images, pixels, images, pixels)
+    for start in starts:
+        seen = min(length, pixels - start)  # beyond them V is 0
+        own = slice(start, start + seen)
+        shifted[:, :, :, own, :, own] += vv[:, :, :, :seen, :, :seen]
+        u2[..., :seen] += diagonal[..., own]
+    return gram.mul_(shifted.view(gram.shape)).view(patients, -1).sum(1)
 
 
 def _strided(size: int, side: int, stride: int, phase: int, before: int) -> tuple[slice, slice]:
