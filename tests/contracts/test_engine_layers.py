@@ -107,6 +107,32 @@ def test_any_convolution_by_any_method(method, made, patients, images, seed):
     equal(get_engine("ghost"), module, batch, aux)
 
 
+class UsedTwice(nn.Module):
+    """A convolution of many positions that is used twice: its norm is of the sum of both uses' W_p."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(2, 2, 3, padding=1)
+
+    def forward(self, x, y, t):
+        return self.conv(torch.tanh(self.conv(torch.cat([x, x.sin()], 1)))).flatten(1).square().sum(1).sub(t)
+
+
+@pytest.mark.parametrize("images", [1, 3])
+@pytest.mark.parametrize("layer", [nn.Conv2d(2, 3, 3, 2, 1), nn.ConvTranspose2d(2, 3, 4, 2, 1), None])
+def test_patients_shared_among_threads(method, monkeypatch, layer, images):
+    """Eleven patients in parts of one to six, three threads: every part arrives in its place."""
+    monkeypatch.setattr(choice, "_TEMPORARY", 3000)
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        module = UsedTwice() if layer is None else OneLayer(layer, lambda x: torch.cat([x, x.sin()], 1))
+        batch, aux = make_batch(11, images, 2, 0)
+        equal(get_engine("ghost"), module.double(), batch, aux, physical_batch=11)
+    finally:
+        torch.set_num_threads(before)
+
+
 @pytest.mark.parametrize("name", sorted(ENGINES))
 @settings(max_examples=20, **QUIET)
 @given(made=convolutions(), patients=st.integers(1, 4), images=st.integers(1, 3), seed=st.integers(0, 1000))
@@ -612,6 +638,28 @@ def test_a_hook_on_a_parameter_is_refused_by_every_engine():
     for name in ENGINES:
         with pytest.raises(InputError, match="hooks on their gradients"):
             get_engine(name).clipped_sum(module, batch, aux, 1.0, 8)
+
+
+@pytest.mark.parametrize(
+    ("layer", "first"),
+    [
+        (nn.Conv2d(2, 2, 3, padding=1), "norm"),  # W_p are smaller than the input, which goes when they are there
+        (nn.Conv2d(2, 24, 3, padding=1), "input's gradient"),  # they are larger
+        (nn.Conv2d(2, 300, 6), "norm"),  # and too large to be kept
+    ],
+)
+def test_what_takes_more_memory_than_the_input_is_made_after_the_gradient_of_the_input(monkeypatch, layer, first):
+    seen, add, gradient = [], ghost._Record.add, Geometry.input_gradient
+    monkeypatch.setattr(
+        ghost._Record, "add", lambda self, name, parts: (seen.append("norm"), add(self, name, parts))[1]
+    )
+    monkeypatch.setattr(
+        Geometry, "input_gradient", lambda self, *args: (seen.append("input's gradient"), gradient(self, *args))[1]
+    )
+    batch, aux = make_batch(5, 1, 2, dtype=torch.float32, side=6)
+    module = OneLayer(nn.Sequential(nn.Conv2d(1, 2, 1), layer))
+    get_engine("ghost")._clipped(module, dict(module.named_parameters()), batch, (aux[0].view(5, 1),), 1.0)
+    assert seen[0] == first
 
 
 @pytest.mark.parametrize("name", sorted(ENGINES))

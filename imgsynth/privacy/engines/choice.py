@@ -24,9 +24,10 @@ import torch
 from torch import Tensor
 
 from imgsynth.privacy.engines.contributions import Contribution, ConvWeight, Stored
+from imgsynth.privacy.engines.parallel import for_each, processors
 
 _HOPELESS = 1.8  # times the best modelled cost of norms and weighted sum together
-_KEEP = 1.5  # W_p are kept up to this many times the size of a and g
+KEEP = 1.5  # W_p are kept up to this many times the size of a and g
 _TEMPORARY = 2**21  # elements that are made at once: 8 MB in float32
 _TRIAL = 2**20  # elements of a and g that a method is measured on
 _chosen: dict[object, str] = {}
@@ -52,15 +53,25 @@ def norms2(parts: list[Contribution], exact_only: bool) -> Norms:
 
 
 def _in_steps(parts: list[Contribution], elements: int, norms: Callable[[list[Contribution]], Norms]) -> Norms:
-    """``norms`` of a few patients at a time; a patient needs ``elements`` of memory."""
-    patients = parts[0].images.patients
-    step = max(1, _TEMPORARY // max(1, elements))
-    if step >= patients:
-        return norms(parts)._replace(kept=parts)
-    starts = range(0, patients, step)
-    found = [norms([part.of(range(s, min(s + step, patients))) for part in parts]) for s in starts]
+    """``norms`` of a few patients at a time, who need ``elements`` of memory each."""
+    device = parts[0].images.patient_B.device
+    own = _few(parts[0], elements, processors(device))
+    found: list[Norms] = [None] * len(own)  # type: ignore[list-item]
+
+    def take(i: int) -> None:
+        found[i] = norms([part.of(own[i]) for part in parts])
+
+    for_each(take, len(own), device)
     terms = [f.terms_P for f in found if f.terms_P is not None]
     return Norms(torch.cat([f.norms2_P for f in found]), torch.cat(terms) if terms else None, parts)
+
+
+def _few(part: Contribution, elements: int, threads: int) -> list[range]:
+    """All patients where ``_TEMPORARY`` elements are enough for them, else parts, of which ``threads`` at a time need
+    as many."""
+    patients, together = part.images.patients, max(1, _TEMPORARY // max(1, elements))
+    step = together if together >= patients else max(1, together // threads)
+    return [range(start, min(start + step, patients)) for start in range(0, patients, step)]
 
 
 def _by_sum(parts: list[Contribution]) -> Norms:
@@ -120,10 +131,9 @@ def _by_method(method: str, part: ConvWeight) -> Norms:
         return _in_steps([part], elements, _by_gram)
     if method == "phases":
         return _in_steps([part], elements, _by_phases)
-    patients, step = part.images.patients, max(1, _TEMPORARY // elements)
     norms2, made = [], []
-    for start in range(0, patients, step):
-        w_P = getattr(part.of(range(start, min(start + step, patients))), f"by_{method}")()
+    for own in _few(part, elements, threads=1):  # the vendor's kernels share out their work
+        w_P = getattr(part.of(own), f"by_{method}")()
         norms2.append(_squares(w_P))
         if _keeps(part):
             made.append(w_P)
@@ -136,15 +146,13 @@ def _squares(w_P: Tensor) -> Tensor:
 
 
 def _keeps(part: ConvWeight) -> bool:
-    return part.images.patients * part.size <= _KEEP * (part.a_B.numel() + part.g_B.numel())
+    return part.images.patients * part.size <= KEEP * (part.a_B.numel() + part.g_B.numel())
 
 
 # method -> elements of memory that it takes for a patient
 _ELEMENTS: dict[str, Callable[[ConvWeight], int]] = {
     "gram": lambda part: _unfolded(part) + 2 * part.geometry.groups * part.positions() ** 2,
-    "phases": lambda part: (
-        3 * part.geometry.groups * _pixels(part) ** 2 + 2 * (part.a_B[0].numel() + part.g_B[0].numel())
-    ),
+    "phases": lambda part: 2 * _pixels(part) * (part.geometry.groups * _pixels(part) + _phase_channels(part)),
     "groups": lambda part: part.size,
     "columns": lambda part: max(part.size, 4 * _unfolded(part)),  # small enough to stay in a processor's cache
     "loop": lambda part: part.size,
@@ -214,8 +222,13 @@ def _pixels(part: ConvWeight) -> int:
     return part.images.most * math.prod(part.geometry.pixel_grid(tuple(other.shape[2:])))
 
 
+def _phase_channels(part: ConvWeight) -> int:
+    """Channels of the unfolded tensor, times stride phases."""
+    return math.prod(part.geometry.stride) * part.shape[1] * part.geometry.groups
+
+
 def _phases_cost(part: ConvWeight) -> float:
     geometry = part.geometry
-    channels, offsets = part.shape[1] * geometry.groups, math.prod(geometry.kernel) / math.prod(geometry.stride)
-    each = math.prod(geometry.stride) * channels + part.shape[0] + 8 * geometry.groups * offsets
-    return float(_pixels(part) ** 2 * each)
+    offsets = math.prod(geometry.kernel) / math.prod(geometry.stride)
+    each = _phase_channels(part) + 8 * geometry.groups * offsets
+    return float(_pixels(part) ** 2 * each + part.positions() ** 2 * part.shape[0])

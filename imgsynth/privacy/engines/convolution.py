@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import product
 
 import torch
@@ -90,6 +91,7 @@ class Geometry:
         reach = (d * (k - 1) // s for d, k, s in zip(self.dilation, self.kernel, self.stride, strict=True))
         return tuple(n + r for n, r in zip(out, reach, strict=True))
 
+    @lru_cache  # noqa: B019 - of a few dozen frozen values
     def phases(self) -> dict[tuple[Sizes, ...], list[int]]:
         """Stride phases, numbered as ``product`` has them, by how many strides their taps lie beyond the phase."""
         of_phase: dict[Sizes, list[Sizes]] = {}
@@ -117,13 +119,11 @@ class Geometry:
         grid = self.pixel_grid(out)
         pitch, pixels = [math.prod(grid[axis + 1 :]) for axis in range(self.dims)], math.prod(grid)
         length = 1 + sum((n - 1) * p for n, p in zip(out, pitch, strict=True))
-        length = min(
-            -(-length // 8) * 8, pixels
-        )  # products of matrices are a third faster where sides are full vectors
+        v = other.reshape(patients, images, groups, -1, math.prod(out)).permute(0, 2, 3, 1, 4)
+        v = v.reshape(patients * groups, v.shape[2], -1)
         to_grid = [n for side, n_out in zip(grid[::-1], out[::-1], strict=True) for n in (0, side - n_out)]
-        v = F.pad(other, to_grid).reshape(patients, images, groups, -1, pixels)[..., :length]
-        v = v.permute(0, 2, 3, 1, 4).reshape(patients * groups, -1, images * length)
-        vv = torch.bmm(v.mT, v).view(patients, groups, images, length, images, length)
+        vv = F.pad(torch.bmm(v.mT, v).view(-1, *out, images, *out), [*to_grid, 0, 0, *to_grid])
+        vv = vv.view(patients, groups, images, pixels, images, pixels)[:, :, :, :length, :, :length]
         x = self._by_phase(unfolded, grid)
         norms2_P, u2 = x.new_zeros(patients), x.new_zeros(patients, groups, images, length)
         for offsets, phases in self.phases().items():
@@ -131,28 +131,23 @@ class Geometry:
             channels = (x if len(phases) == x.shape[1] else x[:, phases]).flatten(1, 2)
             norms2_P += _times_shifted(torch.bmm(channels.mT, channels), vv, starts, u2)
         u2 *= F.pad(x.new_ones(out), to_grid).view(-1)[:length]  # pixels beside which V is 0 are no positions
-        v2 = vv.view(patients, groups, images * length, -1).diagonal(dim1=2, dim2=3)
-        return norms2_P, u2.view(patients, -1), v2.reshape(patients, -1)
+        v2 = vv.diagonal(dim1=3, dim2=5).diagonal(dim1=2, dim2=3)
+        return norms2_P, u2.view(patients, -1), v2.mT.reshape(patients, -1)
 
     def _by_phase(self, x_PkC: Tensor, grid: Sizes) -> Tensor:
         """The pixels of each stride phase, 0 in the padding: [P·G, phases, C/G, k·pixels], phases as ``product`` has
         them."""
-        patients, images, channels = x_PkC.shape[:3]
-        groups, phases = self.groups, list(product(*(range(s) for s in self.stride)))
-        out = x_PkC.new_zeros(patients, groups, len(phases), channels // groups, images, *grid)
-        x = x_PkC.view(patients, images, groups, channels // groups, *x_PkC.shape[3:]).permute(
-            0, 2, 3, 1, *range(4, 4 + self.dims)
+        patients, images, channels, *size = x_PkC.shape
+        pads: list[int] = []
+        for side, stride, before, there in zip(grid, self.stride, self.padding, size, strict=True):
+            pads = [before, side * stride - there - before, *pads]  # a negative pad crops
+        x = F.pad(x_PkC.flatten(0, 1), pads) if any(pads) else x_PkC
+        sides = [n for pair in zip(grid, self.stride, strict=True) for n in pair]
+        x = x.reshape(patients, images, self.groups, -1, *sides)
+        pixel, phase = range(4, x.ndim, 2), range(5, x.ndim, 2)
+        return x.permute(0, 2, *phase, 3, 1, *pixel).reshape(
+            patients * self.groups, math.prod(self.stride), channels // self.groups, -1
         )
-        for number, phase in enumerate(phases):
-            places = [
-                _strided(size, side, stride, first, before)
-                for size, side, stride, first, before in zip(
-                    x_PkC.shape[3:], grid, self.stride, phase, self.padding, strict=True
-                )
-            ]
-            there, here = zip(*places, strict=True)
-            out[(slice(None), slice(None), number, ..., *there)] = x[(..., *here)]
-        return out.view(patients * groups, len(phases), channels // groups, -1)
 
 
 def _times_shifted(gram: Tensor, vv: Tensor, starts: list[int], u2: Tensor) -> Tensor:
@@ -168,11 +163,3 @@ def _times_shifted(gram: Tensor, vv: Tensor, starts: list[int], u2: Tensor) -> T
         shifted[:, :, :, own, :, own] += vv[:, :, :, :seen, :, :seen]
         u2[..., :seen] += diagonal[..., own]
     return gram.mul_(shifted.view(gram.shape)).view(patients, -1).sum(1)
-
-
-def _strided(size: int, side: int, stride: int, phase: int, before: int) -> tuple[slice, slice]:
-    """Where the pixels m of a phase lie on a grid of ``side``, and at s·m + phase − padding in a tensor of ``size``."""
-    first = max(0, -(-(before - phase) // stride))
-    last = min(side, -(-(size + before - phase) // stride))  # not included
-    start = stride * first + phase - before
-    return slice(first, max(first, last)), slice(start, max(start, stride * (last - 1) + phase - before + 1), stride)

@@ -17,8 +17,8 @@ from threadpoolctl import ThreadpoolController
 
 def for_each(work: Callable[[int], None], count: int, device: torch.device) -> None:
     """``work(0)`` … ``work(count - 1)``, on the CPU by as many threads as torch uses, each computing alone."""
-    threads = min(torch.get_num_threads(), count) if device.type == "cpu" else 1
-    if threads < 2 or not _openmp():
+    threads = min(processors(device), count)
+    if threads < 2:
         for i in range(count):
             work(i)
         return
@@ -30,6 +30,11 @@ def for_each(work: Callable[[int], None], count: int, device: torch.device) -> N
 
     for done in [_pool(os.getpid(), threads).submit(share, first) for first in range(threads)]:
         done.result()
+
+
+def processors(device: torch.device) -> int:
+    """How many threads ``for_each`` has; one within a thread of its own, where torch's number is one."""
+    return torch.get_num_threads() if device.type == "cpu" and _openmp() else 1
 
 
 @lru_cache
