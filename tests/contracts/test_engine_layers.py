@@ -133,6 +133,18 @@ def test_patients_shared_among_threads(method, monkeypatch, layer, images):
         torch.set_num_threads(before)
 
 
+@pytest.mark.parametrize("images", [1, 2])
+def test_patients_without_images_add_nothing(method, monkeypatch, images):
+    """Also where a part of the patients has none at all."""
+    monkeypatch.setattr(choice, "_TEMPORARY", 1)
+    for module in (OneLayer(nn.Conv2d(1, 3, 3, 2, 1)).double(), UsedTwice().double()):
+        batch, aux = make_batch(9, images, 2, 0)
+        batch.w_PK[2:7] = 0
+        got = get_engine("ghost").clipped_sum(module, batch, aux, 1.0, 9)
+        assert (got.norms_P[2:7] == 0).all()
+        equal(get_engine("ghost"), module, batch, aux, physical_batch=9)
+
+
 @pytest.mark.parametrize("name", sorted(ENGINES))
 @settings(max_examples=20, **QUIET)
 @given(made=convolutions(), patients=st.integers(1, 4), images=st.integers(1, 3), seed=st.integers(0, 1000))

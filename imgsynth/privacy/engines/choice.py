@@ -59,11 +59,14 @@ def _in_steps(parts: list[Contribution], elements: int, norms: Callable[[list[Co
     found: list[Norms] = [None] * len(own)  # type: ignore[list-item]
 
     def take(i: int) -> None:
-        found[i] = norms([part.of(own[i]) for part in parts])
+        some = [part.of(own[i]) for part in parts]
+        zeros_P = torch.zeros(len(own[i]), device=device)
+        found[i] = norms(some) if len(some[0].images) else Norms(zeros_P, zeros_P, [])
 
     for_each(take, len(own), device)
     terms = [f.terms_P for f in found if f.terms_P is not None]
-    return Norms(torch.cat([f.norms2_P for f in found]), torch.cat(terms) if terms else None, parts)
+    all_P = torch.cat(terms) if len(terms) == len(found) else None
+    return Norms(torch.cat([f.norms2_P for f in found]), all_P, parts)
 
 
 def _few(part: Contribution, elements: int, threads: int) -> list[range]:
@@ -133,7 +136,8 @@ def _by_method(method: str, part: ConvWeight) -> Norms:
         return _in_steps([part], elements, _by_phases)
     norms2, made = [], []
     for own in _few(part, elements, threads=1):  # the vendor's kernels share out their work
-        w_P = getattr(part.of(own), f"by_{method}")()
+        some = part.of(own)
+        w_P = getattr(some, f"by_{method}")() if len(some.images) else part.a_B.new_zeros(len(own), *part.shape)
         norms2.append(_squares(w_P))
         if _keeps(part):
             made.append(w_P)

@@ -117,7 +117,7 @@ class Convolution(Layer):
 
     def outgrows(self, saved: Saved, g: Tensor, images: Images) -> bool:
         inputs, weights = saved[0].numel(), images.patients * self.given_weight.numel()
-        return inputs < weights <= KEEP * (inputs + g.numel())
+        return self.weight_name is not None and inputs < weights <= KEEP * (inputs + g.numel())
 
     def for_input(self, saved: Saved) -> Saved:
         return (torch.empty_like(saved[0]),)  # its shape and layout only; memory that is never touched
@@ -142,44 +142,37 @@ class Linear(Layer):
 
 
 class GroupNorm(Layer):
-    """Group norm, and instance norm as that with one channel a group.
-
-    Its backward pass is the vendor's, of a single image that has the channels of all: what that gives for a channel's
-    weight and bias is one image's own.
-    """
+    """Group norm, and instance norm as that with one channel a group."""
 
     def __init__(self, groups: int, eps: float, weight: Tensor | None, bias: Tensor | None, name_of: NameOf):
         super().__init__(weight, bias, name_of)
         self.groups, self.eps = groups, eps
-        self._gradients: tuple[Tensor, ...] | None = None  # of input, weights and biases, until the input's is asked
 
     def forward(self, x: Tensor) -> tuple[Tensor, Saved]:
         x = exact(x).contiguous()
-        sizes = len(x), x.shape[1], math.prod(x.shape[2:])
-        y, mean, rstd = torch.native_group_norm(x, self.weight, self.bias, *sizes, self.groups, self.eps)
+        y, mean, rstd = torch.native_group_norm(x, self.weight, self.bias, *self._sizes(x), self.eps)
         return y, (x, mean, rstd)
 
     def weight_contribution(self, saved: Saved, g: Tensor, images: Images) -> Contribution:
-        return Stored(images, images.sum_by_patient(self._backward(saved, g)[1].view(g.shape[:2])))
+        x, mean_BG, rstd_BG = saved
+        each = x.shape[1] // self.groups
+        mean_BC, rstd_BC = mean_BG.repeat_interleave(each, 1), rstd_BG.repeat_interleave(each, 1)
+        moment_BC = _over_pixels(g * x)
+        return Stored(images, images.sum_by_patient((moment_BC - mean_BC * self.bias_gradient(saved, g)) * rstd_BC))
 
     def bias_gradient(self, saved: Saved, g: Tensor) -> Tensor:
-        return self._backward(saved, g)[2].view(g.shape[:2])
+        return _over_pixels(g)
 
     def input_gradient(self, saved: Saved, g: Tensor) -> Tensor:
-        gradient, self._gradients = self._backward(saved, g)[0].view(g.shape), None
-        return gradient
+        x, mean, rstd = saved
+        mask = [True, False, False]
+        gradients: tuple[Tensor, ...] = torch.ops.aten.native_group_norm_backward(
+            g.contiguous(), x, mean, rstd, self.weight, *self._sizes(x), mask
+        )
+        return gradients[0]
 
-    def _backward(self, saved: Saved, g: Tensor) -> tuple[Tensor, ...]:
-        if self._gradients is None:
-            x, mean, rstd = saved
-            images, channels = x.shape[:2]
-            one = (1, images * channels, math.prod(x.shape[2:]))
-            weight = x.new_ones(channels) if self.weight is None else self.weight
-            self._gradients = torch.ops.aten.native_group_norm_backward(
-                g.contiguous().view(one), x.view(one), mean.view(1, -1), rstd.view(1, -1), weight.repeat(images),
-                *one, images * self.groups, [True, True, True],
-            )  # fmt: skip
-        return self._gradients
+    def _sizes(self, x: Tensor) -> tuple[int, int, int, int]:
+        return len(x), x.shape[1], math.prod(x.shape[2:]), self.groups
 
 
 class LayerNorm(Layer):
