@@ -674,10 +674,11 @@ def test_what_takes_more_memory_than_the_input_is_made_after_the_gradient_of_the
     assert seen[0] == first
 
 
+@pytest.mark.parametrize("norm", [nn.GroupNorm(2, 8), nn.InstanceNorm2d(8, affine=True)])
 @pytest.mark.parametrize("name", sorted(ENGINES))
-def test_bf16_keeps_norms_and_sums_in_single_precision(name):
+def test_bf16_keeps_norms_and_sums_in_single_precision(name, norm):
     torch.manual_seed(0)
-    net = nn.Sequential(nn.Conv2d(1, 8, 3, 2, 1), nn.GroupNorm(2, 8), nn.SiLU(), nn.Conv2d(8, 4, 3))
+    net = nn.Sequential(nn.Conv2d(1, 8, 3, 2, 1), norm, nn.SiLU(), nn.Conv2d(8, 4, 3))
     module = OneLayer(net)
     batch, aux = make_batch(6, 2, 2, dtype=torch.float32, side=12)
     full = get_engine(name).clipped_sum(module, batch, aux, 1e9, 8)

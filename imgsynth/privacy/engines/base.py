@@ -10,11 +10,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import Literal, NamedTuple, final
+from typing import Any, Literal, NamedTuple, final
 from weakref import WeakKeyDictionary
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from imgsynth.types import Fault, InputError, PatientBatch
 
@@ -80,7 +82,7 @@ class Engine(ABC):
         """``network(*inputs)``, a loss for each image, its forward pass in the engine's precision."""
         if self.precision == "float32":
             return network(*inputs)
-        with torch.autocast(inputs[0].device.type, dtype=torch.bfloat16):
+        with torch.autocast(inputs[0].device.type, dtype=torch.bfloat16), _InstanceNormInFull():
             return network(*inputs).float()
 
     @abstractmethod
@@ -94,6 +96,19 @@ class Engine(ABC):
         physical_batch: int,
     ) -> Clipped:
         """As ``clipped_sum``, for P >= 1 and with aux tensors [P, K, ...]."""
+
+
+class _InstanceNormInFull(TorchFunctionMode):
+    """torch.func has no instance norm of half precision with weights in single precision."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func is F.instance_norm:
+            x, args = (args[0], args[1:]) if args else (kwargs.pop("input"), ())
+            return func(x.float(), *args, **kwargs)
+        return func(*args, **kwargs)
 
 
 def trainable_parameters(module: nn.Module) -> Parameters:
