@@ -56,14 +56,15 @@ def _in_steps(parts: list[Contribution], elements: int, norms: Callable[[list[Co
     """``norms`` of a few patients at a time, who need ``elements`` of memory each."""
     device = parts[0].images.patient_B.device
     own = _few(parts[0], elements, processors(device))
-    found: list[Norms] = [None] * len(own)  # type: ignore[list-item]
+    by_part: dict[int, Norms] = {}
 
     def take(i: int) -> None:
         some = [part.of(own[i]) for part in parts]
         zeros_P = torch.zeros(len(own[i]), device=device)
-        found[i] = norms(some) if len(some[0].images) else Norms(zeros_P, zeros_P, [])
+        by_part[i] = norms(some) if len(some[0].images) else Norms(zeros_P, zeros_P, [])
 
     for_each(take, len(own), device)
+    found = [by_part[i] for i in range(len(own))]
     terms = [f.terms_P for f in found if f.terms_P is not None]
     all_P = torch.cat(terms) if len(terms) == len(found) else None
     return Norms(torch.cat([f.norms2_P for f in found]), all_P, parts)

@@ -91,20 +91,6 @@ class Geometry:
         reach = (d * (k - 1) // s for d, k, s in zip(self.dilation, self.kernel, self.stride, strict=True))
         return tuple(n + r for n, r in zip(out, reach, strict=True))
 
-    @lru_cache  # noqa: B019 - of a few dozen frozen values
-    def phases(self) -> dict[tuple[Sizes, ...], list[int]]:
-        """Stride phases, numbered as ``product`` has them, by how many strides their taps lie beyond the phase."""
-        of_phase: dict[Sizes, list[Sizes]] = {}
-        for tap in product(*(range(k) for k in self.kernel)):
-            offset = tuple(d * k for d, k in zip(self.dilation, tap, strict=True))
-            phase = tuple(o % s for o, s in zip(offset, self.stride, strict=True))
-            of_phase.setdefault(phase, []).append(tuple(o // s for o, s in zip(offset, self.stride, strict=True)))
-        together: dict[tuple[Sizes, ...], list[int]] = {}
-        for number, phase in enumerate(product(*(range(s) for s in self.stride))):
-            if phase in of_phase:
-                together.setdefault(tuple(of_phase[phase]), []).append(number)
-        return together
-
     def norms2_by_phase(self, a_PkC: Tensor, g_PkC: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Σ_tt' (UᵀU)(VᵀV) [P] from Gram matrices of pixels; |U_t|² and |V_t|² [P, G·T].
 
@@ -126,7 +112,7 @@ class Geometry:
         vv = vv.view(patients, groups, images, pixels, images, pixels)[:, :, :, :length, :, :length]
         x = self._by_phase(unfolded, grid)
         norms2_P, u2 = x.new_zeros(patients), x.new_zeros(patients, groups, images, length)
-        for offsets, phases in self.phases().items():
+        for offsets, phases in _phases(self.kernel, self.stride, self.dilation).items():
             starts = [sum(o * p for o, p in zip(offset, pitch, strict=True)) for offset in offsets]
             channels = (x if len(phases) == x.shape[1] else x[:, phases]).flatten(1, 2)
             norms2_P += _times_shifted(torch.bmm(channels.mT, channels), vv, starts, u2)
@@ -148,6 +134,21 @@ class Geometry:
         return x.permute(0, 2, *phase, 3, 1, *pixel).reshape(
             patients * self.groups, math.prod(self.stride), channels // self.groups, -1
         )
+
+
+@lru_cache
+def _phases(kernel: Sizes, stride: Sizes, dilation: Sizes) -> dict[tuple[Sizes, ...], list[int]]:
+    """Stride phases, numbered as ``product`` has them, by how many strides their taps lie beyond the phase."""
+    of_phase: dict[Sizes, list[Sizes]] = {}
+    for tap in product(*(range(k) for k in kernel)):
+        offset = tuple(d * k for d, k in zip(dilation, tap, strict=True))
+        phase = tuple(o % s for o, s in zip(offset, stride, strict=True))
+        of_phase.setdefault(phase, []).append(tuple(o // s for o, s in zip(offset, stride, strict=True)))
+    together: dict[tuple[Sizes, ...], list[int]] = {}
+    for number, phase in enumerate(product(*(range(s) for s in stride))):
+        if phase in of_phase:
+            together.setdefault(tuple(of_phase[phase]), []).append(number)
+    return together
 
 
 def _times_shifted(gram: Tensor, vv: Tensor, starts: list[int], u2: Tensor) -> Tensor:

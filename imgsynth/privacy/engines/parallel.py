@@ -8,7 +8,7 @@ from __future__ import annotations
 import ctypes
 import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from functools import lru_cache
 
 import torch
@@ -28,7 +28,9 @@ def for_each(work: Callable[[int], None], count: int, device: torch.device) -> N
             for i in range(first, count, threads):
                 work(i)
 
-    for done in [_pool(os.getpid(), threads).submit(share, first) for first in range(threads)]:
+    shares = [_pool(os.getpid(), threads).submit(share, first) for first in range(threads)]
+    wait(shares)  # all of them, also where one fails
+    for done in shares:
         done.result()
 
 

@@ -126,14 +126,11 @@ class _Watched(torch.autograd.Function):
         if saved is None or [t._version for t in saved] != ctx.versions:
             raise Unsupported("a layer's input changed in place, or its gradient taken twice")
         # Detached: what is kept of a pass must not keep its graph, which leads back to the tape and to what is kept.
-        saved, contributions = [t.detach() for t in saved], layer.contributions
-        if not ctx.needs_input_grad[1]:
-            tape.record(contributions(saved, g, tape.images))
-            return None, None, None, None
-        if layer.outgrows(saved, g, tape.images):
+        saved, needed = [t.detach() for t in saved], ctx.needs_input_grad[1]
+        first = needed and layer.outgrows(saved, g, tape.images)
+        gradient = layer.input_gradient(saved, g) if first else None
+        tape.record(layer.contributions(saved, g, tape.images))
+        if needed and not first:
+            saved = layer.for_input(saved)
             gradient = layer.input_gradient(saved, g)
-            tape.record(contributions(saved, g, tape.images))
-            return None, gradient, None, None
-        tape.record(contributions(saved, g, tape.images))
-        saved = layer.for_input(saved)
-        return None, layer.input_gradient(saved, g), None, None
+        return None, gradient, None, None
