@@ -20,9 +20,18 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
-from pydicom.uid import CTImageStorage, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, generate_uid
+from pydicom.uid import (
+    UID,
+    CTImageStorage,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    generate_uid,
+)
+from pydicom.valuerep import PersonName
 
 from imgsynth.audit.leakage import matcher as matcher_module
+from imgsynth.audit.leakage import sources
 from imgsynth.audit.leakage.matcher import Matcher
 from imgsynth.audit.leakage.names import ID, NAME
 from imgsynth.audit.leakage.public import program_text
@@ -313,3 +322,68 @@ def test_names_and_ids_are_known_by_where_they_stand(tmp_path: Path) -> None:
         "SMITH^ANNA", "SMITH", "ANNA", "Johnson", "Doe^Janet"}  # fmt: skip
     ids = {text for text, where in origins.items() if where.endswith(ID)}
     assert ids == {"AB123456", "P-000001", "M-123456", dataset.SOPInstanceUID}
+
+
+def _every_element(path: Path) -> set[tuple[str, str]]:
+    """Texts and where they stand, of one file by itself, by pydicom's own walk."""
+    dataset = pydicom.dcmread(path, stop_before_pixels=True)
+    found = set()
+    for element in (*dataset.file_meta.iterall(), *dataset.iterall()):
+        several = element.value if isinstance(element.value, (list, pydicom.multival.MultiValue)) else [element.value]
+        if element.VR != "SQ":
+            found |= {(str(value), str(element.tag)) for value in several if isinstance(value, str | PersonName)}
+    return found
+
+
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
+def test_passing_over_what_came_before_misses_no_string(tmp_path: Path, syntax: UID) -> None:
+    """Slices that share nearly all: in an item, in a private element, in bytes alone (another character set)."""
+    plain = {"SpecificCharacterSet": "ISO_IR 100", "PatientName": "Müller^Änne", "ProtocolName": "Thorax routine"}
+    changes: list[dict[str, object]] = [
+        {}, {"PatientName": "Schöne^Rita"}, {"nested": "Prof. Überall"}, {"private": "ward seven"},
+        {"SpecificCharacterSet": "ISO_IR 144", "PatientName": "Мария^Ивановна"},
+        {"SpecificCharacterSet": "ISO_IR 100", "PatientName": "Мария^Ивановна".encode("iso8859_5").decode("latin-1")},
+    ]  # fmt: skip
+    expected: set[tuple[str, str]] = set()
+    found: set[tuple[str, str]] = set()
+    known: set = set()
+    for number, change in enumerate(changes):
+        said = {"nested": "Prof. Unter", "private": "ward six", **plain, **change}
+        dataset = dicom(SECRET, syntax)
+        for keyword in plain:
+            setattr(dataset, keyword, said[keyword])
+        item = pydicom.Dataset()
+        item.ReferringPhysicianName = said["nested"]
+        dataset.RequestAttributesSequence = [item]
+        dataset.private_block(0x0011, "HOUSE", create=True).add_new(0x01, "LO", said["private"])
+        path = tmp_path / f"{number}.dcm"
+        dataset.save_as(path, enforce_file_format=True)
+        expected |= _every_element(path)
+        found |= {(text, where.split(" ", 1)[1][:11]) for text, where in strings_of(path, known)}
+    assert len({tag for _, tag in expected}) > 12
+    assert {text for text, _ in expected} > {"Мария^Ивановна", "Prof. Überall", "Schöne^Rita"}
+    missing = expected - found
+    assert not missing
+    explicit = syntax is ExplicitVRLittleEndian
+    assert any(tag >> 16 > 2 for tag, *_ in known) == explicit  # where the file does not say the VR, all is read
+    assert ("Müller^Änne" not in {text for text, _ in strings_of(tmp_path / "0.dcm", known)}) == explicit
+
+
+def test_an_element_that_could_not_be_read_is_not_passed_over_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = dicom("an item's text", ExplicitVRLittleEndian)
+    dataset.PatientName = SECRET
+    dataset.save_as(tmp_path / "a.dcm", enforce_file_format=True)
+    known: set = set()
+    with monkeypatch.context() as patch:
+        patch.setattr(sources, "_of_element", _failing)
+        with pytest.raises(ValueError, match="cannot be read"):
+            list(strings_of(tmp_path / "a.dcm", known))
+    assert SECRET in {text for text, _ in strings_of(tmp_path / "a.dcm", known)}
+
+
+def _failing(element: pydicom.DataElement) -> list[str]:
+    if element.keyword == "PatientName":
+        raise ValueError("cannot be read")
+    return []

@@ -17,6 +17,7 @@ import nibabel as nib
 import numpy as np
 import pydicom
 from PIL import Image
+from pydicom.dataelem import RawDataElement
 
 from imgsynth.audit.leakage.names import ID, mark, mark_element
 from imgsynth.audit.leakage.sought import Sought
@@ -28,8 +29,10 @@ from imgsynth.volumes.nifti import BROKEN as NIFTI_BROKEN
 from imgsynth.volumes.nifti import sidecar_path
 
 Found = Iterator[tuple[str, str]]  # (a string, where it stands)
+Known = set[tuple[int, str | None, bytes, bool, bool, str]]  # elements of DICOM files, by their bytes
 
 LARGEST_BINARY = 1 << 16  # bytes of a binary element in which text is looked for
+_LARGEST_KNOWN = 1 << 10  # bytes of an element that is remembered, to be passed over when it comes again
 _PRINTABLE = re.compile(rb"[\x20-\x7e\x80-\xff]{6,}")
 BROKEN = (*DICOM_BROKEN, *NIFTI_BROKEN, zipfile.BadZipFile, zlib.error, csv.Error)
 
@@ -37,8 +40,9 @@ BROKEN = (*DICOM_BROKEN, *NIFTI_BROKEN, zipfile.BadZipFile, zlib.error, csv.Erro
 def collect(sought: Sought, manifest: Manifest, data: DataConfig) -> list[str]:
     """Put every string of the source into ``sought``; what could not be read, in words without the strings themselves.
 
-    Every file of the cohort is opened for its header: some milliseconds for each DICOM slice.
+    Every file of the cohort is opened for its header: a millisecond for each DICOM slice.
     """
+    known: Known = set()
     for text, origin in _known(manifest, data):
         sought.add(text, origin)
     files = image_files(manifest)
@@ -47,7 +51,7 @@ def collect(sought: Sought, manifest: Manifest, data: DataConfig) -> list[str]:
         for text, origin in _of_name(name):
             sought.add(text, origin)
         try:
-            for text, origin in strings_of(path):
+            for text, origin in strings_of(path, known):
                 sought.add(text, origin)
         except BROKEN:
             unread += 1
@@ -82,8 +86,11 @@ def read_from(manifest: Manifest, data: DataConfig) -> set[Path]:
     return images | sidecars | set(table_files(manifest, data))
 
 
-def strings_of(path: Path) -> Found:
-    """The strings in one source file, by its kind. Raises what its reader raises."""
+def strings_of(path: Path, known: Known | None = None) -> Found:
+    """The strings in one source file, by its kind. Raises what its reader raises.
+
+    With ``known``, elements of DICOM files whose strings came before are passed over and new ones put into it.
+    """
     name = path.name.lower()
     kinds: tuple[tuple[tuple[str, ...], Callable[[Path], Found]], ...] = (
         ((".nii", ".nii.gz", ".hdr", ".img"), nifti_strings),
@@ -92,10 +99,11 @@ def strings_of(path: Path) -> Found:
         ((".json",), json_strings),
         ((".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"), picture_strings),
     )
-    yield from next((read for suffixes, read in kinds if name.endswith(suffixes)), dicom_strings)(path)
+    read = next((read for suffixes, read in kinds if name.endswith(suffixes)), None)
+    yield from read(path) if read else dicom_strings(path, set() if known is None else known)
 
 
-def dicom_strings(path: Path) -> Found:
+def dicom_strings(path: Path, known: Known) -> Found:
     """Every element outside the pixels, of nested items and private groups too, and the preamble."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -103,11 +111,33 @@ def dicom_strings(path: Path) -> Found:
         for text in _printable(getattr(dataset, "preamble", None) or b""):
             yield text, "DICOM preamble"
         for part in (getattr(dataset, "file_meta", pydicom.Dataset()), dataset):
-            for element in part.iterall():
+            for element in _elements(part, known):
                 origin = f"DICOM {element.tag}" + ("" if element.tag.is_private else f" {element.keyword}")
                 origin += mark_element(element.VR, element.keyword)
                 for text in _of_element(element):
                     yield text, origin
+
+
+def _elements(dataset: pydicom.Dataset, known: Known) -> Iterator[pydicom.DataElement]:
+    """The elements of ``dataset`` and, after each sequence, of its items, but for those that came before.
+
+    Most of a slice's header is that of the slice before it, and to make values of bytes takes most of the time. Bytes
+    say which strings they are where the file states the VR itself; the character set is part of it.
+    """
+    charset = str(dataset.original_character_set)
+    for tag in sorted(dataset.keys()):
+        raw, same = dataset.get_item(tag), None
+        if isinstance(raw, RawDataElement) and raw.VR not in (None, "UN") and len(raw.value or b"") <= _LARGEST_KNOWN:
+            same = int(raw.tag), raw.VR, raw.value or b"", raw.is_little_endian, raw.is_implicit_VR, charset
+            if same in known:
+                continue
+        element = dataset[tag]
+        yield element
+        if element.VR == "SQ":
+            for item in element.value:
+                yield from _elements(item, known)
+        if same is not None:  # not before: a value that cannot be read has given no strings
+            known.add(same)
 
 
 def _of_element(element: pydicom.DataElement) -> Iterator[str]:
