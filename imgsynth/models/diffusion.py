@@ -20,14 +20,14 @@ import torch
 from torch import Tensor, nn
 
 from imgsynth.models.base import GenerativeModel, Objective, PostProcessing, Private, Query
+from imgsynth.models.beginning import but_for, on_moments, warm_up_faults
 from imgsynth.models.class_means import ClassMeans
 from imgsynth.models.denoising import Denoising, Sampling
 from imgsynth.models.edm import Noise
 from imgsynth.models.merf import MERF
-from imgsynth.models.moments import post_processing_loss
 from imgsynth.models.unet import UNet
 from imgsynth.models.white_box import Posterior, WhiteBox
-from imgsynth.types import Fault, InputError
+from imgsynth.types import InputError
 
 BEGINNINGS = ("means", "moments")
 Images = Callable[[int, torch.Generator], tuple[Tensor, Tensor]]  # n images and their classes
@@ -71,7 +71,8 @@ class Diffusion(GenerativeModel):
         structures: int = 0,
     ):
         super().__init__()
-        _refuse_unknown(warm_up)
+        if faults := warm_up_faults(warm_up, BEGINNINGS):
+            raise InputError(*faults)
         self.shape, self.classes, self.structures = tuple(shape), classes, structures
         self.sampling = Sampling(label_dropping, guidance, sampler_steps, churn)
         narrow, wide = WIDTHS.get(len(self.shape), WIDTHS[2])
@@ -103,15 +104,13 @@ class Diffusion(GenerativeModel):
     def _on_moments(self) -> list[Objective]:
         auxiliary = self.auxiliary
         assert auxiliary is not None
-        embedding, generator = auxiliary.embedding, auxiliary.G
 
         def made(n: int, random: torch.Generator) -> tuple[Tensor, Tensor]:
             y_B = torch.randint(self.classes, (n,), generator=random, device=random.device)
             return auxiliary.sample(y_B, random), y_B
 
         return [
-            Query("moments", embedding, list(embedding.mean.parameters()), 1.0, "before", lambda noise_std: None),
-            PostProcessing("auxiliary_generator", generator, post_processing_loss(embedding, generator), before=True),
+            *on_moments(auxiliary.embedding, "auxiliary_generator", auxiliary.G, auxiliary.G.made),
             PostProcessing("warm_up_on_moments", self.denoising, self._loss_on(made), before=True),
         ]
 
@@ -137,8 +136,7 @@ class Diffusion(GenerativeModel):
         return _in_range(self.sampling.sample(self.denoising, y_B, (self.image_channels, *self.shape), random))
 
     def begin_with(self, state: Mapping[str, Tensor]) -> None:
-        asked = tuple(f"{name}." for name, _ in self._answered())
-        self.load_state_dict(self.state_dict() | {k: v for k, v in state.items() if not k.startswith(asked)})
+        self.load_state_dict(but_for(self, state, tuple(f"{name}." for name, _ in self._answered())))
 
     def _answered(self) -> list[tuple[str, nn.Module]]:
         """The modules that hold answers to queries, by name; called, they are -<w, v(x, y)> of each image."""
@@ -158,13 +156,6 @@ class Diffusion(GenerativeModel):
             return -torch.stack([answer(x_BC, y_B) for _, answer in self._answered()]).sum(0)
 
         return WhiteBox(posterior=Posterior(draw, self.denoising.errors), released=released if self.warm_up else None)
-
-
-def _refuse_unknown(warm_up: object) -> None:
-    words = list(warm_up) if isinstance(warm_up, Sequence) and not isinstance(warm_up, str) else [None]
-    if any(word not in BEGINNINGS or words.count(word) > 1 for word in words):
-        known, remedy = ", ".join(BEGINNINGS), f"model.warm_up=[{BEGINNINGS[0]}]"
-        raise InputError(Fault("model.warm_up", str(warm_up), f"a list of {known}, each once at most, or []", remedy))
 
 
 def _in_range(x_BC: Tensor) -> Tensor:

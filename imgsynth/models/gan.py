@@ -27,7 +27,8 @@ from imgsynth.models.adversarial import (
     loss_faults,
     raise_faults,
 )
-from imgsynth.models.base import FakeSource, GenerativeModel, PostProcessing, Private
+from imgsynth.models.base import FakeSource, GenerativeModel, Objective, PostProcessing, Private
+from imgsynth.models.beginning import MOMENTS, but_for, held_to_moments, moments_for, warm_up_faults
 from imgsynth.models.blocks import double, in_range, one_hot, pyramid, to_image, voxels, widths
 from imgsynth.models.pace import Pace, pace_faults
 from imgsynth.models.white_box import LatentMap, WhiteBox
@@ -67,7 +68,10 @@ class GAN(GenerativeModel):
         penalty: λ of that penalty.
         levels: how often the grid is halved; default: as often as it goes.
         structures: of the mask that each image comes with.
+        warm_up: [moments]: G begins on a noised mean embedding, and is held to it (``beginning.py``).
     """
+
+    public_words = MOMENTS
 
     def __init__(
         self,
@@ -84,9 +88,11 @@ class GAN(GenerativeModel):
         penalty: float = 10.0,
         levels: int | None = None,
         structures: int = 0,
+        warm_up: Sequence[str] = (),
     ):
         super().__init__()
-        raise_faults([*loss_faults(loss, critic), *pace_faults(every, adaptive, patience, loss)])
+        faults = [*loss_faults(loss, critic), *pace_faults(every, adaptive, patience, loss), *warm_up_faults(warm_up)]
+        raise_faults(faults)
         self.shape, self.classes, self.latent, self.structures = tuple(shape), classes, latent, structures
         self.loss, self.critic, self.penalty = loss, critic, penalty
         grids = pyramid(self.shape, levels)
@@ -94,8 +100,9 @@ class GAN(GenerativeModel):
         self.G = Generator(grids, width, classes, latent, structures)
         self.D = Discriminator(grids, width, classes, loss, lipschitz=critic == "lipschitz", structures=structures)
         self.every = Pace(every, patience) if adaptive else every
+        self.moments = moments_for(warm_up, self.shape, classes, structures)
 
-    def objectives(self) -> Sequence[Private | PostProcessing]:
+    def objectives(self) -> Sequence[Objective]:
         def real(n: int, random: torch.Generator) -> tuple[Tensor, ...]:
             return (torch.ones(n, device=random.device),)
 
@@ -123,7 +130,8 @@ class GAN(GenerativeModel):
             private = Private("discriminator", Penalised(self.D, self.penalty), aux=counterparts)
         else:
             private = Private("discriminator", self.D, aux=real, fakes=FakeSource(self._draw, generated))
-        return [private, PostProcessing("generator", self.G, loss=fool, every=self.every, accuracy=accuracy)]
+        moments = held_to_moments(self.moments, self.G, self._made)
+        return [*moments, private, PostProcessing("generator", self.G, loss=fool, every=self.every, accuracy=accuracy)]
 
     def _draw(self, n: int, random: torch.Generator) -> tuple[Tensor, Tensor]:
         """Public, uniform labels y_B and latent vectors z_BL for n images."""
@@ -132,9 +140,8 @@ class GAN(GenerativeModel):
         return y_B, z_BL
 
     def begin_with(self, state: Mapping[str, Tensor]) -> None:
-        """Both networks. The pace of the public run counts that run's steps, and stays behind."""
-        own = {name: value for name, value in self.state_dict().items() if name.startswith("every.")}
-        self.load_state_dict({**state, **own})
+        """Both networks. What the public run's images answered stays behind, and its pace, which counts its steps."""
+        self.load_state_dict(but_for(self, state, ("every.", "moments.")))
 
     @property
     def generator(self) -> nn.Module:
@@ -142,8 +149,13 @@ class GAN(GenerativeModel):
 
     @torch.no_grad()
     def sample(self, y_B: Tensor, random: torch.Generator) -> Tensor:
+        return self._made(y_B, random)
+
+    def _made(self, y_B: Tensor, random: torch.Generator) -> Tensor:
         z_BL = torch.randn(len(y_B), self.latent, generator=random, device=random.device)
-        return self.G(z_BL.to(y_B.device), y_B)
+        x_BC: Tensor = self.G(z_BL.to(y_B.device), y_B)
+        return x_BC
 
     def white_box(self) -> WhiteBox:
-        return WhiteBox(discriminator=self.D.logits, latent=LatentMap(self.latent, self.G))
+        released = self.moments.score if self.moments else None
+        return WhiteBox(discriminator=self.D.logits, latent=LatentMap(self.latent, self.G), released=released)

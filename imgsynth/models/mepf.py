@@ -115,7 +115,9 @@ class MEPF(GenerativeModel):
     def objectives(self) -> Sequence[Objective]:
         return [
             Private("mean_embedding", self.embedding, aux=lambda n, random: (), rounds=1),
-            PostProcessing("generator", self.G, loss=post_processing_loss(self.embedding, self.G), images=self.images),
+            PostProcessing(
+                "generator", self.G, loss=post_processing_loss(self.embedding, self.G.made), images=self.images
+            ),
         ]
 
     def begin_with(self, state: Mapping[str, Tensor]) -> None:

@@ -25,6 +25,7 @@ from imgsynth.models.base import GenerativeModel, Objective, PostProcessing, Pri
 from imgsynth.models.moments import Generator, MeanEmbedding, generator_of, post_processing_loss
 from imgsynth.models.white_box import LatentMap, WhiteBox
 
+FREQUENCIES, LENGTH_SCALES = 4000, (0.15, 0.3, 0.6)
 VOXELS = 4096  # an image is averaged down to fewer before its features are taken: 64², 16³
 
 
@@ -37,7 +38,12 @@ class FourierFeatures(nn.Module):
     """
 
     def __init__(
-        self, shape: tuple[int, ...], frequencies: int, length_scales: Sequence[float], seed: int, structures: int = 0
+        self,
+        shape: tuple[int, ...],
+        frequencies: int = FREQUENCIES,
+        length_scales: Sequence[float] = LENGTH_SCALES,
+        seed: int = 0,
+        structures: int = 0,
     ):
         super().__init__()
         factor = 1
@@ -80,8 +86,8 @@ class MERF(GenerativeModel):
         latent: int = 16,
         channels: int = 16,
         widest: int = 64,
-        frequencies: int = 4000,
-        length_scales: Sequence[float] = (0.15, 0.3, 0.6),
+        frequencies: int = FREQUENCIES,
+        length_scales: Sequence[float] = LENGTH_SCALES,
         images: int = 200,
         seed: int = 0,
         structures: int = 0,
@@ -95,7 +101,9 @@ class MERF(GenerativeModel):
     def objectives(self) -> Sequence[Objective]:
         return [
             Private("mean_embedding", self.embedding, aux=lambda n, random: (), rounds=1),
-            PostProcessing("generator", self.G, loss=post_processing_loss(self.embedding, self.G), images=self.images),
+            PostProcessing(
+                "generator", self.G, loss=post_processing_loss(self.embedding, self.G.made), images=self.images
+            ),
         ]
 
     @property

@@ -130,6 +130,11 @@ class Generator(nn.Module):
         """z of n images."""
         return torch.randn(n, self.inputs, generator=random, device=random.device)
 
+    def made(self, y_B: Tensor, random: torch.Generator) -> Tensor:
+        """An image of each of the classes ``y_B``."""
+        images_BC: Tensor = self(self.draw(len(y_B), random), y_B)
+        return images_BC
+
 
 def generator_of(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The generator ``G`` out of a public model's weights. The mean of public features stays behind: that of the
@@ -137,14 +142,16 @@ def generator_of(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix("G."): value for name, value in state.items() if name.startswith("G.")}
 
 
-def post_processing_loss(embedding: MeanEmbedding, generator: Generator) -> Callable[[int, torch.Generator], Tensor]:
+Make = Callable[[Tensor, torch.Generator], Tensor]  # y_B [B] to images [B, C, *shape], whose gradient is known
+
+
+def post_processing_loss(embedding: MeanEmbedding, make: Make) -> Callable[[int, torch.Generator], Tensor]:
     """``loss(n, random)`` on about n generated images, as many of each class, and on what was released."""
 
     def loss(n: int, random: torch.Generator) -> Tensor:
         classes = embedding.classes
         count = 2 * classes * max(1, round(n / (2 * classes)))
         y_B = torch.arange(count, device=random.device) % classes
-        made_BC = generator(generator.draw(count, random), y_B)
-        return matching_loss(embedding.features(made_BC), embedding.released())
+        return matching_loss(embedding.features(make(y_B, random)), embedding.released())
 
     return loss

@@ -23,13 +23,14 @@ that differ (after Mao et al. 2019, arXiv:1903.05628), which needs no data.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from imgsynth.models.adversarial import Discriminator, generator_loss
-from imgsynth.models.base import FakeSource, GenerativeModel, PostProcessing, Private, Votes
+from imgsynth.models.adversarial import Discriminator, generator_loss, raise_faults
+from imgsynth.models.base import FakeSource, GenerativeModel, Objective, PostProcessing, Private, Votes
+from imgsynth.models.beginning import MOMENTS, but_for, held_to_moments, moments_for, warm_up_faults
 from imgsynth.models.blocks import pyramid, widths
 from imgsynth.models.gan import Generator
 from imgsynth.models.white_box import LatentMap, WhiteBox
@@ -71,7 +72,10 @@ class PATEGAN(GenerativeModel):
         remembered: votes that the student is still trained on.
         diversity: weight of the generator's reward for images of one class that differ.
         structures: of the mask that each image comes with.
+        warm_up: [moments]: G begins on a noised mean embedding, and is held to it (``beginning.py``).
     """
+
+    public_words = MOMENTS
 
     def __init__(
         self,
@@ -91,8 +95,10 @@ class PATEGAN(GenerativeModel):
         remembered: int = 16,
         diversity: float = 0.05,
         structures: int = 0,
+        warm_up: Sequence[str] = (),
     ):
         super().__init__()
+        raise_faults(warm_up_faults(warm_up))
         self.shape, self.classes, self.latent, self.images = tuple(shape), classes, latent, images
         self.diversity, self.structures = diversity, structures
         grids = pyramid(self.shape)
@@ -113,8 +119,9 @@ class PATEGAN(GenerativeModel):
             student_batch=student_batch,
             remembered=remembered,
         )
+        self.moments = moments_for(warm_up, self.shape, classes, structures)
 
-    def objectives(self) -> Sequence[Private | PostProcessing]:
+    def objectives(self) -> Sequence[Objective]:
         def target(n: int, random: torch.Generator) -> tuple[Tensor, ...]:
             return (torch.ones(n, device=random.device),)
 
@@ -125,7 +132,9 @@ class PATEGAN(GenerativeModel):
             apart_B = (x_BC - self.G(other_BL, y_B)).abs().flatten(1).mean(1)
             return (generator_loss(self.S.logits(x_BC, y_B)) - self.diversity * (apart_B + APART).log()).mean()
 
+        moments = held_to_moments(self.moments, self.G, self._made)
         return [
+            *moments,
             Private("student", self.S, aux=target, votes=self._votes),
             PostProcessing("generator", self.G, loss=fool, images=self.images),
         ]
@@ -140,10 +149,18 @@ class PATEGAN(GenerativeModel):
     def generator(self) -> nn.Module:
         return self.G
 
+    def begin_with(self, state: Mapping[str, Tensor]) -> None:
+        self.load_state_dict(but_for(self, state, ("moments.",)))
+
     @torch.no_grad()
     def sample(self, y_B: Tensor, random: torch.Generator) -> Tensor:
+        return self._made(y_B, random)
+
+    def _made(self, y_B: Tensor, random: torch.Generator) -> Tensor:
         z_BL = torch.randn(len(y_B), self.latent, generator=random, device=random.device)
-        return self.G(z_BL.to(y_B.device), y_B)
+        x_BC: Tensor = self.G(z_BL.to(y_B.device), y_B)
+        return x_BC
 
     def white_box(self) -> WhiteBox:
-        return WhiteBox(discriminator=self.S.logits, latent=LatentMap(self.latent, self.G))
+        released = self.moments.score if self.moments else None
+        return WhiteBox(discriminator=self.S.logits, latent=LatentMap(self.latent, self.G), released=released)

@@ -16,13 +16,14 @@ Symbols, beside those of ``vae.py`` and ``gan.py``
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from imgsynth.models.adversarial import Discriminator, generator_loss, raise_faults
-from imgsynth.models.base import GenerativeModel, PostProcessing, Private
+from imgsynth.models.base import GenerativeModel, Objective, PostProcessing, Private
+from imgsynth.models.beginning import MOMENTS, but_for, held_to_moments, moments_for, warm_up_faults
 from imgsynth.models.blocks import pyramid, widths
 from imgsynth.models.pace import pace_faults
 from imgsynth.models.vae import Decoder, Encoder, NegativeELBO
@@ -67,7 +68,10 @@ class VAEGAN(GenerativeModel):
         every: private steps for each adversarial step of the decoder.
         levels: how often the grid is halved; default: as often as it goes.
         structures: of the mask that each image comes with.
+        warm_up: [moments]: the decoder begins on a noised mean embedding, and is held to it (``beginning.py``).
     """
+
+    public_words = MOMENTS
 
     def __init__(
         self,
@@ -82,9 +86,10 @@ class VAEGAN(GenerativeModel):
         every: int = 1,
         levels: int | None = None,
         structures: int = 0,
+        warm_up: Sequence[str] = (),
     ):
         super().__init__()
-        raise_faults(pace_faults(every))
+        raise_faults([*pace_faults(every), *warm_up_faults(warm_up)])
         self.shape, self.classes, self.latent, self.every = tuple(shape), classes, latent, every
         self.structures = structures
         grids = pyramid(self.shape, levels)
@@ -95,8 +100,9 @@ class VAEGAN(GenerativeModel):
             beta,
         )
         self.networks = Networks(elbo, Discriminator(grids, judge, classes, structures=structures), gamma)
+        self.moments = moments_for(warm_up, self.shape, classes, structures)
 
-    def objectives(self) -> Sequence[Private | PostProcessing]:
+    def objectives(self) -> Sequence[Objective]:
         def draw(n: int, random: torch.Generator) -> tuple[Tensor, ...]:
             (eps_BL,) = self._draw(n, random)
             return eps_BL, *self._sample(n, random)
@@ -105,7 +111,9 @@ class VAEGAN(GenerativeModel):
             z_BL, y_B = self._sample(n, random)
             return generator_loss(self.networks.discriminator.logits(self.decoder(z_BL, y_B), y_B)).mean()
 
+        moments = held_to_moments(self.moments, self.decoder, self._made)
         return [
+            *moments,
             Private("vaegan", self.networks, aux=draw),
             PostProcessing("decoder", self.decoder, loss=fool, every=self.every),
         ]
@@ -127,10 +135,17 @@ class VAEGAN(GenerativeModel):
     def generator(self) -> nn.Module:
         return self.decoder
 
+    def begin_with(self, state: Mapping[str, Tensor]) -> None:
+        self.load_state_dict(but_for(self, state, ("moments.",)))
+
     @torch.no_grad()
     def sample(self, y_B: Tensor, random: torch.Generator) -> Tensor:
+        return self._made(y_B, random)
+
+    def _made(self, y_B: Tensor, random: torch.Generator) -> Tensor:
         z_BL = torch.randn(len(y_B), self.latent, generator=random, device=random.device)
-        return self.decoder(z_BL.to(y_B.device), y_B)
+        x_BC: Tensor = self.decoder(z_BL.to(y_B.device), y_B)
+        return x_BC
 
     def white_box(self) -> WhiteBox:
         return WhiteBox(
@@ -139,4 +154,5 @@ class VAEGAN(GenerativeModel):
                 self._draw, self.networks.elbo.errors, lambda x_BC, y_B: self.networks.elbo.encoder(x_BC, y_B)[0]
             ),
             latent=LatentMap(self.latent, self.decoder),
+            released=self.moments.score if self.moments else None,
         )

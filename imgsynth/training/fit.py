@@ -35,7 +35,7 @@ def refuse_misfit(
     if trainer.steps_before and not any(o.before for o in post):
         faults.append(
             Fault("trainer.steps_before", str(trainer.steps_before), "0, as nothing in this model is trained before "
-                  "patients are seen", "trainer.steps_before=0, or model=diffusion model.warm_up=[means]")
+                  "patients are seen", "trainer.steps_before=0, or model.warm_up=[moments]")
         )  # fmt: skip
     if not trainer.steps_before and (names := ", ".join(o.name for o in post if o.before)):
         faults.append(

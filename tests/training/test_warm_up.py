@@ -73,6 +73,30 @@ def test_all_queries_are_answered_before_a_network_takes_its_turns(
     assert entry.event == dp.ComposedDpEvent([training, query, query])
 
 
+@pytest.mark.parametrize("name", ["gan", "pategan"])
+def test_a_generator_begins_on_moments_and_is_held_to_them(
+    configure: Configure, train_run: Train, order: list[str], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """One query charged beside the steps or votes; five turns before them, one after each."""
+    votes = loop.vote_update
+    monkeypatch.setattr(loop, "vote_update", lambda *a, **k: order.append("private") or votes(*a, **k))
+    plain = configure(
+        name, privacy={"seed": None, "query_noise_multiplier": 0.7}, trainer={"steps": 4, "steps_before": 5}
+    )
+    run = load_run(train_run(dataclasses.replace(plain, model={**plain.model, "warm_up": ["moments"]})))
+    own = 1 if name == "pategan" else 2  # a step of the generator's own after so many private ones
+    turns = [["private", "free", *(["free"] if step % own == 0 else [])] for step in range(1, 5)]
+    assert order == [*["free"] * 5, *(what for turn in turns for what in turn)]
+    assert run.model.moments.mean.weight.norm() > 0
+    rows = read_rows(run.root / "metrics.jsonl")
+    assert all("held_to_moments_loss" in row and "warm_up_on_moments_loss" not in row for row in rows)
+    rate = run.plan.sampling_rate
+    steps_of = dp.SelfComposedDpEvent(dp.PoissonSampledDpEvent(rate, dp.GaussianDpEvent(1.5)), 4)
+    query = dp.SelfComposedDpEvent(dp.PoissonSampledDpEvent(1.0, dp.GaussianDpEvent(0.7)), 1)
+    (entry,) = Ledger(run.config.privacy.ledger).entries(run.manifest.fingerprint)
+    assert entry.event == dp.ComposedDpEvent([steps_of, query])
+
+
 def test_it_costs_nothing_and_the_query_is_in_the_ledger(configure: Configure, train_run: Train) -> None:
     short, long = (
         load_run(train_run(configure("diffusion", privacy={"seed": None}, trainer={"steps_before": n}), f"run{n}"))
