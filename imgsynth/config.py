@@ -20,6 +20,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import hydra
+import yaml
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
@@ -88,6 +89,11 @@ def compose(verb: str, overrides: list[str]) -> DictConfig:
             hydra.initialize_config_dir(str(config_folder()), version_base="1.3", job_name=verb),
         ):
             return hydra.compose(verb, [_upsert(override) for override in named])
+    except yaml.MarkedYAMLError as error:
+        mark, said = error.problem_mark, " ".join(f"{error.context or ''} {error.problem or ''}".split())
+        where = "" if mark is None else f", {Path(mark.name).name}, line {mark.line + 1}, column {mark.column + 1}"
+        remedy = "quotes around text that holds [ ] { } : # or *, and one entry a line, each after a hyphen"
+        raise InputError(Fault(f"config file{where}", said, "YAML", remedy)) from error
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise InputError(
             Fault(

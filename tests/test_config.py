@@ -47,6 +47,18 @@ def test_every_choice_of_every_group_composes(group: str) -> None:
         config.from_overrides("train", [f"{group}={choice.stem}", "data.root=scans", *NEEDS.get(choice.stem, [])])
 
 
+@pytest.mark.parametrize("by_path", [True, False])
+def test_a_config_file_that_is_no_yaml_is_said_with_its_line(
+    by_path: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "configs" / "experiment" / "mine.yaml"
+    path.parent.mkdir(parents=True)
+    path.write_text("# @package _global_\nexperiment: mine\ncurve: {models: [a=[b]]}\n")
+    with pytest.raises(InputError, match=r"mine\.yaml, line 3, column 20(.|\n)*quotes around"):
+        config.from_overrides("sweep", [f"experiment={path if by_path else 'mine'}"])
+
+
 def test_every_experiment_composes_to_known_keys() -> None:
     for choice in (config.config_folder() / "experiment").glob("*.yaml"):
         found = {}
