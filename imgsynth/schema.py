@@ -140,7 +140,7 @@ class InitConfig:
 @dataclass
 class TrainerConfig:
     steps: int = 300  # private steps
-    steps_before: int = 0  # before them: steps of models that begin on images around noised means; they cost no ε
+    steps_before: int = 0  # before them: steps of models that begin on noised means (model.warm_up); they cost no ε
     steps_after: int = 0  # further steps, after the private ones, of the networks that see no data: they cost no ε
     optimizer: str = (
         "adam"  # of the private networks: adam | adam_bc (freed of the noise's bias) | sgd (momentum beta1) | summary
