@@ -40,21 +40,27 @@ def moments_for(warm_up: Sequence[str], shape: tuple[int, ...], classes: int, st
     return embedding
 
 
-def on_moments(embedding: MeanEmbedding, name: str, network: nn.Module, make: Make) -> list[Objective]:
+def on_moments(
+    embedding: MeanEmbedding, name: str, network: nn.Module, make: Make, images: int | None = None
+) -> list[Objective]:
     """The query for the mean embedding, and turns of ``network``, whose images ``make`` makes, to match the answer."""
     answers = list(embedding.mean.parameters())
     return [
         Query("moments", embedding, answers, 1.0, "before", lambda noise_std: None),
-        PostProcessing(name, network, post_processing_loss(embedding, make), before=True),
+        PostProcessing(name, network, post_processing_loss(embedding, make), images=images, before=True),
     ]
 
 
-def held_to_moments(embedding: MeanEmbedding | None, generator: nn.Module, make: Make) -> list[Objective]:
-    """``on_moments``, and a turn after each private step; nothing without an ``embedding``."""
+def held_to_moments(
+    embedding: MeanEmbedding | None, generator: nn.Module, make: Make, images: int | None = None
+) -> list[Objective]:
+    """``on_moments``, and a turn after each private step, on ``images`` (None: as many as a batch has); nothing without
+    an ``embedding``."""
     if embedding is None:
         return []
-    begin = on_moments(embedding, "warm_up_on_moments", generator, make)
-    return [*begin, PostProcessing("held_to_moments", generator, post_processing_loss(embedding, make))]
+    begin = on_moments(embedding, "warm_up_on_moments", generator, make, images)
+    held = PostProcessing("held_to_moments", generator, post_processing_loss(embedding, make), images=images)
+    return [*begin, held]
 
 
 def but_for(model: nn.Module, state: Mapping[str, Tensor], own: tuple[str, ...]) -> dict[str, Tensor]:

@@ -136,7 +136,10 @@ class Diffusion(GenerativeModel):
         return _in_range(self.sampling.sample(self.denoising, y_B, (self.image_channels, *self.shape), random))
 
     def begin_with(self, state: Mapping[str, Tensor]) -> None:
-        self.load_state_dict(but_for(self, state, tuple(f"{name}." for name, _ in self._answered())))
+        own = [f"{name}." for name, _ in self._answered()]
+        if not any(name.startswith("auxiliary.") for name in state):
+            own.append("auxiliary.")  # a generator that only this run begins on
+        self.load_state_dict(but_for(self, state, tuple(own)))
 
     def _answered(self) -> list[tuple[str, nn.Module]]:
         """The modules that hold answers to queries, by name; called, they are -<w, v(x, y)> of each image."""

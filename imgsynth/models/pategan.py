@@ -132,7 +132,7 @@ class PATEGAN(GenerativeModel):
             apart_B = (x_BC - self.G(other_BL, y_B)).abs().flatten(1).mean(1)
             return (generator_loss(self.S.logits(x_BC, y_B)) - self.diversity * (apart_B + APART).log()).mean()
 
-        moments = held_to_moments(self.moments, self.G, self._made)
+        moments = held_to_moments(self.moments, self.G, self._made, self.images)
         return [
             *moments,
             Private("student", self.S, aux=target, votes=self._votes),

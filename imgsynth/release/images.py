@@ -43,6 +43,9 @@ def provenance_of(
         made = "trained by DP-SGD" if plan.teachers is None else "trained on noisy votes of teachers (PATE)"
     else:
         made = "trained by DP-SGD with noise from a seed" if plan.seeded else "trained without differential privacy"
+    if plan.queries:
+        noised = "noised " if plan.mode == "dp" else ""
+        made += f", and on {noised}answers of all patients: {', '.join(query.name for query in plan.queries)}"
     return Provenance(
         method=f"{model}, {made}",
         model=model,

@@ -138,17 +138,23 @@ def _other_hyper_parameters(
     }
     alone = {name for name, (_, other) in pairs.items() if _shapes(model, {**ours, name: other}) != shapes}
     for name in alone or pairs:
-        got, expected = pairs[name]
-        yield Fault(f"model.{name}", f"{got}", f"{expected}, {same}", f"model.{name}={expected}")
+        got, expected = (_as_typed(value) for value in pairs[name])
+        yield Fault(f"model.{name}", got, f"{expected}, {same}", f"model.{name}={expected}")
+
+
+def _as_typed(value: Any) -> str:
+    """A setting's value as a command line takes it."""
+    return f"[{','.join(map(str, value))}]" if isinstance(value, (list, tuple)) else str(value)
 
 
 def _shapes(model: GenerativeModel, config: dict[str, Any]) -> dict[str, torch.Size] | None:
-    """Of all weights with these hyper-parameters on ``model``'s grid; None where they do not fit it."""
+    """Of all weights with these hyper-parameters on ``model``'s grid; None where they do not fit it. The answer that
+    generators are held to stays behind, so that it may be there or not (``models/beginning.py``)."""
     try:
         made = model_factory(config)(model.shape, model.classes)
     except InputError:
         return None
-    return {name: t.shape for name, t in made.state_dict().items()}
+    return {name: t.shape for name, t in made.state_dict().items() if not name.startswith("moments.")}
 
 
 def same_people(others: Others, cfg: Config, manifest: Manifest) -> Iterator[Fault]:

@@ -387,3 +387,11 @@ def _failing(element: pydicom.DataElement) -> list[str]:
     if element.keyword == "PatientName":
         raise ValueError("cannot be read")
     return []
+
+
+def test_no_more_is_remembered_than_memory_allows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "_MOST_KNOWN", 3)
+    dicom(SECRET, ExplicitVRLittleEndian).save_as(tmp_path / "a.dcm", enforce_file_format=True)
+    known: set = set()
+    first, second = (set(strings_of(tmp_path / "a.dcm", known)) for _ in range(2))
+    assert len(known) == 3 and SECRET in {text for text, _ in second} and second < first

@@ -54,6 +54,12 @@ def test_the_generator_is_asked_to_match_the_answer_and_sees_nothing_else(make, 
         assert ours == same != theirs
 
 
+def test_turns_take_as_many_images_as_the_models_own(make):
+    """For votes every patient is in a step, so that a batch would be the whole cohort."""
+    model = make(warm_up=["moments"])
+    assert [o.images for o in model.objectives()[1:3]] == [8 if isinstance(model, PATEGAN) else None] * 2
+
+
 def test_its_loss_is_the_distance_of_what_it_samples_from_the_answer(make):
     model = make(warm_up=["moments"])
     answered(model)

@@ -210,6 +210,15 @@ def test_public_weights_to_begin_with_leave_their_own_answers_behind():
     assert len(answers) == 3 and any(name.startswith("auxiliary.G.") for name in ours.state_dict())
 
 
+def test_a_generator_that_only_this_run_begins_on_is_its_own():
+    ours, theirs = diffusion(warm_up=["moments"]), diffusion(warm_up=[])
+    own = {n: t.clone() for n, t in ours.state_dict().items() if n.startswith("auxiliary.")}
+    for weight in theirs.parameters():
+        weight.data += 1
+    ours.begin_with(theirs.state_dict())
+    assert all(torch.equal(value, own.get(n, theirs.state_dict().get(n))) for n, value in ours.state_dict().items())
+
+
 def test_no_image_enters_the_moments_longer_than_1():
     """The public norm to which the plan clips the answer to the query."""
     model = diffusion(warm_up=["moments"], structures=2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -12,7 +13,7 @@ import SimpleITK
 from monai.transforms import LoadImage
 
 from imgsynth.files import read_json
-from imgsynth.privacy.plan import PrivacyPlan
+from imgsynth.privacy.plan import GaussianQuery, PrivacyPlan
 from imgsynth.release.images import nifti_name, provenance_of, release_geometry, release_volume, write_patient
 from imgsynth.release.zarr_store import from_stored, write_store
 from imgsynth.types import Grid
@@ -25,6 +26,16 @@ GRIDS = {
     "radiograph": Grid((16, 10), (0.5, 0.25), "IL", "DX", "a.u.", 0.0, 255.0),
 }
 PLAN = PrivacyPlan("dp", "patient", 100, 0.1, 3, 1.0, 1.0, 1, 1e-3)
+
+
+@pytest.mark.parametrize("mode", ["dp", "none"])
+def test_what_was_asked_of_all_patients_is_part_of_how_an_image_was_made(mode: str) -> None:
+    noise = 1.0 if mode == "dp" else 0.0
+    plan = replace(PLAN, mode=mode, noise_multiplier=noise, queries=(GaussianQuery("moments", 1.0, noise),))
+    made = "trained by DP-SGD" if mode == "dp" else "trained without differential privacy"
+    asked = "noised answers" if mode == "dp" else "answers"
+    assert provenance_of(plan, "GAN", None).method == f"GAN, {made}, and on {asked} of all patients: moments"
+    assert provenance_of(PLAN, "VAE", None).method == "VAE, trained by DP-SGD"
 
 
 def write(folder: Path, grid: Grid, n: int = 3) -> np.ndarray:

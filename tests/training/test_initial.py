@@ -126,6 +126,31 @@ def test_of_a_mean_embedding_the_generator_is_taken_and_not_the_public_mean(
     assert ours.embedding.mean.weight.abs().max() == 0
 
 
+@pytest.mark.parametrize("held", [True, False])
+def test_a_generator_that_is_held_to_moments_may_begin_with_one_that_was_not(
+    held, make_config, public_cohort, public_run, configure, tmp_path, monkeypatch
+) -> None:
+    """And the reverse; an answer is never taken over."""
+    settings = {"model": {**make_config("gan").model, "warm_up": ["moments"]}}
+    asked = {"privacy": {"query_noise_multiplier": 0.7}, "trainer": {"steps_before": 2}}
+    if held:
+        begins = {"run": str(public_run("gan")), "public": WORDS}
+        cfg = dataclasses.replace(configure("gan", init=begins, **asked), **settings)
+    else:
+        public = {"privacy": {**NOT_PRIVATE, "ledger": str(tmp_path / "ledger0")}, "data": {"root": str(public_cohort)}}
+        theirs = dataclasses.replace(make_config("gan", **public, trainer={"steps_before": 2}), **settings)
+        begins = {"run": str(loop.train(theirs, tmp_path / "public", model_factory(theirs.model))), "public": WORDS}
+        cfg = configure("gan", init=begins)
+    last = trained_model(load_run(Path(begins["run"]))).state_dict()
+    ours = at_step_0(cfg, tmp_path, monkeypatch)
+    moved = {
+        name for name, value in ours.state_dict().items() if name not in last or not torch.equal(value, last[name])
+    }
+    asked_of = {name for name in ours.state_dict() if name.startswith(("moments.", "G."))}  # it warmed up on its own
+    assert moved <= asked_of if held else not moved
+    assert any(name.startswith("moments.") for name in moved) == held
+
+
 def test_a_gan_takes_both_networks_and_begins_with_a_pace_of_its_own() -> None:
     public, ours = (model_factory({"_target_": "imgsynth.models.GAN", "adaptive": True})((8, 8), 2) for _ in range(2))
     public.every.last.fill_(500)
@@ -392,6 +417,16 @@ def test_every_difference_of_the_models_is_named_and_none_that_does_not_matter(p
     assert "model: model: got GAN; expected VAE" in refusals(gan, tmp_path / "other")
     cfg = private()
     loop.train(dataclasses.replace(cfg, model={**cfg.model, "beta": 0.5}), tmp_path / "run", model_factory(cfg.model))
+
+
+def test_a_list_among_settings_is_said_as_a_command_line_takes_it(configure, public_run, tmp_path) -> None:
+    public = public_run("diffusion", privacy={"query_noise_multiplier": None})
+    cfg = configure("diffusion", init={"run": str(public), "public": WORDS}, trainer={"steps_before": 0})
+    cfg = dataclasses.replace(
+        cfg, model={**cfg.model, "warm_up": []}, trainer=dataclasses.replace(cfg.trainer, steps_before=0)
+    )
+    said = refusals(cfg, tmp_path / "run")
+    assert "got []; expected [means]" in said and "Try: model.warm_up=[means]" in said
 
 
 def test_one_image_in_both_cohorts_is_refused(private, cohort, public_cohort, tmp_path) -> None:

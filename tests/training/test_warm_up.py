@@ -15,6 +15,7 @@ from imgsynth.audit.canaries import twin
 from imgsynth.cohort.dataset import PatientDataset
 from imgsynth.models.class_means import ClassMeans
 from imgsynth.privacy.ledger import Ledger
+from imgsynth.release.sample import sample_release
 from imgsynth.schema import Config
 from imgsynth.training import loop, steps
 from imgsynth.training.metrics import read_rows
@@ -95,6 +96,17 @@ def test_a_generator_begins_on_moments_and_is_held_to_them(
     query = dp.SelfComposedDpEvent(dp.PoissonSampledDpEvent(1.0, dp.GaussianDpEvent(0.7)), 1)
     (entry,) = Ledger(run.config.privacy.ledger).entries(run.manifest.fingerprint)
     assert entry.event == dp.ComposedDpEvent([steps_of, query])
+
+
+def test_a_release_says_what_the_network_began_on(configure: Configure, train_run: Train) -> None:
+    cfg = configure("diffusion", privacy={"seed": None}, sample={"n": 2, "formats": ["nifti"]})
+    run_dir = train_run(cfg)
+    card = (sample_release(run_dir, cfg) / "model_card.md").read_text()
+    assert "| Training | 5 before, on noised answers of the cohort (class means); 9 steps on the cohort" in card
+    assert (
+        "trained by DP-SGD, and on noised answers of all patients: class means"
+        in (run_dir / "release" / "datasheet.md").read_text()
+    )
 
 
 def test_it_costs_nothing_and_the_query_is_in_the_ledger(configure: Configure, train_run: Train) -> None:

@@ -33,6 +33,7 @@ Known = set[tuple[int, str | None, bytes, bool, bool, str]]  # elements of DICOM
 
 LARGEST_BINARY = 1 << 16  # bytes of a binary element in which text is looked for
 _LARGEST_KNOWN = 1 << 10  # bytes of an element that is remembered, to be passed over when it comes again
+_MOST_KNOWN = 1 << 20  # such elements: some 300 MB
 _PRINTABLE = re.compile(rb"[\x20-\x7e\x80-\xff]{6,}")
 BROKEN = (*DICOM_BROKEN, *NIFTI_BROKEN, zipfile.BadZipFile, zlib.error, csv.Error)
 
@@ -136,7 +137,9 @@ def _elements(dataset: pydicom.Dataset, known: Known) -> Iterator[pydicom.DataEl
         if element.VR == "SQ":
             for item in element.value:
                 yield from _elements(item, known)
-        if same is not None:  # not before: a value that cannot be read has given no strings
+        if (
+            same is not None and len(known) < _MOST_KNOWN
+        ):  # not before: a value that cannot be read has given no strings
             known.add(same)
 
 
