@@ -220,7 +220,11 @@ class GenerativeModel(nn.Module, ABC):
 
         A model in which something is a patients' mean and no weight leaves that out.
         """
-        self.public_part.load_state_dict(state)
+        part = self.public_part
+        if part is self:
+            self.load_state_dict(state)
+        else:
+            part.begin_with(state)
 
     def white_box(self) -> WhiteBox:
         """The parts that an audit with the weights in hand can ask; a model that can only sample has none."""

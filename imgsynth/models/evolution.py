@@ -165,7 +165,7 @@ class Evolution(GenerativeModel):
 
     def begin_with(self, state: Mapping[str, Tensor]) -> None:
         """The public generator's weights."""
-        self.source.load_state_dict(state)
+        self.source.begin_with(state)
         self._show()
 
     @property

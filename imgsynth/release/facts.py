@@ -11,7 +11,7 @@ from imgsynth.files import read_json, sha256
 from imgsynth.privacy.plan import PrivacyPlan
 from imgsynth.release.bids import bids_suffix
 from imgsynth.release.card import CARD_JSON
-from imgsynth.release.images import provenance_of
+from imgsynth.release.images import asked_of, provenance_of
 from imgsynth.release.patients import COHORT_CSV, COHORT_JSON, SyntheticPatient, grid_from_json
 from imgsynth.release.provenance import PROVENANCE, answers
 from imgsynth.schema import ReleaseConfig
@@ -75,6 +75,11 @@ class Facts:
         """The strength of the watermark that the card speaks of; None where there is none."""
         said = self.card.get("watermark")
         return None if said is None else float(said["strength"])
+
+    @property
+    def asked(self) -> str:
+        """What the cohort was asked once beside training."""
+        return asked_of(self.plan)
 
     @property
     def phantoms(self) -> bool:

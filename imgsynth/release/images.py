@@ -43,9 +43,7 @@ def provenance_of(
         made = "trained by DP-SGD" if plan.teachers is None else "trained on noisy votes of teachers (PATE)"
     else:
         made = "trained by DP-SGD with noise from a seed" if plan.seeded else "trained without differential privacy"
-    if plan.queries:
-        noised = "noised " if plan.mode == "dp" else ""
-        made += f", and on {noised}answers of all patients: {', '.join(query.name for query in plan.queries)}"
+    made += f", and on {asked_of(plan)}" if plan.queries else ""
     return Provenance(
         method=f"{model}, {made}",
         model=model,
@@ -57,6 +55,12 @@ def provenance_of(
         seeded=plan.seeded,
         watermark=watermark,
     )
+
+
+def asked_of(plan: PrivacyPlan) -> str:
+    """What the cohort was asked once beside training. Not of patients: where ids are of cases, nobody may say so."""
+    noised = "noised " if all(query.noise_multiplier > 0 for query in plan.queries) else ""
+    return f"{noised}answers of the whole cohort ({', '.join(query.name for query in plan.queries)})"
 
 
 def release_volume(x_C: np.ndarray, grid: Grid, watermark: float | None = None) -> Volume:

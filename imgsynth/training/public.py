@@ -118,7 +118,7 @@ def _differences(run: Run, cfg: Config, manifest: Manifest) -> Iterator[Fault]:
         yield Fault("model", type(part).__name__, f"{name}, {same}", f"model={name.lower()}")
     elif part is model:
         yield from _other_hyper_parameters(model, cfg.model, theirs, same)
-    elif _shapes(part, theirs) != {name: t.shape for name, t in part.state_dict().items()}:
+    elif _shapes(part, theirs) != _shapes_of(part):
         yield Fault("model", f"{type(model).__name__} with another {type(part).__name__}", f"{theirs}, {same}",
                     "the model of the public run's config.json")  # fmt: skip
 
@@ -148,13 +148,17 @@ def _as_typed(value: Any) -> str:
 
 
 def _shapes(model: GenerativeModel, config: dict[str, Any]) -> dict[str, torch.Size] | None:
-    """Of all weights with these hyper-parameters on ``model``'s grid; None where they do not fit it. The answer that
-    generators are held to stays behind, so that it may be there or not (``models/beginning.py``)."""
+    """Of all weights with these hyper-parameters on ``model``'s grid; None where they do not fit it."""
     try:
-        made = model_factory(config)(model.shape, model.classes)
+        return _shapes_of(model_factory(config)(model.shape, model.classes))
     except InputError:
         return None
-    return {name: t.shape for name, t in made.state_dict().items() if not name.startswith("moments.")}
+
+
+def _shapes_of(model: GenerativeModel) -> dict[str, torch.Size]:
+    """But for the answer that generators are held to: it stays behind, and may be there or not
+    (``models/beginning.py``)."""
+    return {name: t.shape for name, t in model.state_dict().items() if not name.startswith("moments.")}
 
 
 def same_people(others: Others, cfg: Config, manifest: Manifest) -> Iterator[Fault]:

@@ -8,7 +8,7 @@ from functools import partial
 import pytest
 import torch
 
-from imgsynth.models import GAN, PATEGAN, VAEGAN, PostProcessing, Private, Query
+from imgsynth.models import GAN, PATEGAN, VAEGAN, CodeGAN, Evolution, PostProcessing, Private, Query
 from imgsynth.models.moments import matching_loss
 from imgsynth.types import InputError
 
@@ -26,7 +26,7 @@ def make(request):
     return partial(MODELS[request.param], (8, 8), 2, **SMALL)
 
 
-def answered(model, seed: int = 3):
+def answered(model):
     """The query's answer as if patients had given it: the mean embedding of bright and dark squares, without noise."""
     x_BC = torch.full((20, model.image_channels, *model.shape), -0.9)
     x_BC[::2, 0, :, :4] = 0.9  # class 0 is bright on one side
@@ -116,3 +116,15 @@ def test_without_it_nothing_is_asked(make):
     for wrong in (True, "moments", ["means"], ["moments", "moments"], [["moments"]], 3):
         with pytest.raises(InputError, match=r"a list of moments(.|\n)*model\.warm_up=\[moments\]"):
             make(warm_up=wrong)
+
+
+@pytest.mark.parametrize("model", [CodeGAN, partial(Evolution, candidates=3, frequencies=8)])
+def test_inside_another_model_it_leaves_its_answer_behind(model):
+    public = VAEGAN((8, 8), 2, **SMALL, warm_up=["moments"])
+    answered(public)
+    for warm_up in ([], ["moments"]):
+        inside = model((8, 8), 2, source={"_target_": "imgsynth.models.VAEGAN", **SMALL, "warm_up": warm_up})
+        inside.begin_with(public.state_dict())
+        ours, theirs = inside.public_part.networks.state_dict(), public.networks.state_dict()
+        assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
+        assert not warm_up or not inside.public_part.moments.mean.weight.any()

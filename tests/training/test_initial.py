@@ -572,6 +572,25 @@ def test_a_public_generator_inside_a_model_has_the_public_weights_and_keeps_them
     assert same(model.state_dict(), run.model.state_dict())
 
 
+@pytest.mark.parametrize("held", [True, False])
+def test_a_public_generator_that_was_held_to_moments_leaves_its_answer_behind(
+    held, voting, make_config, public_cohort, train_run, tmp_path
+) -> None:
+    gan = make_config("gan").model
+    theirs = make_config(
+        "gan", privacy={**NOT_PRIVATE, "ledger": str(tmp_path / "ledger0")}, data={"root": str(public_cohort)},
+        trainer={"steps_before": 2},
+    )  # fmt: skip
+    theirs = dataclasses.replace(theirs, model={**gan, "warm_up": ["moments"]})
+    public = load_run(loop.train(theirs, tmp_path / "public", model_factory(theirs.model)))
+    cfg = voting(init={"run": str(public.root)})
+    source = theirs.model if held else gan
+    run = load_run(train_run(dataclasses.replace(cfg, model={**cfg.model, "source": source})))
+    assert same(run.model.public_part.G.state_dict(), trained_model(public).G.state_dict())
+    assert trained_model(public).moments.mean.weight.any()
+    assert not held or not run.model.public_part.moments.mean.weight.any()
+
+
 def test_a_public_generator_of_random_numbers_or_of_another_kind_is_refused(voting, tmp_path) -> None:
     assert "init.run" in refusals(voting(init={"run": None, "public": None}), tmp_path / "run")
     assert "another VAE" in refusals(voting(latent=3), tmp_path / "run")

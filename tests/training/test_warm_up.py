@@ -102,9 +102,9 @@ def test_a_release_says_what_the_network_began_on(configure: Configure, train_ru
     cfg = configure("diffusion", privacy={"seed": None}, sample={"n": 2, "formats": ["nifti"]})
     run_dir = train_run(cfg)
     card = (sample_release(run_dir, cfg) / "model_card.md").read_text()
-    assert "| Training | 5 before, on noised answers of the cohort (class means); 9 steps on the cohort" in card
+    assert "| Training | 5 before, on noised answers of the whole cohort (class means); 9 steps on the cohort" in card
     assert (
-        "trained by DP-SGD, and on noised answers of all patients: class means"
+        "trained by DP-SGD, and on noised answers of the whole cohort (class means)"
         in (run_dir / "release" / "datasheet.md").read_text()
     )
 

@@ -137,9 +137,8 @@ def _elements(dataset: pydicom.Dataset, known: Known) -> Iterator[pydicom.DataEl
         if element.VR == "SQ":
             for item in element.value:
                 yield from _elements(item, known)
-        if (
-            same is not None and len(known) < _MOST_KNOWN
-        ):  # not before: a value that cannot be read has given no strings
+        # Not before: a value that cannot be read has given no strings.
+        if same is not None and len(known) < _MOST_KNOWN:
             known.add(same)
 
 
