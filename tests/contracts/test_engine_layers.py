@@ -16,14 +16,15 @@ from torch.func import grad
 from torch.nn import functional as F
 
 from imgsynth.privacy.engines import ENGINES, choice, get_engine, ghost, layers
-from imgsynth.privacy.engines.contributions import LinearWeight
+from imgsynth.privacy.engines.contributions import ConvWeight, LinearWeight
 from imgsynth.privacy.engines.convolution import Geometry
 from imgsynth.privacy.engines.ghost import GhostEngine
+from imgsynth.privacy.engines.patients import Images
 from imgsynth.types import InputError, PatientBatch
 
 CONV = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 TRANSPOSED = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
-METHODS = sorted(choice._ELEMENTS)
+METHODS = ["columns", "gram", "groups", "loop", "phases"]
 QUIET = {"deadline": None, "suppress_health_check": list(HealthCheck)}
 
 
@@ -358,13 +359,29 @@ def test_the_bound_on_the_terms_of_a_norm_is_that_of_its_definition(made, images
     torch.testing.assert_close(norms2, w.square().flatten(1).sum(1))
 
 
+@pytest.mark.parametrize("form", ["gram", "phases"])
+@pytest.mark.parametrize("tiny", [1.0, 1e-16])
+def test_what_stands_beside_a_norm_is_the_sum_of_its_terms_for_tiny_factors_too(form, tiny):
+    geometry = Geometry((4, 4), (2, 2), (1, 1), (1, 1), 1)
+    a, g = torch.randn(3, 2, 6, 6, dtype=torch.float64), torch.randn(3, 4, 3, 3, dtype=torch.float64)
+    a[1] *= tiny
+    found = choice._by_method(form, ConvWeight(geometry, a, g, torch.Size([4, 2, 4, 4]), Images(torch.ones(3, 1))))
+    u, v = geometry.factors(a, g)
+    terms = (u.square().sum(2) * v.square().sum(2)).sqrt().flatten(1).sum(1).square()
+    torch.testing.assert_close(found.terms_P, terms, rtol=1e-9, atol=0)
+    norms2 = (v @ u.mT).square().flatten(1).sum(1)
+    torch.testing.assert_close(found.norms2_P, norms2, rtol=1e-9, atol=0)
+
+
 @pytest.mark.parametrize(("tiny", "large", "g"), [(1e-23, 0.02, 1e11), (1e-11, 1e12, 1e10)])
 def test_pixels_that_no_window_sees_do_not_hide_tiny_factors(tiny, large, g):
-    """The last pixel is read at no position; its size says nothing of whether squares of the others vanish."""
-    geometry, a, g = Geometry((3,), (2,), (0,), (1,), 1), torch.full((1, 1, 1, 8), tiny), torch.full((1, 1, 1, 3), g)
+    """The last column is read at no position; its size says nothing of whether squares of the others vanish."""
+    geometry = Geometry((3, 3), (2, 2), (0, 0), (1, 1), 1)
+    a, g = torch.full((1, 1, 8, 8), tiny), torch.full((1, 1, 3, 3), g)
     a[..., 7] = large
-    found = choice._in_range(geometry.norms2_by_phase, a, g, [])
-    u, v = geometry.factors(a[0].double(), g[0].double())
+    part = ConvWeight(geometry, a, g, torch.Size([1, 1, 3, 3]), Images(torch.ones(1, 1)))
+    found = choice._by_method("phases", part)
+    u, v = geometry.factors(a.double(), g.double())
     assert found.norms2_P.item() == pytest.approx((v @ u.mT).square().sum().item(), rel=1e-4)
 
 

@@ -18,6 +18,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -48,26 +49,28 @@ def norms2(parts: list[Contribution], exact_only: bool) -> Norms:
         return Norms(_squares(first.per_patient()), None, parts)
     total = sum(part.positions() for part in parts)
     if all(part.positions() for part in parts) and not exact_only and total**2 <= first.size:
-        return _in_steps(parts, max(part.size for part in parts) + total**2, _by_gram)
-    return _in_steps(parts, first.size, _by_sum)
+        return _by_gram(parts)
+    found = _in_steps(parts, first.size, _squares_of_sum, empty=(0.0,))
+    return Norms(found[0], None, parts)
 
 
-def _in_steps(parts: list[Contribution], elements: int, norms: Callable[[list[Contribution]], Norms]) -> Norms:
-    """``norms`` of a few patients at a time, who need ``elements`` of memory each."""
+Take = Callable[[list[Contribution]], Tensor]
+
+
+def _in_steps(parts: list[Contribution], elements: int, take: Take, empty: tuple[float, ...]) -> Tensor:
+    """``take`` ([n, P]) of a few patients at a time, who need ``elements`` of memory each; ``empty`` [n] is what those
+    without images have."""
     device = parts[0].images.patient_B.device
     own = _few(parts[0], elements, processors(device))
-    by_part: dict[int, Norms] = {}
+    found: dict[int, Tensor] = {}
 
-    def take(i: int) -> None:
+    def step(i: int) -> None:
         some = [part.of(own[i]) for part in parts]
-        zeros_P = torch.zeros(len(own[i]), device=device)
-        by_part[i] = norms(some) if len(some[0].images) else Norms(zeros_P, zeros_P, [])
+        nothing = not len(some[0].images)
+        found[i] = torch.tensor([empty] * len(own[i]), device=device).T if nothing else take(some)
 
-    for_each(take, len(own), device)
-    found = [by_part[i] for i in range(len(own))]
-    terms = [f.terms_P for f in found if f.terms_P is not None]
-    all_P = torch.cat(terms) if len(terms) == len(found) else None
-    return Norms(torch.cat([f.norms2_P for f in found]), all_P, parts)
+    for_each(step, len(own), device)
+    return torch.cat([found[i] for i in range(len(own))], 1)
 
 
 def _few(part: Contribution, elements: int, threads: int) -> list[range]:
@@ -78,65 +81,88 @@ def _few(part: Contribution, elements: int, threads: int) -> list[range]:
     return [range(start, min(start + step, patients)) for start in range(0, patients, step)]
 
 
-def _by_sum(parts: list[Contribution]) -> Norms:
+def _squares_of_sum(parts: list[Contribution]) -> Tensor:
     """By making every W_p: uses of one parameter are added before the norm is taken."""
     w_P = parts[0].per_patient()
     for part in parts[1:]:
         w_P = w_P + part.per_patient()
-    return Norms(_squares(w_P), None, parts)
+    return _squares(w_P)[None]
 
 
 def _by_gram(parts: list[Contribution]) -> Norms:
     """Uses of one parameter are further positions, so that their cross terms are in it."""
-    factors = [part.factors() for part in parts]
-    u, v = (torch.cat(fs, dim=3) if len(fs) > 1 else fs[0] for fs in zip(*[f for f in factors if f], strict=True))
 
-    def norms(u: Tensor, v: Tensor) -> Squares:
+    def factors(parts: list[Contribution]) -> tuple[Tensor, Tensor]:
+        factors = [part.factors() for part in parts]
+        u, v = (torch.cat(fs, dim=3) if len(fs) > 1 else fs[0] for fs in zip(*[f for f in factors if f], strict=True))
+        return u, v
+
+    def squares(u: Tensor, v: Tensor) -> Squares:
         u2_P, v2_P = (t.square().sum(2).flatten(1) for t in (u, v))
         if u.shape[3] == 1:
             return (u2_P * v2_P).sum(1), u2_P, v2_P
         return (u.mT @ u).mul_(v.mT @ v).flatten(1).sum(1), u2_P, v2_P
 
-    return _in_range(norms, u, v, parts)
+    groups = max(part.geometry.groups if isinstance(part, ConvWeight) else 1 for part in parts)
+    products = 2 * groups * sum(part.positions() for part in parts) ** 2
+    return _by_terms(parts, sum(part.factor_elements() for part in parts) + products, factors, squares)
 
 
-def _by_phases(parts: list[Contribution]) -> Norms:
-    (part,) = parts
-    assert isinstance(part, ConvWeight)
-    a_P, g_P = part.images.by_patient(part.a_B), part.images.by_patient(part.g_B)
-    return _in_range(part.geometry.norms2_by_phase, a_P, g_P, parts)
+def _by_phases(part: ConvWeight) -> Norms:
+    def factors(parts: list[Contribution]) -> tuple[Tensor, Tensor]:
+        (some,) = parts
+        assert isinstance(some, ConvWeight)
+        return some.images.by_patient(some.a_B), some.images.by_patient(some.g_B)
+
+    pixels, groups = _pixels(part), part.geometry.groups
+    elements = 2 * pixels * (groups * pixels + _phase_channels(part))
+    return _by_terms([part], elements, factors, part.geometry.norms2_by_phase)
 
 
 Squares = tuple[Tensor, Tensor, Tensor]  # norms² [P]; |U_t|² and |V_t|² [P, T]
 
 
-def _in_range(norms: Callable[[Tensor, Tensor], Squares], u: Tensor, v: Tensor, parts: list[Contribution]) -> Norms:
-    """``norms(u, v)``, with each patient's u and v scaled to 1 where their squares could vanish or overflow.
+def _by_terms(
+    parts: list[Contribution],
+    elements: int,
+    factors: Callable[[list[Contribution]], tuple[Tensor, Tensor]],
+    squares: Callable[[Tensor, Tensor], Squares],
+) -> Norms:
+    """``squares(u, v)``, with each patient's u and v scaled to 1 where anybody's squares could vanish or overflow.
 
     Beside them (Σ_t |U_t||V_t|)² = Σ_tt' |U_t||U_t'||V_t||V_t'|, to which rounding is in proportion.
     """
-    found, scale2_P = norms(u, v), None
-    largest = torch.stack([t.amax(1) for t in found[1:]])
-    if not bool(((largest > 1e-24) & (largest < 1e24)).all()):
-        scales = [t.flatten(1).abs().amax(1) for t in (u, v)]
-        scales = [torch.where(s > 0, s, torch.ones_like(s)) for s in scales]
-        scale2_P = (scales[0] * scales[1]).square()
-        found = norms(*(t / s.view(-1, *(1 for _ in t.shape[1:])) for t, s in zip((u, v), scales, strict=True)))
-    norms2_P, terms_P = found[0].clamp(min=0), (found[1] * found[2]).sqrt().sum(1).square()
-    if scale2_P is not None:
-        norms2_P, terms_P = norms2_P * scale2_P, terms_P * scale2_P
-    return Norms(norms2_P, terms_P, parts)
+
+    def take(some: list[Contribution], scaled: bool) -> Tensor:
+        u, v = factors(some)
+        by_u, by_v = (_largest(t) if scaled else None for t in (u, v))
+        norms2_P, u2, v2 = squares(u if by_u is None else u / by_u, v if by_v is None else v / by_v)
+        found = torch.stack([norms2_P, (u2 * v2).sqrt().sum(1).square(), u2.amax(1), v2.amax(1)])
+        if by_u is not None and by_v is not None:
+            found[:2] *= (by_u.view(-1) * by_v.view(-1)).square()
+        return found
+
+    for scaled in (False, True):
+        found = _in_steps(parts, elements, partial(take, scaled=scaled), empty=(0.0, 0.0, 1.0, 1.0))
+        if scaled or bool(((found[2:] > 1e-24) & (found[2:] < 1e24)).all()):
+            break
+    return Norms(found[0].clamp(min=0), found[1], parts)
+
+
+def _largest(t_P: Tensor) -> Tensor:
+    """Of each patient's values the largest |value|, shaped to divide them; 1 where all are 0."""
+    largest_P = t_P.flatten(1).abs().amax(1).view(-1, *(1 for _ in t_P.shape[1:]))
+    return torch.where(largest_P > 0, largest_P, torch.ones_like(largest_P))
 
 
 def _by_method(method: str, part: ConvWeight) -> Norms:
     """Norms by one of ``_ELEMENTS``; W_p made on the way are kept where they take little room."""
-    elements = _ELEMENTS[method](part)
     if method == "gram":
-        return _in_steps([part], elements, _by_gram)
+        return _by_gram([part])
     if method == "phases":
-        return _in_steps([part], elements, _by_phases)
+        return _by_phases(part)
     norms2, made = [], []
-    for own in _few(part, elements, threads=1):  # the vendor's kernels share out their work
+    for own in _few(part, _ELEMENTS[method](part), threads=1):  # the vendor's kernels share out their work
         some = part.of(own)
         w_P = getattr(some, f"by_{method}")() if len(some.images) else part.a_B.new_zeros(len(own), *part.shape)
         norms2.append(_squares(w_P))
@@ -154,12 +180,10 @@ def _keeps(part: ConvWeight) -> bool:
     return part.images.patients * part.size <= KEEP * (part.a_B.numel() + part.g_B.numel())
 
 
-# method -> elements of memory that it takes for a patient
+# method that makes W_p -> elements of memory that it takes for a patient
 _ELEMENTS: dict[str, Callable[[ConvWeight], int]] = {
-    "gram": lambda part: _unfolded(part) + 2 * part.geometry.groups * part.positions() ** 2,
-    "phases": lambda part: 2 * _pixels(part) * (part.geometry.groups * _pixels(part) + _phase_channels(part)),
     "groups": lambda part: part.size,
-    "columns": lambda part: max(part.size, 4 * _unfolded(part)),  # small enough to stay in a processor's cache
+    "columns": lambda part: max(part.size, 4 * part.positions() * part.unfolded_rows()),  # stays in a processor's cache
     "loop": lambda part: part.size,
 }
 
@@ -211,14 +235,9 @@ def _costs(part: ConvWeight, exact_only: bool) -> dict[str, float]:
         costs["groups"] = 1.1 * direct
     if not exact_only:
         rows, groups = math.prod(part.shape[1:]), part.geometry.groups
-        costs["gram"] = t**2 * (rows * groups + part.shape[0]) + _unfolded(part) + float(t * part.size)
+        costs["gram"] = t**2 * (rows * groups + part.shape[0]) + t * rows * groups + float(t * part.size)
         costs["phases"] = 1.2 * _phases_cost(part) + float(t * part.size)
     return costs
-
-
-def _unfolded(part: ConvWeight) -> int:
-    """Elements of U for one patient."""
-    return part.positions() * math.prod(part.shape[1:]) * part.geometry.groups
 
 
 def _pixels(part: ConvWeight) -> int:

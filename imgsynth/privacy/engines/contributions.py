@@ -47,6 +47,10 @@ class Contribution(ABC):
         """T of ``factors``; 0 where there are none."""
         return 0
 
+    def factor_elements(self) -> int:
+        """Elements of ``factors`` for one patient."""
+        return 0
+
 
 class Stored(Contribution):
     """A contribution that is small, or was made small: W_p itself, [P, *shape], in parts over the patients."""
@@ -111,8 +115,12 @@ class ConvWeight(Contribution):
         return self.images.sum_by_patient(torch.matmul(v_BGST, u_BGRT.mT).view(-1, *self.shape))
 
     def weighted(self, c_P: Tensor) -> Tensor:
-        c_B = c_P[self.images.patient_B].view(-1, *(1 for _ in self.g_B.shape[1:]))
-        return self.geometry.weight_gradient(self.g_B * c_B, self.a_B, self.a_B.new_empty(self.shape))
+        a_B, g_B, c_B = self.a_B, self.g_B, c_P[self.images.patient_B].view(-1, *(1 for _ in self.g_B.shape[1:]))
+        if a_B.numel() < g_B.numel():  # either will do: the smaller is copied
+            a_B = a_B * c_B
+        else:
+            g_B = g_B * c_B
+        return self.geometry.weight_gradient(g_B, a_B, a_B.new_empty(self.shape))
 
     def factors(self) -> tuple[Tensor, Tensor]:
         u_BGRT, v_BGST = self.geometry.factors(self.a_B, self.g_B)
@@ -120,6 +128,13 @@ class ConvWeight(Contribution):
 
     def positions(self) -> int:
         return self.images.most * self.geometry.positions(self.a_B, self.g_B)
+
+    def factor_elements(self) -> int:
+        return self.positions() * (self.unfolded_rows() + self.shape[0])
+
+    def unfolded_rows(self) -> int:
+        """R of U, of all groups."""
+        return self.shape[1:].numel() * self.geometry.groups
 
 
 class LinearWeight(Contribution):
@@ -148,6 +163,9 @@ class LinearWeight(Contribution):
 
     def positions(self) -> int:
         return self.images.most * self.a_BTR.shape[1]
+
+    def factor_elements(self) -> int:
+        return self.positions() * (self.a_BTR.shape[2] + self.g_BTS.shape[2])
 
 
 class EmbeddingWeight(Contribution):

@@ -10,6 +10,7 @@ In a transposed convolution input and output change places: U is unfolded from g
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
@@ -95,10 +96,10 @@ class Geometry:
         """Σ_tt' (UᵀU)(VᵀV) [P] from Gram matrices of pixels; |U_t|² and |V_t|² [P, G·T].
 
         ⟨U_t, U_t'⟩ = Σ_taps ⟨x[s·t + d·tap], x[s·t' + d·tap]⟩. All taps of one stride phase read one and the same Gram
-        matrix of the pixels s·m + phase, shifted; so instead VᵀV is shifted, once for each offset, and multiplied with
-        that matrix. Phases whose taps have the same offsets are further channels of one (all of them, for kernel 4 and
-        stride 2): up to ∏kernel/∏stride times fewer multiplications than from U. Positions are counted on the grid of
-        the pixels, so that a shift is one number; those that this adds at the rows' ends have V = 0.
+        matrix of the pixels s·m + phase, each from another place on. Phases whose taps have the same offsets are
+        further channels of one (all of them, for kernel 4 and stride 2): up to ∏kernel/∏stride times fewer
+        multiplications than from U. Positions are counted on the grid of the pixels, so that a place is one number;
+        those that this adds at the rows' ends have V = 0.
         """
         unfolded, other = (g_PkC, a_PkC) if self.transposed else (a_PkC, g_PkC)
         patients, images, groups, out = *other.shape[:2], self.groups, other.shape[3:]
@@ -109,16 +110,23 @@ class Geometry:
         v = v.reshape(patients * groups, v.shape[2], -1)
         to_grid = [n for side, n_out in zip(grid[::-1], out[::-1], strict=True) for n in (0, side - n_out)]
         vv = F.pad(torch.bmm(v.mT, v).view(-1, *out, images, *out), [*to_grid, 0, 0, *to_grid])
-        vv = vv.view(patients, groups, images, pixels, images, pixels)[:, :, :, :length, :, :length]
-        x = self._by_phase(unfolded, grid)
-        norms2_P, u2 = x.new_zeros(patients), x.new_zeros(patients, groups, images, length)
+        vv = vv.view(-1, images, pixels, images, pixels)[:, :, :length, :, :length]
+        uu = _sum_of(self._pixel_grams(unfolded, grid, pitch, length))
+        u2, v2 = (t.diagonal(dim1=2, dim2=4).diagonal(dim1=1, dim2=2).mT for t in (uu, vv))
+        u2 = u2 * F.pad(u2.new_ones(out), to_grid).view(-1)[:length]  # pixels beside which V is 0 are no positions
+        u2, v2 = (t.reshape(patients, -1) for t in (u2, v2))
+        return uu.mul_(vv).view(patients, -1).sum(1), u2, v2
+
+    def _pixel_grams(self, x_PkC: Tensor, grid: Sizes, pitch: list[int], length: int) -> Iterator[Tensor]:
+        """The parts of UᵀU [P·G, k, length, k, length], one for each offset: views of pixels' Gram matrices."""
+        images, pixels, x = x_PkC.shape[1], math.prod(grid), self._by_phase(x_PkC, grid)
         for offsets, phases in _phases(self.kernel, self.stride, self.dilation).items():
-            starts = [sum(o * p for o, p in zip(offset, pitch, strict=True)) for offset in offsets]
             channels = (x if len(phases) == x.shape[1] else x[:, phases]).flatten(1, 2)
-            norms2_P += _times_shifted(torch.bmm(channels.mT, channels), vv, starts, u2)
-        u2 *= F.pad(x.new_ones(out), to_grid).view(-1)[:length]  # pixels beside which V is 0 are no positions
-        v2 = vv.diagonal(dim1=3, dim2=5).diagonal(dim1=2, dim2=3)
-        return norms2_P, u2.view(patients, -1), v2.mT.reshape(patients, -1)
+            gram = torch.bmm(channels.mT, channels).view(-1, images, pixels, images, pixels)
+            for offset in offsets:
+                start = sum(o * p for o, p in zip(offset, pitch, strict=True))
+                own = slice(start, start + length)
+                yield gram[:, :, own, :, own]
 
     def _by_phase(self, x_PkC: Tensor, grid: Sizes) -> Tensor:
         """The pixels of each stride phase, 0 in the padding: [P·G, phases, C/G, k·pixels], phases as ``product`` has
@@ -136,6 +144,14 @@ class Geometry:
         )
 
 
+def _sum_of(parts: Iterator[Tensor]) -> Tensor:
+    """A new tensor."""
+    total = next(parts).clone()
+    for part in parts:
+        total += part
+    return total
+
+
 @lru_cache
 def _phases(kernel: Sizes, stride: Sizes, dilation: Sizes) -> dict[tuple[Sizes, ...], list[int]]:
     """Stride phases, numbered as ``product`` has them, by how many strides their taps lie beyond the phase."""
@@ -149,18 +165,3 @@ def _phases(kernel: Sizes, stride: Sizes, dilation: Sizes) -> dict[tuple[Sizes, 
         if phase in of_phase:
             together.setdefault(tuple(of_phase[phase]), []).append(number)
     return together
-
-
-def _times_shifted(gram: Tensor, vv: Tensor, starts: list[int], u2: Tensor) -> Tensor:
-    """Σ over shifts of vv [P, G, k, T, k, T] times the pixels' ``gram`` [P·G, k·pixels, k·pixels], for each patient;
-    what stands on the diagonal beside each of T is added to ``u2`` [P, G, k, T]. ``gram`` is used up."""
-    patients, groups, images, length = u2.shape
-    pixels = gram.shape[1] // images
-    diagonal = gram.diagonal(dim1=1, dim2=2).view(patients, groups, images, pixels)
-    shifted = vv.new_zeros(patients, groups, images, pixels, images, pixels)
-    for start in starts:
-        seen = min(length, pixels - start)  # beyond them V is 0
-        own = slice(start, start + seen)
-        shifted[:, :, :, own, :, own] += vv[:, :, :, :seen, :, :seen]
-        u2[..., :seen] += diagonal[..., own]
-    return gram.mul_(shifted.view(gram.shape)).view(patients, -1).sum(1)
