@@ -38,7 +38,7 @@ from imgsynth.sweep.cells import SweepFolder, read_index
 from imgsynth.sweep.write import curve_of
 from imgsynth.training.method_table import COLUMNS, NEEDS_PUBLIC, TABLE, Row, read_table, write_table
 from imgsynth.training.run import load_run
-from imgsynth.training.suit import settings_for
+from imgsynth.training.suit import overrides_of, settings_for
 
 TEST, HOLDOUT = 200, 50  # phantoms beside those that are trained on
 PUBLIC = "digital phantoms, which are nobody"
@@ -82,7 +82,7 @@ def public_run(work: Path, dims: int, size: int) -> Path:
 
 
 def settings(method: str, args: argparse.Namespace, n: int, epsilon: float) -> list[str]:
-    lines = [f"{key}={value}" for key, value in settings_for(method, n, epsilon, args.delta, args.dims).items()]
+    lines = overrides_of(settings_for(method, n, epsilon, args.delta, args.dims))
     if method in NEEDS_PUBLIC:
         lines += [f"init.run={public_run(args.work, args.dims, args.size)}", f"init.public='{PUBLIC}'"]
     return [*lines, *STEPS.get(method, [])]

@@ -118,9 +118,9 @@ def _propose(config: Config, manifest: Manifest, inspection: dict[str, Any]) -> 
 
     write_proposal(root, *described, ())
     planned = door.from_overrides("run", [f"experiment={local}", f"output={root}"])
-    proposal = print_proposal(n, planned.privacy, planned.trainer, unit)
-    console.say(f"Method: model={fit.model}. {fit.why}")
     cost = estimate(planned, n, len(manifest.classes), manifest.unit)
+    proposal = print_proposal(n, planned.privacy, planned.trainer, unit, cost.queries)
+    console.say(f"Method: model={fit.model}. {fit.why}")
     console.say(said(cost))
     write_proposal(root, *described, remarks_of(n, unit, fit, proposal["word"], cost, local))
     console.say(f"Plan: {local}, to be read and changed before it is run")

@@ -15,8 +15,8 @@ from imgsynth.schema import Config
 from imgsynth.training.choosing import Ranked, Ranking, along_axis, rank
 from imgsynth.training.estimate import estimate
 from imgsynth.training.method_table import NEEDS_PUBLIC, Row, read_table
-from imgsynth.training.propose import noise_for
-from imgsynth.training.suit import K_MOST, sensible_delta, settings_for, suited
+from imgsynth.training.propose import noise_for, query_noises
+from imgsynth.training.suit import K_MOST, overrides_of, sensible_delta, settings_for, suited
 from imgsynth.types import InputError
 
 
@@ -87,15 +87,20 @@ def _candidate(one: Ranked, asked: Asked, epsilon: float, delta: float) -> Candi
     if method not in NEEDS_PUBLIC:  # others may begin with public weights too, but were not measured so
         given = [(key, line) for key, line in given if not key.startswith("init.")]
     stated = {key for key, _ in given}
-    lines = [*(line for _, line in given), f"model={method}", *([] if "privacy.epsilon" in stated else
-             [f"privacy.epsilon={epsilon:g}"]), *(f"{k}={v}" for k, v in own.items() if k not in stated)]  # fmt: skip
+    own = {"privacy.epsilon": f"{epsilon:g}"} | own
+    proposed = overrides_of({key: value for key, value in own.items() if key not in stated})
+    lines = [*(line for _, line in given), f"model={method}", *proposed]
     try:
         config = door.from_overrides("run", lines)
         cost = estimate(config, asked.n, asked.classes, asked.privacy_unit)
     except InputError as error:
         return Candidate(method, one, "; ".join(f"{f.where}: {f.expected}" for f in error.faults))
     batch, steps = min(asked.n, config.privacy.batch_for(asked.n)), config.trainer.steps
-    sigma = noise_for(epsilon, delta, batch / asked.n, steps)
+    queries = query_noises(config.privacy, epsilon, delta, cost.queries)
+    try:
+        sigma = noise_for(epsilon, delta, batch / asked.n, steps, queries)
+    except InputError as error:
+        return Candidate(method, one, "; ".join(f"{f.where}: {f.expected}" for f in error.faults))
     return Candidate(method, one, None, sigma, batch, steps, cost.seconds, cost.device, _command(lines, config))
 
 

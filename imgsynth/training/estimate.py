@@ -13,6 +13,7 @@ from multiprocessing import get_context
 
 import torch
 
+from imgsynth.models.base import queries_of
 from imgsynth.privacy.noise import NoiseSource
 from imgsynth.privacy.plan import PrivacyPlan, make_plan
 from imgsynth.schema import Config
@@ -35,6 +36,7 @@ class Estimate:
     device: str
     seconds_per_private_step: float
     seconds_per_step_after: float
+    queries: int  # of the whole cohort, which the model asks beside its training
 
 
 def estimate(config: Config, n: int, classes: int, unit: Unit) -> Estimate:
@@ -79,7 +81,7 @@ def _measure(config: Config, n: int, classes: int, unit: Unit) -> Estimate:
     often = sum(1 / _every(o.every) for o in state.post) / max(1, len(state.post))
     seconds = config.trainer.steps * step + config.trainer.all_steps * after * often
     seconds += config.trainer.steps_before * before
-    return Estimate(seconds, memory, device.type, step, after)
+    return Estimate(seconds, memory, device.type, step, after, len(queries_of(state.model.objectives())))
 
 
 def _private(

@@ -7,10 +7,14 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
+from dp_accounting import dp_event as dp
+
 from imgsynth import console
 from imgsynth.privacy.accounting import rdp_epsilon
-from imgsynth.privacy.events import training_event
+from imgsynth.privacy.calibrate import gaussian_noise
+from imgsynth.privacy.events import compose, training_event
 from imgsynth.schema import PrivacyConfig, TrainerConfig
+from imgsynth.types import Fault, InputError
 
 # Fewer Rényi orders than the accountant's own: a valid bound, as every single order gives one, and ten times faster.
 ORDERS = (1.25, 1.5, 1.75, 2.25, 2.5, 2.75, 3.5, 4.5, *range(2, 65), 80, 128, 256, 512)
@@ -28,6 +32,8 @@ def plan_table(
     epsilons: Sequence[float] = (1.0, 3.0, 8.0),
     steps: Sequence[int] = (300, 1000, 3000),
     batches: Sequence[int] = (64, 256),
+    privacy: PrivacyConfig | None = None,
+    queries: int = 0,
 ) -> list[dict[str, Any]]:
     """One row for each ε, number of steps and expected batch size in patients: what noise it takes.
 
@@ -35,15 +41,20 @@ def plan_table(
     accounting (the plan of a run also tries the tighter PLD, so that its σ can be a little smaller).
     ``noise_per_signal`` is σ/batch: the noise's standard deviation in each coordinate of the mean gradient, in units of
     the clipping norm, and ``expect`` what that gives. ``epochs`` is how often a patient is seen on average. Batches
-    larger than n are left out.
+    larger than n are left out. So many ``queries`` are asked beside training, with the noise that ``privacy`` says; an
+    ε that they exceed by themselves is left out too.
     """
+    privacy = privacy or PrivacyConfig()
     rows = []
     for batch in batches:
         for epsilon in epsilons:
             for count in steps:
                 if batch > n:
                     continue
-                sigma = noise_for(epsilon, delta, batch / n, count)
+                asked = query_noises(privacy, epsilon, delta, queries)
+                if asked and quick_epsilon(LARGEST_SIGMA, delta, batch / n, count, asked) > epsilon:
+                    continue
+                sigma = noise_for(epsilon, delta, batch / n, count, asked)
                 rows.append(
                     {
                         "epsilon": epsilon,
@@ -65,27 +76,43 @@ def expected(noise_per_signal: float) -> str:
     return "blurs" if noise_per_signal > COARSE else "outlines" if noise_per_signal > USABLE else "layout"
 
 
+def query_noises(privacy: PrivacyConfig, epsilon: float, delta: float, queries: int) -> tuple[float, ...]:
+    """σ of each of so many queries of the whole cohort beside training, as the plan of a run has them."""
+    given = privacy.query_noise_multiplier
+    return (gaussian_noise(privacy.query_share * epsilon, delta) if given is None else given,) * queries
+
+
 @lru_cache(maxsize=1024)
-def noise_for(epsilon: float, delta: float, rate: float, steps: int) -> float:
-    """The smallest σ (to 0.5%, rounded up) for which ``steps`` steps at sampling rate ``rate`` are (ε, δ)-DP."""
+def noise_for(epsilon: float, delta: float, rate: float, steps: int, queries: tuple[float, ...] = ()) -> float:
+    """The smallest σ (to 0.5%, rounded up) for which ``steps`` steps at sampling rate ``rate``, and ``queries`` with
+    noise multipliers of their own, are together (ε, δ)-DP. InputError where no σ is large enough."""
     low, high = 0.0, 1.0
-    while quick_epsilon(high, delta, rate, steps) > epsilon:
+    while quick_epsilon(high, delta, rate, steps, queries) > epsilon:
         low, high = high, 2 * high
         if high > LARGEST_SIGMA:
-            raise ValueError(f"Expected an ε that a noise multiplier below {LARGEST_SIGMA:g} reaches, got {epsilon}.")
+            raise InputError(
+                Fault(
+                    where="privacy.epsilon",
+                    got=f"{epsilon:g} for {steps} steps at sampling rate {rate:.3g} and {len(queries)} queries",
+                    expected=f"an ε that a noise multiplier of at most {LARGEST_SIGMA:g} reaches",
+                    remedy="raise privacy.epsilon, or lower privacy.query_share or trainer.steps",
+                )
+            )
     low = max(low, high / 64)
     while high / low > PRECISION:  # invariant: high is enough
         middle = math.sqrt(low * high)
-        if quick_epsilon(middle, delta, rate, steps) <= epsilon:
+        if quick_epsilon(middle, delta, rate, steps, queries) <= epsilon:
             high = middle
         else:
             low = middle
     return high
 
 
-def quick_epsilon(sigma: float, delta: float, rate: float, steps: int) -> float:
-    """An upper bound on ε of ``steps`` steps of DP-SGD, in milliseconds; the plan's own can be smaller."""
-    return rdp_epsilon(training_event(rate, sigma, steps), delta, ORDERS)
+def quick_epsilon(sigma: float, delta: float, rate: float, steps: int, queries: tuple[float, ...] = ()) -> float:
+    """An upper bound on ε of ``steps`` steps of DP-SGD and of ``queries``, in milliseconds; the plan's own can be
+    smaller."""
+    events = [training_event(rate, sigma, steps), *map(dp.GaussianDpEvent, queries)]
+    return rdp_epsilon(compose(events), delta, ORDERS)
 
 
 def honest_word(
@@ -139,17 +166,19 @@ def _advice(n: int, epsilon: float, ratio: float) -> str:
     return "Larger batches still lower the noise at equal ε."
 
 
-def print_proposal(n: int, privacy: PrivacyConfig, trainer: TrainerConfig, unit: str = "patient") -> dict[str, Any]:
+def print_proposal(
+    n: int, privacy: PrivacyConfig, trainer: TrainerConfig, unit: str = "patient", queries: int = 0
+) -> dict[str, Any]:
     """Print the table for ``n`` units around the configured steps and batch, and the word on it; return both.
 
-    The table's ε are 1, 3, 8 and the configured one.
+    The table's ε are 1, 3, 8 and the configured one; ``queries`` is how many the model asks beside its training.
     """
     delta = privacy.delta
     epsilons = sorted({1.0, 3.0, 8.0, *([privacy.epsilon] if privacy.epsilon else [])})
     more = (1,) if trainer.optimizer == "summary" else (1, 3, 10)  # a summary is asked for as often as its model says
     steps = sorted({factor * trainer.steps for factor in more})
     batches = sorted({min(n, privacy.batch_for(n)), min(n, 4 * privacy.batch_for(n))})
-    rows = plan_table(n, delta, epsilons, steps, batches)
+    rows = plan_table(n, delta, epsilons, steps, batches, privacy, queries)
     console.table(
         f"Noise σ that {n:,} training {unit}s need, and σ/B beside the largest signal (δ = {delta:g})",
         ("ε", "steps", f"{unit}s a batch", "rate", "σ", "σ/B", "expect"),
@@ -159,19 +188,21 @@ def print_proposal(n: int, privacy: PrivacyConfig, trainer: TrainerConfig, unit:
             for row in rows
         ],
     )  # fmt: skip
-    word = _configured_word(n, privacy, trainer, unit)
+    word = _configured_word(n, privacy, trainer, unit, queries)
     console.say(word)
     return {"table": rows, "word": word}
 
 
-def _configured_word(n: int, privacy: PrivacyConfig, trainer: TrainerConfig, unit: str) -> str:
+def _configured_word(n: int, privacy: PrivacyConfig, trainer: TrainerConfig, unit: str, queries: int) -> str:
     batch = min(n, privacy.batch_for(n))
     if privacy.mode == "none":
         return honest_word(n, None, 0.0, batch, unit)
     sigma, epsilon = privacy.noise_multiplier, privacy.epsilon
     if epsilon is not None:
-        sigma = noise_for(epsilon, privacy.delta, batch / n, trainer.steps)
+        asked = query_noises(privacy, epsilon, privacy.delta, queries)
+        sigma = noise_for(epsilon, privacy.delta, batch / n, trainer.steps, asked)
     else:
         assert sigma is not None  # the door takes exactly one of the two
-        epsilon = quick_epsilon(sigma, privacy.delta, batch / n, trainer.steps)
+        asked = (privacy.query_noise_multiplier,) * queries if privacy.query_noise_multiplier is not None else ()
+        epsilon = quick_epsilon(sigma, privacy.delta, batch / n, trainer.steps, asked)
     return honest_word(n, epsilon, sigma, batch, unit, trainer.optimizer == "summary")

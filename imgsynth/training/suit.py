@@ -5,10 +5,11 @@ setting of each method only. Fixed too is the method where nothing was measured:
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from imgsynth.privacy.calibrate import gaussian_noise
 from imgsynth.schema import PrivacyConfig
 from imgsynth.training.choosing import Ranked, Ranking, rank
 from imgsynth.training.method_table import Row, read_table
@@ -24,6 +25,15 @@ WHOLE = ("merf", "mepf", "evolution", "latent_noise", "pategan")  # ask every pa
 UNMEASURED = {2: "mepf", 3: "merf"}
 IMAGES_ALONE = ("mepf",)  # make no masks; for pairs on images MERF, where nothing was measured
 VOLUMES: dict[str, dict[str, Any]] = {"merf": {"model.images": 64}}  # a step of 200, its default, takes long
+# Beside few volumes these lose the image unless they are held to moments (docs/results.md#held-to-moments…).
+FEW = 1000
+MOMENTS: dict[str, Any] = {"model.warm_up": ["moments"], "privacy.query_share": 0.5, "trainer.steps_before": 300}
+HELD: dict[str, dict[str, Any]] = {
+    "gan": MOMENTS,
+    "vaegan": MOMENTS,
+    "pategan": MOMENTS | {"trainer.generator_learning_rate": 1e-3},
+    "diffusion": MOMENTS | {"trainer.generator_learning_rate": 3e-3},
+}
 
 
 @dataclass(frozen=True)
@@ -89,23 +99,31 @@ def settings_for(method: str, n: int, epsilon: float | None, delta: float, dims:
 
     Methods that ask all patients at once are as configs/needs has them, with fewer images a step for volumes. The
     others get a batch that served cohorts of this size, and the most steps of which the noise stays small beside the
-    signal, or the fewest where none do.
+    signal, or the fewest where none do. Beside few volumes half of ε goes to moments for those that need them.
     """
     if epsilon is None:
         return {"privacy.batch_patients": min(32, max(1, n // 2)), "trainer.steps": 1000, "trainer.learning_rate": 3e-3}
+    held = HELD.get(method, {}) if dims == 3 and n <= FEW else {}
     if method in WHOLE:
-        return dict(VOLUMES.get(method, {})) if dims == 3 else {}
+        return (dict(VOLUMES.get(method, {})) if dims == 3 else {}) | held
     batch = batch_for(n)
-    quiet = quiet_steps(n, epsilon, delta)
+    quiet = quiet_steps(n, epsilon, delta, held.get("privacy.query_share"))
     settings = {"privacy.batch_patients": batch, "privacy.clipping_norm": 0.3,
                 "trainer.steps": quiet[-1] if quiet else STEPS[0]}  # fmt: skip
-    return settings | ({"trainer.learning_rate": 6e-3} if method == "vae" else {})
+    return settings | ({"trainer.learning_rate": 6e-3} if method == "vae" else {}) | held
 
 
-def quiet_steps(n: int, epsilon: float, delta: float) -> list[int]:
-    """Of STEPS those at which σ/B is small enough for a layout."""
+def overrides_of(settings: Mapping[str, Any]) -> list[str]:
+    """key=value, as a command line has it."""
+    return [f"{key}=[{','.join(value)}]" if isinstance(value, list) else f"{key}={value}"
+            for key, value in settings.items()]  # fmt: skip
+
+
+def quiet_steps(n: int, epsilon: float, delta: float, query_share: float | None = None) -> list[int]:
+    """Of STEPS those at which σ/B is small enough for a layout, where a query beside them gets such a share of ε."""
     batch = batch_for(n)
-    return [s for s in STEPS if noise_for(epsilon, delta, batch / n, s) / batch <= USABLE]
+    asked = () if query_share is None else (gaussian_noise(query_share * epsilon, delta),)
+    return [s for s in STEPS if noise_for(epsilon, delta, batch / n, s, asked) / batch <= USABLE]
 
 
 def batch_for(n: int) -> int:

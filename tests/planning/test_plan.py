@@ -13,6 +13,7 @@ from imgsynth import config as door
 from imgsynth.planning import run as planning
 from imgsynth.planning import words
 from imgsynth.planning.run import Plan
+from imgsynth.privacy.calibrate import gaussian_noise
 from imgsynth.schema import Config
 from imgsynth.training.estimate import Estimate
 from imgsynth.training.method_table import Row
@@ -28,7 +29,8 @@ def timed(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def cost(config: Config, n: int, classes: int, unit: str) -> Estimate:
         slow = config.model["_target_"].endswith("VAE")
-        return Estimate(3600.0 if slow else 120.0, 2.0**30, "cpu", 0.1, 0.0)
+        queries = len(config.model.get("warm_up") or [])
+        return Estimate(3600.0 if slow else 120.0, 2.0**30, "cpu", 0.1, 0.0, queries)
 
     monkeypatch.setattr(planning, "estimate", cost)
 
@@ -58,7 +60,15 @@ def test_the_best_is_printed_with_its_noise_time_distance_and_command(capsys: py
     assert config.model["_target_"].endswith("VAE") and config.privacy.epsilon == 8
     assert found.best.noise == noise_for(8.0, 1e-5, batch / 335, steps) and found.best.batch == batch
     assert f"Next: {found.best.command}" in printed and "data.root=DIR" in printed
-    merf = next(one for one in found.candidates if one.method == "merf")
+    merf, gan = (next(one for one in found.candidates if one.method == name) for name in ("merf", "gan"))
+    config = taken(gan.command or "")  # beside few volumes held to moments, a query for half of ε
+    assert config.model["warm_up"] == ["moments"] and config.privacy.query_share == 0.5
+    rate, asked = (gan.batch or 0) / 335, (gaussian_noise(4.0, 1e-5),)
+    assert (
+        gan.noise
+        == noise_for(8.0, 1e-5, rate, gan.steps or 0, asked)
+        > 1.1 * noise_for(8.0, 1e-5, rate, gan.steps or 0)
+    )
     assert (merf.batch, merf.steps) == (335, 1) and merf.seconds == 120  # every patient, once
     shown = [words.row(one, found) for one in found.candidates]
     assert [one[0] for one in shown] == ["vae", "merf", "gan (n = 1,000)"]

@@ -11,6 +11,7 @@ from imgsynth.privacy.events import training_event
 from imgsynth.privacy.plan import make_plan
 from imgsynth.schema import PrivacyConfig, TrainerConfig
 from imgsynth.training.propose import honest_word, plan_table, print_proposal
+from imgsynth.types import InputError
 
 
 @pytest.mark.parametrize(
@@ -38,6 +39,21 @@ def test_the_noise_reaches_epsilon_and_hardly_more_than_the_plan_takes() -> None
     assert epsilon(training_event(64 / 600, sigma / 1.15, 100), 1e-4) > 3.0
 
 
+def test_a_query_beside_training_costs_noise_as_in_the_plan() -> None:
+    privacy = PrivacyConfig(epsilon=3.0, delta=1e-4, query_share=0.5)
+    (alone,) = plan_table(600, 1e-4, (3.0,), (100,), (64,), privacy)
+    (row,) = plan_table(600, 1e-4, (3.0,), (100,), (64,), privacy, queries=1)
+    asked = [("moments", 1.0)]
+    plan = make_plan(privacy, n=600, steps=100, images_per_patient=1, unit="patient", queries=asked)
+    assert 1.0 <= row["noise_multiplier"] / plan.noise_multiplier < 1.15  # RDP against the tighter PLD
+    assert row["noise_multiplier"] > 1.05 * alone["noise_multiplier"]
+    word = print_proposal(600, privacy, TrainerConfig(steps=100), queries=1)["word"]
+    assert f"σ/B = {row['noise_multiplier']:.3g}/64" in word
+    given = PrivacyConfig(epsilon=None, noise_multiplier=2.0, query_noise_multiplier=2.0, delta=1e-4)
+    words = [print_proposal(600, given, TrainerConfig(steps=100), queries=q)["word"].split()[5] for q in (0, 1)]
+    assert float(words[0].rstrip(":")) < float(words[1].rstrip(":"))
+
+
 def test_rows_say_what_they_are() -> None:
     rows = plan_table(400, 1e-4, (2.0,), (50, 200), (40, 4000))
     assert [(r["steps"], r["batch_patients"]) for r in rows] == [(50, 40), (200, 40)]  # no batch beyond the cohort
@@ -47,7 +63,7 @@ def test_rows_say_what_they_are() -> None:
 
 
 def test_an_epsilon_beyond_all_noise_is_refused() -> None:
-    with pytest.raises(ValueError, match="Expected an ε"):
+    with pytest.raises(InputError, match="an ε that a noise multiplier"):
         plan_table(100, 1e-9, (1e-6,), (10_000,), (100,))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import math
 from pathlib import Path
 
@@ -12,18 +14,21 @@ import yaml
 from imgsynth import config as door
 from imgsynth import pipeline
 from imgsynth.privacy.accounting import epsilon
+from imgsynth.privacy.calibrate import gaussian_noise
 from imgsynth.privacy.events import training_event
 from imgsynth.schema import DataConfig, PhantomConfig, PrivacyConfig
 from imgsynth.training import estimate as measuring
 from imgsynth.training.estimate import Estimate
-from imgsynth.training.propose import USABLE
+from imgsynth.training.propose import USABLE, noise_for
 from imgsynth.training.proposed import PLACE, write_proposal
 from imgsynth.training.suit import (
+    HELD,
     STEPS,
     UNMEASURED,
     WHOLE,
     Suited,
     batch_for,
+    overrides_of,
     quiet_steps,
     sensible_delta,
     settings_for,
@@ -33,7 +38,7 @@ from imgsynth.types import InputError
 
 GRID = ["preprocess.shape=[16,16,16]", "preprocess.spacing=[24.0,24.0,24.0]", "preprocess.fit=crop_pad",
         "preprocess.intensity=window", "preprocess.low=-1000", "preprocess.high=600"]  # fmt: skip
-COST = Estimate(60.0, 2.0**30, "cpu", 0.5, 0.0)
+COST = Estimate(60.0, 2.0**30, "cpu", 0.5, 0.0, 0)
 
 
 @pytest.mark.parametrize(("n", "batch"), [(1, 1), (7, 3), (126, 63), (335, 96), (420, 96), (1400, 192), (4099, 320)])
@@ -77,6 +82,19 @@ def test_methods_that_ask_everybody_are_those_of_the_configuration() -> None:
     assert set(WHOLE) == {name for name, own in needs.items() if own.get("privacy", {}).get("sampling_rate") == 1.0}
     assert all(settings_for(name, 300, 8.0, 1e-5, 2) == {} for name in WHOLE)
     assert settings_for("merf", 300, 8.0, 1e-5, 3) == {"model.images": 64}
+
+
+def test_beside_few_volumes_the_leaderboards_settings_hold_to_moments() -> None:
+    """Half of ε is a query's, so that fewer steps stay quiet; elsewhere nothing is asked."""
+    board = yaml.safe_load((door.config_folder() / "experiment" / "leaderboard.yaml").read_text())["curve"]["overrides"]
+    for name in HELD:
+        own = settings_for(name, 1000, 8.0, 1e-5, 3)
+        for key, value in (line.split("=") for line in board[f"hippocampus/{name}/[!i]*"]):
+            assert own[key] == pytest.approx(float(value)) if key[0] != "m" else f"{key}={value}" in overrides_of(own)
+        for n, dims in ((1001, 3), (1000, 2)):
+            assert not HELD[name].keys() & settings_for(name, n, 8.0, 1e-5, dims).keys()
+        assert not HELD[name].keys() & settings_for(name, 1000, None, 1e-5, 3).keys() - {"trainer.learning_rate"}
+    assert [len(quiet_steps(900, 8.0, 1e-5, share)) for share in (None, 0.5)] == [1, 0]
 
 
 @pytest.mark.parametrize("dims", [2, 3])
@@ -127,6 +145,9 @@ def test_time_is_that_of_a_step_on_a_batch_times_steps(tmp_path: Path, monkeypat
     assert seen == [1, 16]
     assert found.seconds == pytest.approx(10 * (2 + 3 * 40) + 10 * 7 / 2)
     assert found.memory_bytes == pytest.approx(1160 + 4 * (40 + 100) * 16**3)
+    held = [f"experiment={path}", "model=gan", "model.warm_up=[moments]", "trainer.steps_before=5"]
+    asking = measuring._measure(door.from_overrides("run", held), 100, 2, "patient")
+    assert (found.queries, asking.queries) == (0, 1)
 
 
 def test_a_real_measurement_stays_in_its_process(tmp_path: Path) -> None:
@@ -141,9 +162,11 @@ def test_a_real_measurement_stays_in_its_process(tmp_path: Path) -> None:
 
 def test_an_inspection_writes_a_plan_that_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("IMGSYNTH_LEDGER", str(tmp_path / "ledger"))
-    monkeypatch.setattr(pipeline, "estimate", lambda *_: COST)
+    monkeypatch.setattr(pipeline, "estimate", lambda *_: dataclasses.replace(COST, queries=1))
     overrides = ["data=phantom", "data.phantom.patients=30", "data.phantom.size=16", f"output={tmp_path / 'seen'}"]
-    pipeline.inspect(door.from_overrides("inspect", overrides))
+    seen = json.loads(pipeline.inspect(door.from_overrides("inspect", overrides)).read_text())
+    (row,) = (row for row in seen["proposal"]["table"] if row["epsilon"] == 8)
+    assert row["noise_multiplier"] == noise_for(8.0, 1e-5, 1.0, 1, (gaussian_noise(0.8, 1e-5),))  # beside a query
     text = (tmp_path / "seen" / PLACE).read_text()
     assert "21 training patients" in text and "1.0 GiB" in text and "To expect:" in text
     assert "rounded" in text and yaml.safe_load(text)["data"]["phantom"]["patients"] == 30
