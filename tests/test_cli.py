@@ -39,7 +39,7 @@ VERBS = (
 
 def imgsynth(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", "from imgsynth.cli import main; main()", *arguments],
+        [sys.executable, "-m", "imgsynth", *arguments],
         capture_output=True, text=True, cwd=cwd, timeout=300, check=False,
     )  # fmt: skip
 
