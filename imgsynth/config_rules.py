@@ -177,7 +177,7 @@ RULES: tuple[Rule, ...] = (
     ("release.date", _is_date, "a date, YYYY-MM-DD, in quotes"),
     ("release.watermark", lambda v: 0 < v <= 1, "above 0, at most 1: the noise hides no more (null: no watermark)"),
     ("evaluate.n", *_at_least_one),
-    ("evaluate.bootstrap", *_at_least_one),
+    ("evaluate.bootstrap", lambda v: v >= 2, "2 or more: of one resampling there is no interval"),
     ("evaluate.parts", *_some_of(*EVALUATION_PARTS)),
     ("evaluate.classifiers", *_some_of(*EVALUATION_CLASSIFIERS)),
     ("evaluate.classifier_seeds", *_at_least_one),

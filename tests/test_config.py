@@ -242,6 +242,7 @@ def test_every_rule_names_a_key_that_exists() -> None:
         "preprocess.orientation=XYZ", "trainer.ema=1", "sample.formats=[png]", "sample.dicom=multi",
         "sample.transfer_syntax=jpeg", "sample.uid_root=1.2.", "audit.primary=soul", "audit.alpha=0.7",
         "audit.references=3", "audit.references=2", "audit.overfit_steps=-1", "audit.bootstrap=99",
+        "evaluate.bootstrap=1",
         "audit={attacks: [logan, lira/logan], primary: logan}",
         "preprocess.spacing=[1]", "preprocess.spacing=null", "data.classes=[a,a]", "data.pattern='('",
         "sample={n: 3, labels: histogram, histogram_epsilon: 9}", "privacy.epsilon=inf", "privacy.epsilon=0",
