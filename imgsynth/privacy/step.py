@@ -77,21 +77,21 @@ def private_step(
     assert images == plan.images_per_step, f"the batch has {images} images a patient, the plan {plan.images_per_step}"
     if fakes is not None and plan.fakes == "joint":
         batch, aux = joined(plan, batch, aux, fakes)
-    for parameter in module.parameters():
-        parameter.grad = None  # the last step's, whose memory is needed now
+    module.zero_grad(set_to_none=True)  # the last step's gradients, whose memory is needed now
+    parameters = trainable_parameters(module)
     norm, noise_std = clipping.value, clipping.noise_std
     real = _sum(plan, engine, module, batch, aux, norm)
     # Engines list parameters as they meet them; noise is drawn in the module's order, whatever the engine or the batch.
-    groups = [{name: real.sums[name] for name in trainable_parameters(module)}]
+    groups = [{name: real.sums[name] for name in parameters}]
     if plan.clipping_quantile is not None:
         groups[0][_COUNT] = count_within(real.norms_P, norm)
     if fakes is not None and plan.fakes == "plain":
         groups.append(plain_sums(plan, engine, module, fakes, ranks))
     gradients = ranks.combine(groups, lambda *totals: _gradients(plan, clipping, noise, *totals))
     norms = []
-    for name, parameter in trainable_parameters(module).items():
+    for name, parameter in parameters.items():
         parameter.grad = gradients[name].to(parameter.dtype)
-        norms.append(torch.linalg.vector_norm(gradients[name]))
+        norms.append(torch.linalg.vector_norm(parameter.grad).double())
     public = {"noisy_gradient_norm": torch.stack(norms).norm().item()}
     if plan.clipping_quantile is not None:
         public["clipping_norm"] = norm

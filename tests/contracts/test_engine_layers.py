@@ -258,6 +258,10 @@ LAYERS = {
     "group norm": lambda: OneLayer(nn.GroupNorm(2, 4), lambda x: torch.cat([x, 2 * x, x.sin(), x.flip(-1)], 1)),
     "group norm, 3D": lambda: OneLayer(nn.GroupNorm(2, 2), lambda x: torch.cat([x, x.sin()], 1)[..., None] * RAMP),
     "instance norm": lambda: OneLayer(nn.InstanceNorm2d(2, affine=True), lambda x: torch.cat([x, x.sin()], 1)),
+    # What a norm passes on to what lies below it:
+    "group norm above": lambda: OneLayer(nn.Sequential(nn.Conv2d(1, 4, 3), nn.GroupNorm(2, 4))),
+    "instance norm above": lambda: OneLayer(nn.Sequential(nn.Conv2d(1, 3, 3), nn.InstanceNorm2d(3, affine=True))),
+    "layer norm above": lambda: OneLayer(nn.Sequential(nn.Conv2d(1, 2, 3), nn.LayerNorm((2, 4, 4)))),
     "layer norm over a row": lambda: OneLayer(nn.LayerNorm(6)),
     "layer norm over the image": lambda: OneLayer(nn.LayerNorm((1, 6, 6))),
     "layer norm without bias": lambda: OneLayer(nn.LayerNorm((6, 6), bias=False)),
@@ -517,6 +521,24 @@ def test_what_a_pass_has_made_is_freed_with_it(monkeypatch):
     for _ in range(4):
         get_engine("ghost").clipped_sum(module, batch, aux, 0.1, 8)
         assert len(alive) == 0
+
+
+def test_gradients_through_a_norm_are_made_once_and_not_kept(monkeypatch):
+    """They are of the size of all images: memory that the layers below need."""
+    (batch, aux), norm = make_batch(5, 1, 2), nn.GroupNorm(2, 4)
+    module = OneLayer(nn.Sequential(nn.Conv2d(1, 4, 3), norm)).double()
+    asked, ask = [], layers.GroupNorm._gradients
+
+    def gradients(self, saved, g):
+        found = ask(self, saved, g)
+        asked.append((self, found[0]))
+        return found
+
+    monkeypatch.setattr(layers.GroupNorm, "_gradients", gradients)
+    get_engine("ghost")._clipped(module, dict(module.named_parameters()), batch, (aux[0].view(5, 1),), 1.0)
+    layer, gradient = asked[0]
+    assert len(asked) == 3 and layer._made is None  # for weight, bias and input
+    assert all(made is gradient for _, made in asked)
 
 
 THROUGH = {

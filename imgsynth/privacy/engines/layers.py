@@ -147,6 +147,7 @@ class GroupNorm(Layer):
     def __init__(self, groups: int, eps: float, weight: Tensor | None, bias: Tensor | None, name_of: NameOf):
         super().__init__(weight, bias, name_of)
         self.groups, self.eps = groups, eps
+        self._made: tuple[Tensor, ...] | None = None  # between the first and the last of the questions below
 
     def forward(self, x: Tensor) -> tuple[Tensor, Saved]:
         x = exact(x).contiguous()
@@ -154,22 +155,30 @@ class GroupNorm(Layer):
         return y, (x, mean, rstd)
 
     def weight_contribution(self, saved: Saved, g: Tensor, images: Images) -> Contribution:
-        x, mean_BG, rstd_BG = saved
-        each = x.shape[1] // self.groups
-        mean_BC, rstd_BC = mean_BG.repeat_interleave(each, 1), rstd_BG.repeat_interleave(each, 1)
-        moment_BC = _over_pixels(g * x)
-        return Stored(images, images.sum_by_patient((moment_BC - mean_BC * self.bias_gradient(saved, g)) * rstd_BC))
+        return Stored(images, images.sum_by_patient(self._gradients(saved, g)[1]))
 
     def bias_gradient(self, saved: Saved, g: Tensor) -> Tensor:
-        return _over_pixels(g)
+        return self._gradients(saved, g)[2]
 
     def input_gradient(self, saved: Saved, g: Tensor) -> Tensor:
-        x, mean, rstd = saved
-        mask = [True, False, False]
-        gradients: tuple[Tensor, ...] = torch.ops.aten.native_group_norm_backward(
-            g.contiguous(), x, mean, rstd, self.weight, *self._sizes(x), mask
-        )
-        return gradients[0]
+        gradient = self._gradients(saved, g)[0]
+        self._made = None
+        return gradient
+
+    def _gradients(self, saved: Saved, g: Tensor) -> tuple[Tensor, ...]:
+        """Of the input, and of weight and bias [B, C]: made at once, by torch's kernel for one image that has the
+        channels of all."""
+        if self._made is None:
+            x, mean, rstd = saved
+            images, channels = x.shape[:2]
+            weight_C = torch.ones_like(x[0].flatten(1)[:, 0]) if self.weight is None else self.weight
+            g_BCT, x_BCT = (t.contiguous().view(1, images * channels, -1) for t in (g, x))
+            gradient, weight_B, bias_B = torch.ops.aten.native_group_norm_backward(
+                g_BCT, x_BCT, mean.view(1, -1), rstd.view(1, -1), weight_C.repeat(images),
+                1, images * channels, x_BCT.shape[2], images * self.groups, [True, True, True],
+            )  # fmt: skip
+            self._made = gradient.view(x.shape), weight_B.view(images, channels), bias_B.view(images, channels)
+        return self._made
 
     def _sizes(self, x: Tensor) -> tuple[int, int, int, int]:
         return len(x), x.shape[1], math.prod(x.shape[2:]), self.groups
