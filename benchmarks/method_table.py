@@ -34,7 +34,7 @@ from imgsynth.evaluate.rivals import rivals_of
 from imgsynth.files import read_json, write_json
 from imgsynth.measure.encoders import get_encoder
 from imgsynth.measure.source import fresh_samples, real_images
-from imgsynth.sweep.cells import SweepFolder, read_index
+from imgsynth.sweep.cells import Cell, SweepFolder, read_index
 from imgsynth.sweep.write import curve_of
 from imgsynth.training.method_table import COLUMNS, NEEDS_PUBLIC, TABLE, Row, read_table, write_table
 from imgsynth.training.run import load_run
@@ -109,12 +109,11 @@ def measure(args: argparse.Namespace, n: int) -> SweepFolder:
     return folder
 
 
-def trivial(folder: SweepFolder, name: str) -> dict[str, float]:
-    """Metrics of the trivial generator at the n and ε of a finished cell, kept beside it."""
-    root = folder.root / "cells" / name
-    kept = root / "trivial.json"
+def trivial(folder: SweepFolder, cell: Cell) -> dict[str, float]:
+    """Metrics of the trivial generator at the n and ε of a finished cell, the same for all models and kept."""
+    kept = folder.root / "local" / f"trivial-{cell.cohort}-eps{cell.epsilon:g}.json"
     if not kept.is_file():
-        run = load_run(root)
+        run = load_run(folder.cell(cell))
         s, e = run.config.evaluate, run.config.encoder
         real = [real_images(run, split, s.n, s.seed) for split in ("train", "test")]
         c = Comparison(*real, fresh_samples(run, s.n, s.seed), get_encoder(e.name, run.grid.spatial_dims, e.seed),
@@ -137,8 +136,8 @@ def rows_of(args: argparse.Namespace, folder: SweepFolder, cohort: str, command:
             continue
         method, epsilon, numbers = group["model"], group["epsilon"], group["numbers"]
         cell = next(c for c in read_index(folder).cells if (c.cohort, c.model, c.epsilon) == (cohort, method, epsilon))
-        grid = load_run(folder.root / "cells" / cell.name).grid
-        flat = trivial(folder, cell.name)
+        grid = load_run(folder.cell(cell)).grid
+        flat = trivial(folder, cell)
         values: dict[str, Any] = {
             "method": method, "needs_public": method in NEEDS_PUBLIC, "dims": grid.spatial_dims, "grid": grid.shape[0],
             "n": curve["cohorts"][cohort]["n"], "epsilon": epsilon, "delta": group["delta"],

@@ -363,51 +363,144 @@ def test_the_bound_on_the_terms_of_a_norm_is_that_of_its_definition(made, images
     torch.testing.assert_close(norms2, w.square().flatten(1).sum(1))
 
 
-@pytest.mark.parametrize("form", ["gram", "phases"])
-@pytest.mark.parametrize("tiny", [1.0, 1e-16])
-def test_what_stands_beside_a_norm_is_the_sum_of_its_terms_for_tiny_factors_too(form, tiny):
-    geometry = Geometry((4, 4), (2, 2), (1, 1), (1, 1), 1)
-    a, g = torch.randn(3, 2, 6, 6, dtype=torch.float64), torch.randn(3, 4, 3, 3, dtype=torch.float64)
-    a[1] *= tiny
-    found = choice._by_method(form, ConvWeight(geometry, a, g, torch.Size([4, 2, 4, 4]), Images(torch.ones(3, 1))))
-    u, v = geometry.factors(a, g)
-    terms = (u.square().sum(2) * v.square().sum(2)).sqrt().flatten(1).sum(1).square()
-    torch.testing.assert_close(found.terms_P, terms, rtol=1e-9, atol=0)
-    norms2 = (v @ u.mT).square().flatten(1).sum(1)
-    torch.testing.assert_close(found.norms2_P, norms2, rtol=1e-9, atol=0)
+class Seen(nn.Module):
+    """Pixels count where the image's last channel says so, ``scale`` each; g is 0 elsewhere, whatever a is."""
+
+    def __init__(self, layer, scale):
+        super().__init__()
+        self.layer, self.scale = layer, scale
+
+    def forward(self, x, y, t):
+        counts, x = x[:, -1:], x[:, :-1]
+        if isinstance(self.layer, nn.Linear):
+            return (self.layer(x.flatten(2).mT).mT * counts.flatten(2)).flatten(1).sum(1) * self.scale
+        out = self.layer(x)
+        return (out * counts[..., : out.shape[2], : out.shape[3]]).flatten(1).sum(1) * self.scale
 
 
-@pytest.mark.parametrize(("tiny", "large", "g"), [(1e-23, 0.02, 1e11), (1e-11, 1e12, 1e10)])
-def test_pixels_that_no_window_sees_do_not_hide_tiny_factors(tiny, large, g):
-    """The last column is read at no position; its size says nothing of whether squares of the others vanish."""
-    geometry = Geometry((3, 3), (2, 2), (0, 0), (1, 1), 1)
-    a, g = torch.full((1, 1, 8, 8), tiny), torch.full((1, 1, 3, 3), g)
-    a[..., 7] = large
-    part = ConvWeight(geometry, a, g, torch.Size([1, 1, 3, 3]), Images(torch.ones(1, 1)))
-    found = choice._by_method("phases", part)
-    u, v = geometry.factors(a.double(), g.double())
-    assert found.norms2_P.item() == pytest.approx((v @ u.mT).square().sum().item(), rel=1e-4)
+SEEN = {
+    "gram": lambda: nn.Conv2d(16, 64, 1, bias=False),
+    "phases": lambda: nn.Conv2d(16, 64, 3, bias=False),
+    "groups": lambda: nn.Conv2d(16, 64, 3, bias=False),
+    "linear": lambda: nn.Linear(64, 256, bias=False),
+}
 
 
-@pytest.mark.parametrize("form", ["gram", "phases"])
-def test_tiny_and_huge_factors_neither_vanish_nor_overflow(monkeypatch, form):
-    monkeypatch.setattr(choice, "_choose", lambda part, exact_only: form)
+def unlike(patients, last, channels):
+    """Images of small values; those of the last are all the same, and one pixel of it is large and unseen."""
+    x = last[0] * torch.rand(patients, 1, channels + 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    x[:, :, -1] = 1
+    x[-1, :, :-1], x[-1, :, :-1, 0, 0], x[-1, :, -1, 0, 0] = last[0], last[1], 0
+    return PatientBatch(x, torch.zeros(patients, 1, dtype=torch.long), torch.ones(patients, 1)), (
+        torch.zeros(patients),
+    )
 
-    class Scaled(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.conv = nn.Conv2d(1, 2, 3, bias=False)
-            nn.init.constant_(self.conv.weight, 1e-30)
 
-        def forward(self, x, y, t):
-            return 1e-23 * self.conv(1e21 * x).flatten(1).sum(1)
+@pytest.mark.parametrize("form", SEEN)
+@pytest.mark.parametrize(
+    ("small", "large", "scale"),
+    [(2e-8, 1e15, 1e4), (1e-23, 1.0, 1e18), (1e18, 1e18, 1e-23), (1e-25, 1.0, 1e28), (1e-27, 1e-27, 1e37)],
+)
+def test_small_values_beside_large_ones_count(monkeypatch, form, small, large, scale):
+    """Their squares may be below the smallest number, or g's above the largest, where their products are neither."""
+    if form != "linear":
+        monkeypatch.setattr(choice, "_choose", lambda part, exact_only: "loop" if exact_only else form)
+        monkeypatch.setattr(choice, "_keeps", lambda part: False)
+    torch.manual_seed(0)
+    layer = SEEN[form]()
+    module = Seen(layer, scale)
+    batch, aux = unlike(4, (small, large), layer.weight.shape[1])
+    clip = 1e-3
+    twice = copy.deepcopy(module).double()
+    expected, norms = oracle(twice, as_double(batch), (aux[0].double(),), clip)
+    got = get_engine("ghost")._clipped(module, dict(module.named_parameters()), batch, (aux[0].view(4, 1),), clip)
+    torch.testing.assert_close(got.norms_P.double(), torch.tensor(norms, dtype=torch.float64), rtol=1e-4, atol=0)
+    torch.testing.assert_close(got.sums["layer.weight"].double(), expected["layer.weight"], rtol=0, atol=1e-4 * clip)
 
-    batch, aux = make_batch(3, 1, 2, dtype=torch.float32)
-    module = Scaled()
-    _, norms = oracle(module, batch, aux, 1.0)
-    got = get_engine("ghost").clipped_sum(module, batch, aux, 1e-6, 8)
-    torch.testing.assert_close(got.norms_P, torch.tensor(norms), rtol=1e-4, atol=0)
+
+class Opposite(nn.Module):
+    """Two outputs are subtracted, so that a patient with one image twice has large terms and no gradient."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x, y, t):
+        if isinstance(self.layer, nn.Linear):
+            h = self.layer(x.flatten(2).mT)
+            return (h[:, 0] - h[:, -1]).sum(1) * 2.0**-10
+        h = self.layer(x)
+        return (h[..., 0] - h[..., -1]).flatten(1).sum(1) * 2.0**-10
+
+
+OPPOSITE = {  # method -> a layer of two or more positions, on 64 channels
+    "gram": lambda: nn.Conv2d(64, 64, (1, 3)),
+    "phases": lambda: nn.Conv2d(64, 64, (1, 3)),
+    "columns": lambda: nn.Conv2d(64, 64, (1, 3)),
+    "groups": lambda: nn.Conv2d(64, 64, (1, 3)),
+    "loop": lambda: nn.Conv2d(64, 64, (1, 3)),
+    "linear": lambda: nn.Linear(64, 64),
+    "linear, few outputs": lambda: nn.Linear(64, 2),
+}
+
+
+@pytest.mark.parametrize("size", [2.0**12, 2.0**30])
+@pytest.mark.parametrize("form", OPPOSITE)
+def test_terms_that_cancel_leave_nothing_beside_other_patients(monkeypatch, form, size):
+    """In one product over all patients they would leave rounding in proportion to them, which no clipping bounds."""
+    if not form.startswith("linear"):
+        away = lambda part, exact_only: "loop" if exact_only and form in ("gram", "phases") else form  # noqa: E731
+        monkeypatch.setattr(choice, "_choose", away)
+        monkeypatch.setattr(choice, "_keeps", lambda part: False)
+    torch.manual_seed(0)
+    module, clip, patients = Opposite(OPPOSITE[form]()), 0.1, 31
+    x = torch.rand(patients, 1, 64, 1, 40)
+    x[..., -1] *= 0.1
+    x[7] = size
+    batch = PatientBatch(x, torch.zeros(patients, 1, dtype=torch.long), torch.ones(patients, 1))
+    others = torch.arange(patients) != 7
+    sums = [
+        get_engine("ghost")
+        .clipped_sum(module, PatientBatch(b.x_PKC, b.y_PK, b.w_PK), (torch.zeros(len(b)),), clip, 64)
+        .sums["layer.weight"]
+        for b in (batch, PatientBatch(x[others], batch.y_PK[others], batch.w_PK[others]))
+    ]
+    assert (sums[0].double() - sums[1].double()).norm() < 1e-3 * clip
     assert GhostEngine.obstacle(module) is None
+
+
+@pytest.mark.parametrize("form", ["gram", "phases"])
+def test_a_patient_without_a_gradient_costs_no_second_pass(monkeypatch, form):
+    monkeypatch.setattr(choice, "_choose", lambda part, exact_only: form)
+    module = Seen(SEEN[form](), 1.0)
+    batch, aux = unlike(4, (1.0, 1.0), 16)
+    batch.x_PKC[0, :, :-1] = 0  # an image of zeros, and one whose gradient is zero everywhere
+    batch.x_PKC[1, :, -1] = 0
+    passes, watched = [], GhostEngine._pass
+    monkeypatch.setattr(GhostEngine, "_pass", lambda *a, **k: passes.append(k) or watched(*a, **k))
+    got = get_engine("ghost")._clipped(module, dict(module.named_parameters()), batch, (aux[0].view(4, 1),), 0.1)
+    assert len(passes) == 1
+    assert (got.norms_P > 0).tolist() == [False, False, True, True]
+
+
+@settings(max_examples=30, **QUIET)
+@given(made=convolutions(), images=st.integers(1, 3))
+def test_terms_are_no_smaller_than_they_are(made, images):
+    """What ``spread`` says without a product, against Σ_t |U_t||V_t|."""
+    module, dims, channels, side = made
+    layer = module.layer
+    transposed = isinstance(layer, tuple(TRANSPOSED.values()))
+    assume(layer.padding_mode == "zeros" and not isinstance(layer.padding, str))
+    geometry = Geometry(
+        layer.kernel_size, layer.stride, layer.padding, layer.dilation, layer.groups, transposed,
+        layer.output_padding if transposed else (),
+    )  # fmt: skip
+    x = torch.randn(2 * images, channels, *(side,) * dims, dtype=torch.float64)
+    g = torch.randn_like(layer(x).detach())
+    part = ConvWeight(geometry, x, g, layer.weight.shape, Images(torch.ones(2, images)))
+    u, v = geometry.factors(x, g)
+    terms = (u.square().sum(2) * v.square().sum(2)).sqrt().flatten(1).sum(1).view(2, images).sum(1)
+    assert (part.spread() >= terms * (1 - 1e-12)).all()
 
 
 def as_double(batch):
@@ -521,6 +614,27 @@ def test_what_a_pass_has_made_is_freed_with_it(monkeypatch):
     for _ in range(4):
         get_engine("ghost").clipped_sum(module, batch, aux, 0.1, 8)
         assert len(alive) == 0
+
+
+@pytest.mark.parametrize("shape", [(), (5,), (3, 4)])
+@pytest.mark.parametrize("weight", [True, False])
+@pytest.mark.parametrize("at_once", [1, 7, 100])
+def test_group_norm_of_any_shape_in_parts(monkeypatch, shape, weight, at_once):
+    monkeypatch.setattr(layers, "_GROUPS", at_once)
+    torch.manual_seed(0)
+    w, b = (torch.randn(4, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    x, g = (torch.randn(6, 4, *shape, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    layer = layers.GroupNorm(2, 1e-5, w if weight else None, b, lambda t: {id(w): "w", id(b): "b"}.get(id(t)))
+    y, saved = layer.forward(x.detach())
+    made = {name: part.per_patient() for name, part in layer.contributions(saved, g, Images(torch.ones(6, 1)))}
+    expected = F.group_norm(x, 2, w if weight else None, b)
+    torch.testing.assert_close(y, expected)
+    for i in range(6):
+        some = torch.autograd.grad((expected * g)[i].sum(), [w, b] if weight else [b], retain_graph=True)
+        for name, gradient in zip("wb" if weight else "b", some, strict=True):
+            torch.testing.assert_close(made[name][i], gradient)
+    (dx,) = torch.autograd.grad((expected * g).sum(), x)
+    torch.testing.assert_close(layer.input_gradient(saved, g), dx)
 
 
 def test_gradients_through_a_norm_are_made_once_and_not_kept(monkeypatch):

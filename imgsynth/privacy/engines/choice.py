@@ -9,8 +9,12 @@
 | loop    | W_p by one call of the vendor's kernel for each patient   | few large patients (3D volumes)             |
 
 W_p is kept where that takes little more memory than a and g, which can then go; elsewhere it is reduced to its norm at
-once. A model of the arithmetic drops what is hopeless; the rest is measured, the first time that a layer of this shape
-is seen. With ``torch.backends.cudnn.deterministic`` (seeded runs) the model alone decides, and runs repeat bit for bit.
+once, and the clipped sum is one weight gradient over all patients. In that, as in Gram forms, a patient's terms can be
+large and cancel; beside the norm goes how large they are, and where rounding them could be felt, ``ghost`` asks again
+with ``exact_only``: then norm and sum are of W_p that were each made by themselves.
+
+A model of the arithmetic drops what is hopeless; the rest is measured, the first time that a layer of this shape is
+seen. With ``torch.backends.cudnn.deterministic`` (seeded runs) the model alone decides, and runs repeat bit for bit.
 """
 
 from __future__ import annotations
@@ -18,13 +22,12 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from imgsynth.privacy.engines.contributions import Contribution, ConvWeight, Stored
+from imgsynth.privacy.engines.contributions import Apart, Contribution, ConvWeight, Stored
 from imgsynth.privacy.engines.parallel import for_each, processors
 
 _HOPELESS = 1.8  # times the best modelled cost of norms and weighted sum together
@@ -36,22 +39,24 @@ _chosen: dict[object, str] = {}
 
 class Norms(NamedTuple):
     norms2_P: Tensor
-    terms_P: Tensor | None  # Σ |terms| where the norm is a sum of terms of both signs (Gram forms), else None
+    terms_P: Tensor | None  # where terms of both signs are summed: ‖error‖² ≤ eps · terms; not finite: nothing is known
     kept: list[Contribution]  # what ``weighted`` is asked of
 
 
 def norms2(parts: list[Contribution], exact_only: bool) -> Norms:
-    """‖Σ_uses W_p‖² of one parameter. ``exact_only``: no Gram forms, in which large terms can cancel."""
+    """‖Σ_uses W_p‖² of one parameter. ``exact_only``: nothing in which large terms of a patient can cancel beside those
+    of others."""
     first = parts[0]
     if len(parts) == 1 and isinstance(first, ConvWeight):
-        return _by_method(_choose(first, exact_only), first)
+        return _by_method(_choose(first, exact_only), first, exact_only)
     if len(parts) == 1 and isinstance(first, Stored):
         return Norms(_squares(first.per_patient()), None, parts)
     total = sum(part.positions() for part in parts)
     if all(part.positions() for part in parts) and not exact_only and total**2 <= first.size:
         return _by_gram(parts)
-    found = _in_steps(parts, first.size, _squares_of_sum, empty=(0.0,))
-    return Norms(found[0], None, parts)
+    apart = Apart(parts, _few(first, first.size, threads=1), _sum_of_uses)
+    norms2_P = torch.cat(apart.each(_squares))
+    return Norms(norms2_P, None, [apart]) if exact_only else Norms(norms2_P, _spread(parts), parts)
 
 
 Take = Callable[[list[Contribution]], Tensor]
@@ -81,12 +86,16 @@ def _few(part: Contribution, elements: int, threads: int) -> list[range]:
     return [range(start, min(start + step, patients)) for start in range(0, patients, step)]
 
 
-def _squares_of_sum(parts: list[Contribution]) -> Tensor:
-    """By making every W_p: uses of one parameter are added before the norm is taken."""
-    w_P = parts[0].per_patient()
-    for part in parts[1:]:
-        w_P = w_P + part.per_patient()
-    return _squares(w_P)[None]
+def _sum_of_uses(parts: list[Contribution]) -> Tensor:
+    first, *others = (part.per_patient() for part in parts)
+    return sum(others, first)
+
+
+def _spread(parts: list[Contribution]) -> Tensor:
+    """As ``terms_P`` of ``Norms``, of W_p that are summed with all others' in one product: rounding is then known to be
+    within a thousandth of what ``ghost`` compares with, as bounds that need no product are far from sharp."""
+    spread_P = sum((part.spread() for part in parts[1:]), parts[0].spread())
+    return spread_P.square() * (100 * torch.finfo(spread_P.dtype).eps)
 
 
 def _by_gram(parts: list[Contribution]) -> Norms:
@@ -128,47 +137,40 @@ def _by_terms(
     factors: Callable[[list[Contribution]], tuple[Tensor, Tensor]],
     squares: Callable[[Tensor, Tensor], Squares],
 ) -> Norms:
-    """``squares(u, v)``, with each patient's u and v scaled to 1 where anybody's squares could vanish or overflow.
-
-    Beside them (Σ_t |U_t||V_t|)² = Σ_tt' |U_t||U_t'||V_t||V_t'|, to which rounding is in proportion.
+    """``squares(u, v)``, and beside it (Σ_t |U_t||V_t|)² = Σ_tt' |U_t||U_t'||V_t||V_t'|, to which rounding is in
+    proportion, with what products below the smallest number have lost at most. Where squares overflow it is infinite.
     """
 
-    def take(some: list[Contribution], scaled: bool) -> Tensor:
+    def take(some: list[Contribution]) -> Tensor:
         u, v = factors(some)
-        by_u, by_v = (_largest(t) if scaled else None for t in (u, v))
-        norms2_P, u2, v2 = squares(u if by_u is None else u / by_u, v if by_v is None else v / by_v)
-        found = torch.stack([norms2_P, (u2 * v2).sqrt().sum(1).square(), u2.amax(1), v2.amax(1)])
-        if by_u is not None and by_v is not None:
-            found[:2] *= (by_u.view(-1) * by_v.view(-1)).square()
-        return found
+        norms2_P, u2, v2 = squares(u, v)
+        limits, positions = torch.finfo(u2.dtype), u2.shape[1]
+        # ⟨U_t, U_t'⟩ is a sum of ``rows`` products, each of which may be short of ``tiny``; so are ⟨V_t, V_t'⟩, and
+        # the products of the two.
+        of_u, of_v = (rows * limits.tiny for rows in sides)
+        lost_P = of_u * v2.amax(1) + of_v * u2.amax(1) + (of_u * of_v + limits.tiny)
+        terms_P = (u2 * v2).sqrt().sum(1).square() * longer
+        return torch.stack([norms2_P, terms_P + lost_P * (positions**2 / limits.eps)])
 
-    for scaled in (False, True):
-        found = _in_steps(parts, elements, partial(take, scaled=scaled), empty=(0.0, 0.0, 1.0, 1.0))
-        if scaled or bool(((found[2:] > 1e-24) & (found[2:] < 1e24)).all()):
-            break
+    sides = parts[0].sides()
+    longer = max(1, max(sides) / 2**16)  # rounding of longer products was seen to be so many times as large
+    found = _in_steps(parts, elements, take, empty=(0.0, 0.0))
     return Norms(found[0].clamp(min=0), found[1], parts)
 
 
-def _largest(t_P: Tensor) -> Tensor:
-    """Of each patient's values the largest |value|, shaped to divide them; 1 where all are 0."""
-    largest_P = t_P.flatten(1).abs().amax(1).view(-1, *(1 for _ in t_P.shape[1:]))
-    return torch.where(largest_P > 0, largest_P, torch.ones_like(largest_P))
-
-
-def _by_method(method: str, part: ConvWeight) -> Norms:
+def _by_method(method: str, part: ConvWeight, exact_only: bool = False) -> Norms:
     """Norms by one of ``_ELEMENTS``; W_p made on the way are kept where they take little room."""
     if method == "gram":
         return _by_gram([part])
     if method == "phases":
         return _by_phases(part)
-    norms2, made = [], []
-    for own in _few(part, _ELEMENTS[method](part), threads=1):  # the vendor's kernels share out their work
-        some = part.of(own)
-        w_P = getattr(some, f"by_{method}")() if len(some.images) else part.a_B.new_zeros(len(own), *part.shape)
-        norms2.append(_squares(w_P))
-        if _keeps(part):
-            made.append(w_P)
-    return Norms(torch.cat(norms2), None, [Stored(part.images, *made) if made else part])
+    own = _few(part, _ELEMENTS[method](part), threads=1)  # the vendor's kernels share out their work
+    apart = Apart([part], own, lambda some: getattr(some[0], f"by_{method if len(some[0].images) else 'loop'}")())
+    if _keeps(part):
+        made = apart.each(lambda w_P: w_P)
+        return Norms(torch.cat([_squares(w_P) for w_P in made]), None, [Stored(part.images, *made)])
+    norms2_P = torch.cat(apart.each(_squares))
+    return Norms(norms2_P, None, [apart]) if exact_only else Norms(norms2_P, _spread([part]), [part])
 
 
 def _squares(w_P: Tensor) -> Tensor:

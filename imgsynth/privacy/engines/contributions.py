@@ -5,13 +5,16 @@ A contribution holds what the backward pass left (input a, output gradient g) an
     factors     U and V, of which W_p is the product, for norms without W_p (``choice.py``)
     per patient W_p, [P, *parameter shape]; asked of a few patients at a time (``of``)
     weighted    Σ_p c_p W_p, shaped like the parameter, by one ordinary weight gradient
+    spread      how large the terms are that the last two sum
 
 [P × parameters] is held only where that is little more than a and g, which it then replaces.
 """
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -51,6 +54,14 @@ class Contribution(ABC):
         """Elements of ``factors`` for one patient."""
         return 0
 
+    def sides(self) -> tuple[int, int]:
+        """R and S of ``factors``."""
+        return 0, 0
+
+    @abstractmethod
+    def spread(self) -> Tensor:
+        """At least Σ_t |U_t||V_t|, [P]: what W_p would be if no term cancelled another. Not finite where unknown."""
+
 
 class Stored(Contribution):
     """A contribution that is small, or was made small: W_p itself, [P, *shape], in parts over the patients."""
@@ -65,12 +76,44 @@ class Stored(Contribution):
     def of(self, patients: range) -> Stored:
         return Stored(self.images.of(patients), self.per_patient()[patients.start : patients.stop])
 
+    def spread(self) -> Tensor:
+        return torch.linalg.vector_norm(self.per_patient().flatten(1), dim=1)
+
     def weighted(self, c_P: Tensor) -> Tensor:
         cuts = c_P.split([len(part) for part in self.parts_P])
         first, *others = (torch.tensordot(c, part, dims=1) for c, part in zip(cuts, self.parts_P, strict=True))
         for other in others:
             first += other
         return first
+
+
+class Apart(Contribution):
+    """Uses of one parameter, W_p made by ``make`` for some patients at a time (``own``), for the norm and once more for
+    the sum: so a patient adds the very W_p of which the norm was taken, rounding and all, whatever its terms are."""
+
+    def __init__(self, parts: list[Contribution], own: list[range], make: Callable[[list[Contribution]], Tensor]):
+        self.parts, self.own, self.make = parts, own, make
+        self.images, self.size = parts[0].images, parts[0].size
+
+    def each(self, take: Callable[[Tensor], Tensor]) -> list[Tensor]:
+        """``take(W_p)`` of the patients of each of ``own``."""
+        return [take(self.of(patients).per_patient()) for patients in self.own]
+
+    def per_patient(self) -> Tensor:
+        return self.make(self.parts)
+
+    def of(self, patients: range) -> Apart:
+        return Apart([part.of(patients) for part in self.parts], [range(len(patients))], self.make)
+
+    def spread(self) -> Tensor:
+        return torch.linalg.vector_norm(self.per_patient().flatten(1), dim=1)
+
+    def weighted(self, c_P: Tensor) -> Tensor:
+        total = torch.zeros(self.size, dtype=c_P.dtype, device=c_P.device)
+        for own in self.own:
+            w_P = self.of(own).per_patient()
+            total += torch.tensordot(c_P[own.start : own.stop], w_P.flatten(1), dims=1)
+        return total
 
 
 class ConvWeight(Contribution):
@@ -136,6 +179,14 @@ class ConvWeight(Contribution):
         """R of U, of all groups."""
         return self.shape[1:].numel() * self.geometry.groups
 
+    def sides(self) -> tuple[int, int]:
+        return self.shape[1:].numel(), self.shape[0]
+
+    def spread(self) -> Tensor:
+        """By Cauchy and Schwarz, image by image: a pixel is in as many windows as the kernel has taps."""
+        taps = math.prod(self.geometry.kernel) ** 0.5
+        return self.images.sum_by_patient(taps * _length(self.a_B) * _length(self.g_B))
+
 
 class LinearWeight(Contribution):
     """The weight [out, in] of a linear layer on inputs [B, ..., in]."""
@@ -165,7 +216,14 @@ class LinearWeight(Contribution):
         return self.images.most * self.a_BTR.shape[1]
 
     def factor_elements(self) -> int:
-        return self.positions() * (self.a_BTR.shape[2] + self.g_BTS.shape[2])
+        return self.positions() * sum(self.sides())
+
+    def sides(self) -> tuple[int, int]:
+        return self.a_BTR.shape[2], self.g_BTS.shape[2]
+
+    def spread(self) -> Tensor:
+        """By Cauchy and Schwarz, image by image."""
+        return self.images.sum_by_patient(_length(self.a_BTR) * _length(self.g_BTS))
 
 
 class EmbeddingWeight(Contribution):
@@ -188,6 +246,9 @@ class EmbeddingWeight(Contribution):
         out = self.g_BTD.new_zeros(self.images.patients * self.shape[0], self.shape[1])
         return out.index_add_(0, row_BT.flatten(), self.g_BTD.flatten(0, 1)).view(-1, *self.shape)
 
+    def spread(self) -> Tensor:
+        return self.images.sum_by_patient(torch.linalg.vector_norm(self.g_BTD, dim=2).sum(1))
+
     def weighted(self, c_P: Tensor) -> Tensor:
         g_BTD = self.g_BTD * c_P[self.images.patient_B][:, None, None]
         out = self.g_BTD.new_zeros(self.shape)
@@ -197,6 +258,12 @@ class EmbeddingWeight(Contribution):
 def exact(t: Tensor) -> Tensor:
     """Half precisions as float32: norms and sums are never taken in less."""
     return t.float() if t.dtype in (torch.bfloat16, torch.float16) else t
+
+
+def _length(t_B: Tensor) -> Tensor:
+    """At least the Euclidean norm of each image's values, [B]: squares below the smallest number count as that."""
+    lost = (t_B[0].numel() * torch.finfo(t_B.dtype).tiny) ** 0.5
+    return torch.linalg.vector_norm(t_B, dim=tuple(range(1, t_B.ndim))) + lost
 
 
 def _as_groups(t_B: Tensor, patients: int, k: int) -> Tensor:

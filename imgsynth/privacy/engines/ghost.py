@@ -38,7 +38,8 @@ from imgsynth.privacy.engines.probe import alike, in_double, probe, surroundings
 from imgsynth.privacy.engines.tape import Tape
 from imgsynth.types import Fault, InputError, PatientBatch
 
-# Above this, a Gram norm may have lost more than 5e-5 of its value to cancellation, and is taken in another way.
+# Above this, a norm may have lost more than 5e-5 of its value to rounding of terms that cancel, or a sum more than
+# 1e-3 of the clipping norm; both are then taken in another way.
 _LARGEST_ERROR = 1e-4
 
 
@@ -142,19 +143,21 @@ class GhostEngine(Engine):
         with _full_precision():
             while record.kept:  # each freed as soon as it is summed
                 name, (first, *others) = record.kept.popitem()
-                total = first.weighted(factors_P)
+                c_P = factors_P.to(parameters[name].dtype)
+                total = first.weighted(c_P)
                 for part in others:
-                    total += part.weighted(factors_P)
+                    total += part.weighted(c_P)
                 sums[name] = total.view(parameters[name].shape)
         return Clipped(sums, norms_P, loss_P)
 
     def _record(
         self, module: nn.Module, parameters: Parameters, batch: PatientBatch, aux_PK: Aux, clipping_norm: float
     ) -> _Record:
-        """Forward, backward and norms; once more without Gram forms where rounding could be felt in them."""
+        """Forward, backward and norms; once more with each patient's gradient made by itself where rounding could be
+        felt in what is made of all patients' at once, or its size is not known."""
         record = self._pass(module, parameters, batch, aux_PK, exact_only=False)
         limit_P = _LARGEST_ERROR * record.norms2_P.clamp(min=clipping_norm**2)
-        if (record.terms_P * torch.finfo(record.terms_P.dtype).eps > limit_P).any():
+        if not (record.terms_P * torch.finfo(record.terms_P.dtype).eps <= limit_P).all():
             record = self._pass(module, parameters, batch, aux_PK, exact_only=True)
         return record
 
@@ -308,7 +311,7 @@ class _Record:
     """What one pass leaves behind."""
 
     norms2_P: Tensor
-    terms_P: Tensor  # Σ |terms| of the norms that were taken in Gram form
+    terms_P: Tensor  # as in ``Norms``, of all parameters
     loss_P: Tensor
     exact_only: bool
     kept: dict[str, list[Contribution]] = field(default_factory=dict)

@@ -141,6 +141,9 @@ class Linear(Layer):
         return g @ self.given_weight.to(g.dtype)
 
 
+_GROUPS = 65_535  # of one call of group norm: on a GPU as many blocks along an axis are what there can be
+
+
 class GroupNorm(Layer):
     """Group norm, and instance norm as that with one channel a group."""
 
@@ -169,16 +172,20 @@ class GroupNorm(Layer):
         """Of the input, and of weight and bias [B, C]: made at once, by torch's kernel for one image that has the
         channels of all."""
         if self._made is None:
-            x, mean, rstd = saved
-            images, channels = x.shape[:2]
-            weight_C = torch.ones_like(x[0].flatten(1)[:, 0]) if self.weight is None else self.weight
-            g_BCT, x_BCT = (t.contiguous().view(1, images * channels, -1) for t in (g, x))
-            gradient, weight_B, bias_B = torch.ops.aten.native_group_norm_backward(
-                g_BCT, x_BCT, mean.view(1, -1), rstd.view(1, -1), weight_C.repeat(images),
-                1, images * channels, x_BCT.shape[2], images * self.groups, [True, True, True],
-            )  # fmt: skip
-            self._made = gradient.view(x.shape), weight_B.view(images, channels), bias_B.view(images, channels)
+            step = max(1, _GROUPS // self.groups)
+            parts = [self._of_one(*some) for some in zip(*(t.split(step) for t in (g, *saved)), strict=True)]
+            self._made = parts[0] if len(parts) == 1 else tuple(map(torch.cat, zip(*parts, strict=True)))
         return self._made
+
+    def _of_one(self, g: Tensor, x: Tensor, mean: Tensor, rstd: Tensor) -> tuple[Tensor, ...]:
+        images, channels = x.shape[:2]
+        weight_C = x.new_ones(channels) if self.weight is None else self.weight
+        g_BCT, x_BCT = (t.contiguous().view(1, images * channels, -1) for t in (g, x))
+        gradient, weight_B, bias_B = torch.ops.aten.native_group_norm_backward(
+            g_BCT, x_BCT, mean.reshape(1, -1), rstd.reshape(1, -1), weight_C.repeat(images),
+            1, images * channels, x_BCT.shape[2], images * self.groups, [True, True, True],
+        )  # fmt: skip
+        return gradient.view(x.shape), weight_B.view(images, channels), bias_B.view(images, channels)
 
     def _sizes(self, x: Tensor) -> tuple[int, int, int, int]:
         return len(x), x.shape[1], math.prod(x.shape[2:]), self.groups

@@ -41,7 +41,7 @@ class Images:
 
     def by_patient(self, t_B: Tensor) -> Tensor:
         """[B, ...] as [P, k, ...], k the most images that a patient has; zeros where a patient has fewer."""
-        if self.uniform:
+        if self.uniform is not None:
             return t_B.view(self.patients, self.uniform, *t_B.shape[1:])
         padded = t_B.new_zeros(self.patients * self.most, *t_B.shape[1:])
         padded.index_copy_(0, self.place_B, t_B)
