@@ -111,6 +111,8 @@ def _propose(config: Config, manifest: Manifest, inspection: dict[str, Any]) -> 
                  if line.startswith("preprocess.shape="))  # fmt: skip
     fit = suited(n, dims, along_axis(shape), images, config.privacy, unit,
                  pairs=bool(config.data.masks))  # fmt: skip
+    if config.privacy.n is not None:  # what is printed is of that number: so is the plan
+        fit = dataclasses.replace(fit, settings={"privacy.n": n, **fit.settings})
     epsilon = None if config.privacy.mode == "none" else config.privacy.epsilon or 8.0
     root = folder(config)
     local = str(root / PLACE)

@@ -50,7 +50,7 @@ def asked_of(overrides: Sequence[str]) -> Asked:
         raise InputError(Fault("privacy.epsilon", "none", "an ε to weigh methods at", "privacy=dp privacy.epsilon=8"))
     kept = [*(line for key, line in keys if key.split(".")[0] not in ("plan", "output")), *grid]
     if declared:
-        n = config.plan.patients or config.privacy.n or 0
+        n = config.privacy.n or config.plan.patients or 0
         classes = len(config.data.classes or ["all"])
         return Asked(n, config.data.unit, _unit(config.data.unit), config.data.images_per_patient, classes,
                      config.data.modality or "CT", False, config, kept)  # fmt: skip
@@ -65,8 +65,8 @@ def asked_of(overrides: Sequence[str]) -> Asked:
                                "preprocess.fit=resize"))  # fmt: skip
     images = round(statistics.median(len(items) for items in manifest.by_patient.values()))
     unit = "case" if manifest.unit == "patient" and manifest.ids == "case" else manifest.unit
-    return Asked(len(manifest.patients("train")), unit, manifest.unit, images, len(manifest.classes),
-                 manifest.modality, True, config, kept)  # fmt: skip
+    n = config.privacy.n or len(manifest.patients("train"))
+    return Asked(n, unit, manifest.unit, images, len(manifest.classes), manifest.modality, True, config, kept)
 
 
 def _unit(unit: str) -> Unit:

@@ -5,17 +5,18 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from imgsynth import config as door
 from imgsynth import console
 from imgsynth.planning.cohort import Asked, asked_of
 from imgsynth.planning.words import print_plan
-from imgsynth.schema import Config
+from imgsynth.schema import Config, SelectionConfig
+from imgsynth.training.begin import plan_for
 from imgsynth.training.choosing import Ranked, Ranking, along_axis, rank
 from imgsynth.training.estimate import estimate
 from imgsynth.training.method_table import NEEDS_PUBLIC, Row, read_table
-from imgsynth.training.propose import noise_for, query_noises
+from imgsynth.training.run import model_factory
 from imgsynth.training.suit import K_MOST, overrides_of, sensible_delta, settings_for, suited
 from imgsynth.types import InputError
 
@@ -58,7 +59,9 @@ def plan(overrides: Sequence[str], rows: Sequence[Row] | None = None) -> Plan:
 
 def plan_of(asked: Asked, rows: Sequence[Row]) -> Plan:
     config, shape = asked.config, asked.config.preprocess.shape
-    epsilon, delta = config.privacy.epsilon, sensible_delta(asked.n, config.privacy.delta)
+    epsilon, delta = config.privacy.epsilon, config.privacy.delta
+    if "privacy.delta" not in {key for key, _ in door.keys_of(asked.overrides)}:
+        delta = sensible_delta(asked.n, delta)
     assert epsilon is not None  # asked_of refuses a plan without one
     public = config.init.run is not None
     methods = sorted(path.stem for path in (door.config_folder() / "model").glob("*.yaml"))
@@ -80,7 +83,10 @@ def plan_of(asked: Asked, rows: Sequence[Row]) -> Plan:
 def _candidate(one: Ranked, asked: Asked, epsilon: float, delta: float) -> Candidate:
     method = one.row.method
     dims = len(asked.config.preprocess.shape)
-    own: dict[str, Any] = {"privacy.delta": delta} | settings_for(method, asked.n, epsilon, delta, dims)
+    try:
+        own: dict[str, Any] = {"privacy.delta": delta} | settings_for(method, asked.n, epsilon, delta, dims)
+    except InputError as error:
+        return Candidate(method, one, _in_a_line(error))
     if asked.images > 1:
         own["data.images_per_patient"] = min(K_MOST, asked.images)
     given = door.keys_of(asked.overrides)
@@ -92,16 +98,25 @@ def _candidate(one: Ranked, asked: Asked, epsilon: float, delta: float) -> Candi
     lines = [*(line for _, line in given), f"model={method}", *proposed]
     try:
         config = door.from_overrides("run", lines)
+        sigma = _noise(config, asked)
         cost = estimate(config, asked.n, asked.classes, asked.privacy_unit)
     except InputError as error:
-        return Candidate(method, one, "; ".join(f"{f.where}: {f.expected}" for f in error.faults))
+        return Candidate(method, one, _in_a_line(error))
     batch, steps = min(asked.n, config.privacy.batch_for(asked.n)), config.trainer.steps
-    queries = query_noises(config.privacy, epsilon, delta, cost.queries)
-    try:
-        sigma = noise_for(epsilon, delta, batch / asked.n, steps, queries)
-    except InputError as error:
-        return Candidate(method, one, "; ".join(f"{f.where}: {f.expected}" for f in error.faults))
     return Candidate(method, one, None, sigma, batch, steps, cost.seconds, cost.device, _command(lines, config))
+
+
+def _noise(config: Config, asked: Asked) -> float:
+    """σ as the run itself will have it: beside queries, a histogram of labels, a choice among steps."""
+    if config.selection.rule == "public":  # which asks no patient, but images that are not at hand here
+        config = replace(config, selection=SelectionConfig())
+    ids: Literal["patient", "case"] = "case" if asked.unit == "case" else "patient"
+    plan = plan_for(config, asked.n, asked.classes, asked.privacy_unit, ids, model_factory(config.model))
+    return plan.noise_multiplier
+
+
+def _in_a_line(error: InputError) -> str:
+    return "; ".join(f"{f.where}: {f.expected}" for f in error.faults)
 
 
 def _command(lines: Sequence[str], config: Config) -> str:

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Literal
 
 from imgsynth.cohort.build import build_manifest
 from imgsynth.cohort.manifest import Manifest
@@ -18,7 +19,7 @@ from imgsynth.privacy.entries import Asked
 from imgsynth.privacy.ledger import Entry, Ledger
 from imgsynth.privacy.plan import PrivacyPlan, make_plan
 from imgsynth.privacy.public import PublicStart
-from imgsynth.privacy.selection import declared
+from imgsynth.privacy.selection import PublicImages, declared
 from imgsynth.schema import Config
 from imgsynth.training.checkpoint import load_checkpoint
 from imgsynth.training.disk import writing
@@ -30,7 +31,7 @@ from imgsynth.training.public import public_start
 from imgsynth.training.public_voters import public_images
 from imgsynth.training.run import ModelFactory, finished
 from imgsynth.training.teachers import how_many
-from imgsynth.types import Fault, ImgsynthError, InputError
+from imgsynth.types import Fault, ImgsynthError, InputError, Unit
 
 
 @dataclass(frozen=True)
@@ -64,20 +65,29 @@ def plan_of(
     cfg: Config, manifest: Manifest, model_factory: ModelFactory, public: PublicStart | None = None
 ) -> PrivacyPlan:
     """The plan of a run that is not begun yet, on a cohort that is read (``manifest``, hashed)."""
-    objectives = model_factory(tuple(cfg.preprocess.shape), len(manifest.classes)).objectives()
     chosen = None if cfg.selection.rule != "public" else public_images(cfg, manifest)[1]
+    n, classes = len(manifest.patients("train")), len(manifest.classes)
+    return plan_for(cfg, n, classes, manifest.unit, manifest.ids, model_factory, public, chosen)
+
+
+def plan_for(
+    cfg: Config, n: int, classes: int, unit: Unit, ids: Literal["patient", "case"], model_factory: ModelFactory,
+    public: PublicStart | None = None, chosen: PublicImages | None = None,
+) -> PrivacyPlan:  # fmt: skip
+    """The same on ``n`` units of ``classes`` classes, ``chosen`` the public images that choose among steps."""
+    objectives = model_factory(tuple(cfg.preprocess.shape), classes).objectives()
     selection = declared(cfg.selection, cfg.privacy, cfg.trainer.all_steps, chosen)
     if selection is not None and selection.rule != "fixed":
         feature_maps(cfg.selection.encoder, len(cfg.preprocess.shape), seed=0, where="selection.encoder")  # is it there
-    asked, votes, n = queries_of(objectives), the_private(objectives).votes, len(manifest.patients("train"))
+    asked, votes = queries_of(objectives), the_private(objectives).votes
     return make_plan(
         cfg.privacy,
         n=n,
         steps=cfg.trainer.steps,
         images_per_patient=cfg.data.images_per_patient,
         augmentation_multiplicity=cfg.data.augmentation_multiplicity,
-        unit=manifest.unit,
-        ids=manifest.ids,
+        unit=unit,
+        ids=ids,
         queries=[(query.name, query.norm) for query in asked],
         teachers=None if votes is None else how_many(votes, n if cfg.privacy.n is None else cfg.privacy.n),
         public=public,

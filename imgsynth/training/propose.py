@@ -88,8 +88,8 @@ def noise_for(epsilon: float, delta: float, rate: float, steps: int, queries: tu
     noise multipliers of their own, are together (ε, δ)-DP. InputError where no σ is large enough."""
     low, high = 0.0, 1.0
     while quick_epsilon(high, delta, rate, steps, queries) > epsilon:
-        low, high = high, 2 * high
-        if high > LARGEST_SIGMA:
+        low, high = high, min(2 * high, LARGEST_SIGMA)
+        if low == LARGEST_SIGMA:
             raise InputError(
                 Fault(
                     where="privacy.epsilon",

@@ -62,10 +62,13 @@ def suited(
     able = [row for row in rows if not (pairs and row.method in IMAGES_ALONE)]
     fixed = UNMEASURED[3] if pairs else UNMEASURED[dims]
     model, why = _method(n, dims, grid, epsilon, unit, able, fixed, pairs)
-    if epsilon is not None and model not in WHOLE and not quiet_steps(n, epsilon, delta):
+    settings = settings_for(model, n, epsilon, delta, dims)
+    if epsilon is not None and model not in WHOLE and not quiet_steps(
+        n, epsilon, delta, settings.get("privacy.query_share")
+    ):  # fmt: skip
         why += f" {n:,} {unit}s are few for it: public weights to begin with (init.run) help more than any setting."
     own = {"data.images_per_patient": min(K_MOST, max(1, images_per_patient)), "privacy.delta": delta}
-    return Suited(model, own | settings_for(model, n, epsilon, delta, dims), why)
+    return Suited(model, own | settings, why)
 
 
 def _method(

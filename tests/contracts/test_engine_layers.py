@@ -616,6 +616,23 @@ def test_what_a_pass_has_made_is_freed_with_it(monkeypatch):
         assert len(alive) == 0
 
 
+def test_norms_and_sums_are_in_full_precision_whatever_the_user_set(monkeypatch):
+    batch, aux = make_batch(3, 1, 2, dtype=torch.float32)
+    module, seen = OneLayer(nn.Conv2d(1, 4, 3)), []
+    norms, weighted = ghost.norms2, ConvWeight.weighted
+    kept = lambda: seen.append(torch.get_float32_matmul_precision())  # noqa: E731
+    monkeypatch.setattr(choice, "_keeps", lambda part: False)
+    monkeypatch.setattr(ghost, "norms2", lambda *args: (kept(), norms(*args))[1])
+    monkeypatch.setattr(ConvWeight, "weighted", lambda *args: (kept(), weighted(*args))[1])
+    torch.set_float32_matmul_precision("medium")
+    try:
+        get_engine("ghost")._clipped(module, dict(module.named_parameters()), batch, (aux[0].view(3, 1),), 0.1)
+        assert torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    assert len(seen) >= 3 and set(seen) == {"highest"}
+
+
 @pytest.mark.parametrize("shape", [(), (5,), (3, 4)])
 @pytest.mark.parametrize("weight", [True, False])
 @pytest.mark.parametrize("at_once", [1, 7, 100])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from planted_methods import planted, poor
@@ -13,11 +14,11 @@ from imgsynth import config as door
 from imgsynth.planning import run as planning
 from imgsynth.planning import words
 from imgsynth.planning.run import Plan
-from imgsynth.privacy.calibrate import gaussian_noise
-from imgsynth.schema import Config
+from imgsynth.privacy.plan import make_plan
+from imgsynth.privacy.selection import Selection
+from imgsynth.schema import Config, PrivacyConfig
 from imgsynth.training.estimate import Estimate
 from imgsynth.training.method_table import Row
-from imgsynth.training.propose import noise_for
 from imgsynth.types import InputError
 
 DECLARED = ["plan.patients=335", "data.modality=CT", "privacy.epsilon=8"]
@@ -47,6 +48,14 @@ def taken(command: str) -> Config:
     return door.from_overrides("run", words[2:])
 
 
+def sigma(
+    epsilon: float, n: int, steps: int, batch: int, delta: float = 1e-5, share: float = 0.1, **beside: Any
+) -> float:
+    """Of a run, by the accountant itself."""
+    privacy = PrivacyConfig(epsilon=epsilon, delta=delta, batch_patients=batch, query_share=share)
+    return make_plan(privacy, n=n, steps=steps, images_per_patient=1, unit="patient", **beside).noise_multiplier
+
+
 def test_the_best_is_printed_with_its_noise_time_distance_and_command(capsys: pytest.CaptureFixture[str]) -> None:
     rows = [planted("vae", 200), poor("vae", 1000), poor("merf", 200), planted("gan", 1000)]
     found, printed = planned(DECLARED, rows, capsys)
@@ -58,17 +67,14 @@ def test_the_best_is_printed_with_its_noise_time_distance_and_command(capsys: py
     config = taken(found.best.command or "")
     batch, steps = config.privacy.batch_for(335), config.trainer.steps
     assert config.model["_target_"].endswith("VAE") and config.privacy.epsilon == 8
-    assert found.best.noise == noise_for(8.0, 1e-5, batch / 335, steps) and found.best.batch == batch
+    assert found.best.noise == sigma(8.0, 335, steps, batch) and found.best.batch == batch
     assert f"Next: {found.best.command}" in printed and "data.root=DIR" in printed
     merf, gan = (next(one for one in found.candidates if one.method == name) for name in ("merf", "gan"))
     config = taken(gan.command or "")  # beside few volumes held to moments, a query for half of ε
     assert config.model["warm_up"] == ["moments"] and config.privacy.query_share == 0.5
-    rate, asked = (gan.batch or 0) / 335, (gaussian_noise(4.0, 1e-5),)
-    assert (
-        gan.noise
-        == noise_for(8.0, 1e-5, rate, gan.steps or 0, asked)
-        > 1.1 * noise_for(8.0, 1e-5, rate, gan.steps or 0)
-    )
+    alone = sigma(8.0, 335, gan.steps or 0, gan.batch or 0)
+    held = sigma(8.0, 335, gan.steps or 0, gan.batch or 0, queries=[("moments", 1.0)], share=0.5)
+    assert gan.noise == held > 1.1 * alone
     assert (merf.batch, merf.steps) == (335, 1) and merf.seconds == 120  # every patient, once
     shown = [words.row(one, found) for one in found.candidates]
     assert [one[0] for one in shown] == ["vae", "merf", "gan (n = 1,000)"]
@@ -78,6 +84,31 @@ def test_the_best_is_printed_with_its_noise_time_distance_and_command(capsys: py
     means, real, dp_sgd = words.rivals(found)
     assert means[2] == "0.8 [nan, nan]".replace("nan", "–") and real[2:4] == ("1", "0")
     assert dp_sgd[2:4] == ("0.85 [0.8, 0.9]", "no images")
+
+
+BESIDE: dict[str, dict[str, Any]] = {  # overrides -> what the run's plan has for it
+    "sample.labels=histogram": {"epsilon_for_histogram": 0.5},
+    "sample.metadata=[sex]": {"epsilon_for_histogram": 0.5},
+    "selection.rule=noisy_max selection.every=50": {"selection": Selection("noisy_max", (50, 100), 0.4)},
+}
+
+
+@pytest.mark.parametrize("override", BESIDE)
+def test_noise_is_that_of_the_run_with_all_that_is_asked_beside(
+    override: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found, _ = planned([*DECLARED, *override.split()], [planted("vae")], capsys)
+    (vae,) = found.candidates
+    asked = (8.0, 335, vae.steps or 0, vae.batch or 0)
+    assert vae.steps == 100 and vae.noise == sigma(*asked, **BESIDE[override]) > 1.01 * sigma(*asked)
+
+
+def test_a_declared_number_and_a_stated_delta_are_those_of_the_run(capsys: pytest.CaptureFixture[str]) -> None:
+    found, printed = planned([*DECLARED, "privacy.n=300", "privacy.delta=2e-3"], [planted("vae")], capsys)
+    (vae,) = found.candidates
+    assert found.delta == 2e-3 and "300 patients to train on (declared)" in printed and "δ = 0.002" in printed
+    assert vae.noise == sigma(8.0, 300, vae.steps or 0, vae.batch or 0, delta=2e-3)
+    assert taken(vae.command or "").privacy.delta == 2e-3
 
 
 def test_none_is_worth_it_and_what_to_do_instead(capsys: pytest.CaptureFixture[str]) -> None:

@@ -72,7 +72,7 @@ def _in_steps(parts: list[Contribution], elements: int, take: Take, empty: tuple
     def step(i: int) -> None:
         some = [part.of(own[i]) for part in parts]
         nothing = not len(some[0].images)
-        found[i] = torch.tensor([empty] * len(own[i]), device=device).T if nothing else take(some)
+        found[i] = torch.tensor([empty] * len(own[i]), dtype=torch.float32, device=device).T if nothing else take(some)
 
     for_each(step, len(own), device)
     return torch.cat([found[i] for i in range(len(own))], 1)
