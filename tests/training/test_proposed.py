@@ -170,6 +170,11 @@ def test_an_inspection_writes_a_plan_that_trains(tmp_path: Path, monkeypatch: py
     text = (tmp_path / "seen" / PLACE).read_text()
     assert "21 training patients" in text and "1.0 GiB" in text and "To expect:" in text
     assert "rounded" in text and yaml.safe_load(text)["data"]["phantom"]["patients"] == 30
+    assert "n" not in yaml.safe_load(text)["privacy"]
+    declared = door.from_overrides("inspect", [*overrides[:3], f"output={tmp_path / 'declared'}", "privacy.n=25"])
+    pipeline.inspect(declared)
+    text = (tmp_path / "declared" / PLACE).read_text()
+    assert "25 training patients" in text and yaml.safe_load(text)["privacy"]["n"] == 25
     run = tmp_path / "run"
     pipeline.train(door.from_overrides("train", [f"experiment={tmp_path / 'seen' / PLACE}", f"output={run}",
                                                  "trainer.steps_after=1", "model.images=4"]))  # fmt: skip
