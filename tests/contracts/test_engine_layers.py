@@ -16,7 +16,7 @@ from torch.func import grad
 from torch.nn import functional as F
 
 from imgsynth.privacy.engines import ENGINES, choice, get_engine, ghost, layers
-from imgsynth.privacy.engines.contributions import ConvWeight, LinearWeight
+from imgsynth.privacy.engines.contributions import ConvWeight, EmbeddingWeight, LinearWeight
 from imgsynth.privacy.engines.convolution import Geometry
 from imgsynth.privacy.engines.ghost import GhostEngine
 from imgsynth.privacy.engines.patients import Images
@@ -340,18 +340,21 @@ def test_cancellation_in_a_gram_norm_is_noticed(monkeypatch, form):
     assert (got.norms_P / torch.tensor(exact) - 1).abs().max() > 1e-3
 
 
+def geometry_of(layer):
+    transposed = isinstance(layer, tuple(TRANSPOSED.values()))
+    assume(layer.padding_mode == "zeros" and not isinstance(layer.padding, str))
+    return Geometry(
+        layer.kernel_size, layer.stride, layer.padding, layer.dilation, layer.groups, transposed,
+        layer.output_padding if transposed else (),
+    )  # fmt: skip
+
+
 @settings(max_examples=30, **QUIET)
 @given(made=convolutions(), images=st.integers(1, 2))
 def test_the_bound_on_the_terms_of_a_norm_is_that_of_its_definition(made, images):
     """(Σ_t |U_t||V_t|)² from the unfolded input, patient by patient, against what the Gram matrices' diagonals give."""
     module, dims, channels, side = made
-    layer = module.layer
-    transposed = isinstance(layer, tuple(TRANSPOSED.values()))
-    assume(layer.padding_mode == "zeros" and not isinstance(layer.padding, str))
-    geometry = Geometry(
-        layer.kernel_size, layer.stride, layer.padding, layer.dilation, layer.groups, transposed,
-        layer.output_padding if transposed else (),
-    )  # fmt: skip
+    layer, geometry = module.layer, geometry_of(module.layer)
     x_PkC = torch.randn(2, images, channels, *(side,) * dims, dtype=torch.float64)
     y = layer(x_PkC.flatten(0, 1)).detach()
     g_PkC = torch.randn_like(y).view(2, images, *y.shape[1:])
@@ -449,8 +452,8 @@ OPPOSITE = {  # method -> a layer of two or more positions, on 64 channels
 def test_terms_that_cancel_leave_nothing_beside_other_patients(monkeypatch, form, size):
     """In one product over all patients they would leave rounding in proportion to them, which no clipping bounds."""
     if not form.startswith("linear"):
-        away = lambda part, exact_only: "loop" if exact_only and form in ("gram", "phases") else form  # noqa: E731
-        monkeypatch.setattr(choice, "_choose", away)
+        apart = "loop" if form in ("gram", "phases") else form
+        monkeypatch.setattr(choice, "_choose", lambda part, exact_only: apart if exact_only else form)
         monkeypatch.setattr(choice, "_keeps", lambda part: False)
     torch.manual_seed(0)
     module, clip, patients = Opposite(OPPOSITE[form]()), 0.1, 31
@@ -488,19 +491,19 @@ def test_a_patient_without_a_gradient_costs_no_second_pass(monkeypatch, form):
 def test_terms_are_no_smaller_than_they_are(made, images):
     """What ``spread`` says without a product, against Σ_t |U_t||V_t|."""
     module, dims, channels, side = made
-    layer = module.layer
-    transposed = isinstance(layer, tuple(TRANSPOSED.values()))
-    assume(layer.padding_mode == "zeros" and not isinstance(layer.padding, str))
-    geometry = Geometry(
-        layer.kernel_size, layer.stride, layer.padding, layer.dilation, layer.groups, transposed,
-        layer.output_padding if transposed else (),
-    )  # fmt: skip
+    layer, geometry = module.layer, geometry_of(module.layer)
     x = torch.randn(2 * images, channels, *(side,) * dims, dtype=torch.float64)
     g = torch.randn_like(layer(x).detach())
     part = ConvWeight(geometry, x, g, layer.weight.shape, Images(torch.ones(2, images)))
     u, v = geometry.factors(x, g)
     terms = (u.square().sum(2) * v.square().sum(2)).sqrt().flatten(1).sum(1).view(2, images).sum(1)
     assert (part.spread() >= terms * (1 - 1e-12)).all()
+
+
+def test_terms_of_an_embedding_that_cancel_are_as_large_as_they_are():
+    index, g = torch.tensor([[0, 0], [1, 2]]), torch.tensor([[[3.0, 4.0], [-3.0, -4.0]], [[6.0, 8.0], [0.0, 1.0]]])
+    part = EmbeddingWeight(index, g, torch.Size([3, 2]), None, Images(torch.ones(1, 2)))
+    assert part.per_patient()[0, 0].tolist() == [0, 0] and part.spread().tolist() == [5 + 5 + 10 + 1]
 
 
 def as_double(batch):
@@ -620,10 +623,17 @@ def test_norms_and_sums_are_in_full_precision_whatever_the_user_set(monkeypatch)
     batch, aux = make_batch(3, 1, 2, dtype=torch.float32)
     module, seen = OneLayer(nn.Conv2d(1, 4, 3)), []
     norms, weighted = ghost.norms2, ConvWeight.weighted
-    kept = lambda: seen.append(torch.get_float32_matmul_precision())  # noqa: E731
+
+    def watched(function):
+        def call(*args):
+            seen.append(torch.get_float32_matmul_precision())
+            return function(*args)
+
+        return call
+
     monkeypatch.setattr(choice, "_keeps", lambda part: False)
-    monkeypatch.setattr(ghost, "norms2", lambda *args: (kept(), norms(*args))[1])
-    monkeypatch.setattr(ConvWeight, "weighted", lambda *args: (kept(), weighted(*args))[1])
+    monkeypatch.setattr(ghost, "norms2", watched(norms))
+    monkeypatch.setattr(ConvWeight, "weighted", watched(weighted))
     torch.set_float32_matmul_precision("medium")
     try:
         get_engine("ghost")._clipped(module, dict(module.named_parameters()), batch, (aux[0].view(3, 1),), 0.1)

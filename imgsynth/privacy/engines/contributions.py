@@ -60,7 +60,8 @@ class Contribution(ABC):
 
     @abstractmethod
     def spread(self) -> Tensor:
-        """At least Σ_t |U_t||V_t|, [P]: what W_p would be if no term cancelled another. Not finite where unknown."""
+        """At least Σ_t |U_t||V_t|, [P]: what W_p would be if no term cancelled another.
+        Every kind says its own: were one forgotten, rounding could pass the clipping norm unseen."""
 
 
 class Stored(Contribution):
