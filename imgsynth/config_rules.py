@@ -142,6 +142,7 @@ RULES: tuple[Rule, ...] = (
     ("trainer.sheet_every", *_at_least_one),
     ("trainer.device", *_one_of("auto", "cpu", "cuda")),
     ("trainer.precision", *_one_of("float32", "bf16")),
+    ("trainer.memory_format", *_one_of("contiguous", "channels_last")),
     ("trainer.threads", *_at_least_one),
     ("trainer.rank_timeout", *_positive),
     ("selection.rule", *_one_of("last", *SELECTION_RULES)),

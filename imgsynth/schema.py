@@ -155,6 +155,7 @@ class TrainerConfig:
     sheet_every: int = 100  # steps
     device: str = "auto"  # auto | cpu | cuda
     precision: str = "float32"  # of the private network's forward and backward pass: float32 | bf16 (autocast)
+    memory_format: str = "contiguous"  # of convolutions: contiguous | channels_last (docs/engines.md says for whom)
     threads: int | None = None  # CPU threads of each process; default: torch's own
     rank_timeout: float = 1800.0  # seconds that the processes of one torchrun wait for each other
 

@@ -47,7 +47,7 @@ the next audit trains them again.
 FOLDER = Path("local") / "references"  # in a run's folder
 MIN_PATIENTS = 4  # for two halves of two
 # Of the trainer's settings, those that say where and how often it writes, and not what is computed.
-_FREE = ("checkpoint_every", "sheet_every", "device", "threads", "rank_timeout")
+_FREE = ("checkpoint_every", "sheet_every", "device", "memory_format", "threads", "rank_timeout")
 
 
 @dataclass(frozen=True)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import ctypes
+from typing import TypeVar
 
 import torch
+from torch import nn
 
 from imgsynth.schema import TrainerConfig
 from imgsynth.types import Fault, InputError
+
+Model = TypeVar("Model", bound=nn.Module)
 
 
 def choose_device(trainer: TrainerConfig, index: int | None = None) -> torch.device:
@@ -39,6 +43,18 @@ def choose_device(trainer: TrainerConfig, index: int | None = None) -> torch.dev
                   "float32, or a GPU that computes in bf16 (NVIDIA Ampere or later)", "trainer.precision=float32")
         )  # fmt: skip
     return torch.device("cuda") if index is None else torch.device("cuda", index)
+
+
+def lay_out(model: Model, memory_format: str) -> Model:
+    """``model`` with its weights of four and five dimensions in that format, "contiguous" or "channels_last".
+
+    Convolutions compute in the format of their weights, and what they make has it too. Values are the same but for
+    rounding. What is trained beside the model (a teacher, an encoder of moments) stays as it is.
+    """
+    formats = {4: torch.channels_last, 5: torch.channels_last_3d} if memory_format == "channels_last" else {}
+    for weight in model.parameters():
+        weight.data = weight.data.contiguous(memory_format=formats.get(weight.dim(), torch.contiguous_format))
+    return model
 
 
 def make_repeatable(seed: int) -> None:

@@ -25,7 +25,7 @@ BINDING = ("data", "preprocess", "model", "init", "privacy", "trainer", "selecti
            "sample.histogram_epsilon", "sample.metadata", "sample.metadata_by", "sample.sites")  # fmt: skip
 # Where and how fast it is computed, what is declared of the images, and the cohort's budget over all runs, a policy.
 FREE = ("data.cache", "data.defaced", "privacy.physical_batch", "privacy.budget_epsilon", "trainer.device",
-        "trainer.threads", "trainer.rank_timeout")  # fmt: skip
+        "trainer.memory_format", "trainer.threads", "trainer.rank_timeout")  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from imgsynth.privacy.noise import NoiseSource, seed_for
 from imgsynth.privacy.plan import PrivacyPlan
 from imgsynth.privacy.sampling import PoissonPatients
 from imgsynth.schema import TrainerConfig
+from imgsynth.training.device import lay_out
 from imgsynth.training.ema import Ema
 from imgsynth.training.optimizers import private_optimizer
 from imgsynth.training.team import SOLO, Team
@@ -54,7 +55,7 @@ class TrainingState:
         self.selected: dict[str, Any] | None = None
         self.team = team
         own = seed if seed is None or team.size == 1 else seed_for(f"rank {team.rank} of {team.size}", seed) % 2**63
-        self.model = model.to(device).train()
+        self.model = lay_out(model.to(device), trainer.memory_format).train()
         self.ema = Ema(self.model, trainer.ema)
         objectives = self.model.objectives()
         self.private = the_private(objectives)

@@ -10,6 +10,7 @@ import math
 import re
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -561,6 +562,46 @@ def test_bf16_trains_on_weights_in_float32(
         assert all(weight.dtype == torch.float32 for weight in state["model"].values())
     assert seen == {"float32": {False}, "bf16": {True}}
     assert norms["bf16"] != norms["float32"] and norms["bf16"] == pytest.approx(norms["float32"], rel=0.02)
+
+
+@pytest.mark.parametrize("name", ["vae", "gan"])
+def test_channels_last_changes_nothing_but_the_format(
+    name: str, configure: Configure, train_run: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All networks are in it, after a resumption too, which may choose the other format."""
+    update = loop.private_update
+    formats: dict[str, list[bool]] = {}
+    rows: dict[str, list[dict[str, Any]]] = {}
+    for run, first, then in [
+        ("one", "contiguous", "contiguous"),
+        ("other", "channels_last", "channels_last"),
+        ("both", "channels_last", "contiguous"),
+    ]:
+        seen: list[bool] = []
+
+        def stepped(
+            state: TrainingState, *given: Any, until: int, seen: list[bool] = seen
+        ) -> tuple[dict[str, float], dict[str, float]]:
+            if state.step > until:
+                raise KeyboardInterrupt
+            weights = [w for model in (state.model, state.ema.model) for w in model.parameters() if w.dim() == 4]
+            told = [w for w in weights if w.shape[1] > 1]  # else the two are one
+            seen.append(all(w.is_contiguous(memory_format=torch.channels_last) for w in told))
+            assert told and seen[-1] != any(w.is_contiguous() for w in told)
+            return update(state, *given)
+
+        trainer = {"memory_format": first, "checkpoint_every": 4, "steps": 9}
+        cfg = configure(name, preprocess={"shape": [16, 16]}, trainer=trainer)
+        monkeypatch.setattr(loop, "private_update", partial(stepped, until=6))
+        with pytest.raises(KeyboardInterrupt):
+            train_run(cfg, run)
+        monkeypatch.setattr(loop, "private_update", partial(stepped, until=9))
+        cfg = dataclasses.replace(cfg, trainer=dataclasses.replace(cfg.trainer, memory_format=then))
+        formats[run], rows[run] = seen, read_rows(train_run(cfg, run) / "metrics.jsonl")
+    assert formats == {"one": [False] * 9, "other": [True] * 9, "both": [True] * 6 + [False] * 3}
+    for run in ("other", "both"):
+        for row, expected in zip(rows[run], rows["one"], strict=True):
+            assert row == pytest.approx(expected, rel=1e-3)
 
 
 def test_copies_of_images_reach_the_step(

@@ -21,7 +21,7 @@ from imgsynth.files import write_json
 from imgsynth.models import VAE
 from imgsynth.schema import Config, TrainerConfig
 from imgsynth.training.checkpoint import load_checkpoint, save_checkpoint
-from imgsynth.training.device import choose_device
+from imgsynth.training.device import choose_device, lay_out
 from imgsynth.training.disk import writing
 from imgsynth.training.ema import Ema
 from imgsynth.training.folder import RunFolder, claimed, refuse_other_run
@@ -305,3 +305,17 @@ def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
         with pytest.raises(InputError, match=r"an old GPU.*trainer\.precision=float32"):
             choose_device(TrainerConfig(precision="bf16"))
     assert choose_device(TrainerConfig()).type == "cuda" and choose_device(TrainerConfig(device="cpu")).type == "cpu"
+
+
+def test_weights_are_laid_out_by_their_dimensions() -> None:
+    network = torch.nn.Sequential(
+        torch.nn.Conv2d(2, 3, 3), torch.nn.Conv3d(2, 3, 3), torch.nn.Conv1d(2, 3, 3), torch.nn.GroupNorm(1, 3)
+    )
+    before = {name: weight.clone() for name, weight in network.state_dict().items()}
+    flat, deep, line = (network[index].weight for index in range(3))
+    assert lay_out(network, "channels_last") is network and network[0].weight is flat
+    assert flat.is_contiguous(memory_format=torch.channels_last) and not flat.is_contiguous()
+    assert deep.is_contiguous(memory_format=torch.channels_last_3d) and not deep.is_contiguous()
+    assert line.is_contiguous() and all(torch.equal(before[name], w) for name, w in network.state_dict().items())
+    lay_out(network, "contiguous")
+    assert flat.is_contiguous() and deep.is_contiguous()
